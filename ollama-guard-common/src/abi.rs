@@ -1,0 +1,234 @@
+//! The contract between the kernel and the user side: names, capacities and layouts.
+//!
+//! Only plain integers and byte arrays cross the boundary, with explicit padding. Everything is
+//! in host byte order but for addresses, which are in network byte order. Any change here that a
+//! running older side would misread raises [`ABI_VERSION`], which names the pin directory: pinned
+//! state of another version is never reinterpreted.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    flow::Protocol,
+    verdict::{Mode, Reason},
+};
+
+/// The version of everything in this module.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as the object declares them and as they are pinned.
+///
+/// The kernel keeps the first 15 bytes, so all are shorter.
+pub mod maps {
+    /// `Array<u32, 1>`: which of the two policy slots is in force. See [`super::SLOTS`].
+    pub const SELECTED: &str = "OG_SELECTED";
+    /// `Array<SlotInfo, SLOTS>`: what each slot holds.
+    pub const SLOT_INFO: &str = "OG_SLOT_INFO";
+    /// `Array<u64, PORT_WORDS>`: the guarded ports of both slots, one bit each. See
+    /// [`super::port_word`].
+    pub const PORTS: &str = "OG_PORTS";
+    /// `ArrayOfMaps<LpmTrie<[u8; 4], u32>, SLOTS>`: the IPv4 rules of each slot.
+    pub const RULES_V4: &str = "OG_RULES_V4";
+    /// `ArrayOfMaps<LpmTrie<[u8; 16], u32>, SLOTS>`: the IPv6 rules of each slot.
+    pub const RULES_V6: &str = "OG_RULES_V6";
+    /// `HashMap<u32, u32, MAX_DOORS>`: interface index to door number.
+    pub const DOORS: &str = "OG_DOORS";
+    /// `PerCpuArray<DoorCounters, MAX_DOORS>`: counters by door number.
+    pub const COUNTERS: &str = "OG_COUNTERS";
+    /// `PerCpuArray<Books, 1>`: what became of the events.
+    pub const BOOKS: &str = "OG_BOOKS";
+    /// `PerCpuArray<u64, 1>`: how many events each CPU may have tried to submit in all. Written
+    /// by user space only.
+    pub const ALLOWANCE: &str = "OG_ALLOWANCE";
+    /// `RingBuf`: [`super::DropEvent`] records.
+    pub const EVENTS: &str = "OG_EVENTS";
+
+    /// Every pinned map.
+    pub const ALL: [&str; 10] =
+        [SELECTED, SLOT_INFO, PORTS, RULES_V4, RULES_V6, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
+}
+
+/// Names of the entry programs. Each exists for both starts, with and without multi-buffer.
+pub mod programs {
+    /// For devices with an Ethernet header.
+    pub const LINK: &str = "og_link";
+    /// The same, aware of multi-buffer frames (kernel 5.18 and newer).
+    pub const LINK_FRAGS: &str = "og_link_frags";
+    /// For devices whose frames start at the IP header.
+    pub const NETWORK: &str = "og_network";
+    /// The same, aware of multi-buffer frames.
+    pub const NETWORK_FRAGS: &str = "og_net_frags";
+}
+
+/// Names of the frozen globals, which are set once before a program is loaded.
+pub mod globals {
+    /// `u32`: 1 in a program that is attached, 0 in its twin for test runs, which counts nothing,
+    /// reports nothing and returns the reason beside the action (see
+    /// [`super::test_run_reason`]).
+    pub const REPORT: &str = "REPORT";
+    /// `u32`: 1 if `bpf_xdp_load_bytes` exists (kernel 5.18 and newer).
+    pub const LOAD_BYTES: &str = "LOAD_BYTES";
+}
+
+/// Policy slots: the one in force and the one that the next policy is built in.
+pub const SLOTS: u32 = 2;
+
+/// 64-bit words of guarded ports for one protocol.
+const WORDS_PER_PROTOCOL: usize = 65_536 / 64;
+/// 64-bit words of guarded ports for one slot.
+pub const PORT_WORDS_PER_SLOT: usize = WORDS_PER_PROTOCOL * Protocol::ALL.len();
+/// 64-bit words of guarded ports in all.
+pub const PORT_WORDS: usize = PORT_WORDS_PER_SLOT * SLOTS as usize;
+
+/// The word that holds a port's bit, counted within its slot.
+#[inline(always)]
+#[must_use]
+pub const fn port_word(protocol: Protocol, port: u16) -> usize {
+    protocol.index() * WORDS_PER_PROTOCOL + (port >> 6) as usize
+}
+
+/// A port's bit within its word.
+#[inline(always)]
+#[must_use]
+pub const fn port_bit(port: u16) -> u64 {
+    1 << (port & 63)
+}
+
+/// Values of the rule tries. Any other value, and no match at all, is "not listed".
+pub mod standing {
+    /// The most specific prefix is covered by an allow rule and by no deny rule.
+    pub const ALLOWED: u32 = 1;
+    /// The most specific prefix is covered by a deny rule.
+    pub const DENIED: u32 = 2;
+}
+
+/// Prefixes per family that the object declares for a trie. The tries in use are created with
+/// the configured capacity.
+pub const DECLARED_PREFIXES: usize = 65_536;
+
+/// Doors with counters of their own.
+pub const MAX_DOORS: u32 = 256;
+/// The door number of packets from an interface that is not in [`maps::DOORS`].
+pub const DOOR_UNKNOWN: u32 = 0;
+/// The door number where the counts of interfaces that are gone are kept. No packet is counted
+/// there.
+pub const DOOR_DEPARTED: u32 = 1;
+/// The first number that is given to an interface.
+pub const FIRST_DOOR: u32 = 2;
+
+/// Bytes of the event ring: 16,384 records.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+/// Bytes of a record in the ring: an eight-byte header (kernel `BPF_RINGBUF_HDR_SZ`) and the event.
+pub const EVENT_RECORD_BYTES: usize = 8 + size_of::<DropEvent>();
+
+/// What a policy slot holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct SlotInfo {
+    /// The policy's number: the first one is 1, and each change adds one.
+    pub generation: u64,
+    /// [`Mode`] as a number.
+    pub mode: u32,
+    /// One bit for each protocol with a guarded port, at [`Protocol::index`].
+    pub protocols: u32,
+    /// Entries in the IPv4 trie.
+    pub prefixes_v4: u32,
+    /// Entries in the IPv6 trie.
+    pub prefixes_v6: u32,
+    /// Entries that a trie of either family can hold.
+    pub capacity: u32,
+    /// Guarded ports.
+    pub ports: u32,
+}
+
+/// Packets for guarded ports and undecidable packets at one door on one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DoorCounters {
+    /// By [`Mode`] at the time and by [`Reason`].
+    pub packets: [[u64; Reason::SLOTS]; Mode::COUNT],
+}
+
+/// What became of the events of one mode on one CPU.
+///
+/// Whenever no packet is in flight, the sum of the three is the number of packets that were to be
+/// dropped in that mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Book {
+    /// Put into the ring.
+    pub submitted: u64,
+    /// Not tried, because the allowance was used up.
+    pub suppressed: u64,
+    /// Tried, and the ring was full.
+    pub lost: u64,
+}
+
+/// The books of every mode on one CPU, indexed by [`Mode`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Books {
+    /// By [`Mode`].
+    pub modes: [Book; Mode::COUNT],
+}
+
+/// One packet that was dropped, or would have been in observe mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DropEvent {
+    /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`).
+    pub boot_ns: u64,
+    /// Source address in network byte order; IPv4 in the first four bytes.
+    pub source: [u8; 16],
+    /// Destination address, likewise.
+    pub destination: [u8; 16],
+    /// The interface that the packet arrived on.
+    pub ifindex: u32,
+    /// Bytes of the frame as the program saw it, its link header included where there is one.
+    pub length: u32,
+    /// Source port, host byte order; 0 if the ports could not be read.
+    pub source_port: u16,
+    /// Destination port, host byte order; 0 if the ports could not be read.
+    pub destination_port: u16,
+    /// 4, 6, or 0 if the addresses could not be read.
+    pub family: u8,
+    /// The protocol's number in the IP header, or 0 if it is not known.
+    pub protocol: u8,
+    /// [`Reason`] as a number.
+    pub reason: u8,
+    /// [`Mode`] as a number.
+    pub mode: u8,
+}
+
+/// What the twin of an entry program returns: the action in the low eight bits (`XDP_DROP` 1,
+/// `XDP_PASS` 2), the reason above them.
+#[inline(always)]
+#[must_use]
+pub const fn test_run_return(action: u32, reason: Reason) -> u32 {
+    action | (reason as u32) << 8
+}
+
+/// The action and the reason in a twin's return value. `None` for a number that is no reason.
+#[must_use]
+pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
+    match Reason::from_number((value >> 8) as u8) {
+        Some(reason) => Some((value & 0xff, reason)),
+        None => None,
+    }
+}
+
+// The layouts, pinned down: a change here is a change of the ABI.
+const _: () = {
+    assert!(size_of::<SlotInfo>() == 32);
+    assert!(size_of::<DoorCounters>() == 512);
+    assert!(size_of::<Books>() == 48);
+    assert!(size_of::<DropEvent>() == 56);
+    assert!(core::mem::offset_of!(DropEvent, ifindex) == 40);
+    assert!(core::mem::offset_of!(DropEvent, mode) == 55);
+    assert!(EVENT_RECORD_BYTES == 64);
+    assert!((EVENT_RING_BYTES as usize).is_multiple_of(EVENT_RECORD_BYTES));
+    let mut position = 0;
+    while position < maps::ALL.len() {
+        assert!(maps::ALL[position].len() <= 15);
+        position += 1;
+    }
+};

@@ -1,0 +1,37 @@
+//! Ethernet II and VLAN tags (IEEE 802.3, 802.1Q).
+
+use super::{Located, ipv4, ipv6, unreadable};
+use crate::{frame::Frame, verdict::Reason};
+
+/// VLAN tags that are followed. Linux delivers any number of stacked tags with VLAN number 0 on
+/// an interface without any VLAN configuration (`__netif_receive_skb_core` strips a tag and starts
+/// over), so they must be walked, and a frame with more of them must not be let through.
+pub const MAX_VLAN_TAGS: usize = 8;
+
+const ETHERTYPE_OFFSET: usize = 12;
+const VLAN_TAG_BYTES: usize = 4;
+
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+/// 802.1Q and 802.1ad: the two that the kernel's `eth_type_vlan` knows. Any other, such as 0x9100,
+/// is not a tag to the kernel, and its payload reaches no socket.
+const VLAN_8021Q: u16 = 0x8100;
+const VLAN_8021AD: u16 = 0x88a8;
+
+#[inline(always)]
+pub(super) fn locate<F: Frame + ?Sized>(frame: &F) -> Located {
+    let mut ethertype_offset = ETHERTYPE_OFFSET;
+    // One round more than there may be tags: the last one reads what follows the last tag.
+    for _ in 0..=MAX_VLAN_TAGS {
+        let Some(ethertype) = frame.load(ethertype_offset) else {
+            return unreadable(Reason::LinkHeaderCut);
+        };
+        match u16::from_be_bytes(ethertype) {
+            IPV4 => return ipv4::locate(frame, ethertype_offset + 2),
+            IPV6 => return ipv6::locate(frame, ethertype_offset + 2),
+            VLAN_8021Q | VLAN_8021AD => ethertype_offset += VLAN_TAG_BYTES,
+            _ => return Located::Elsewhere,
+        }
+    }
+    unreadable(Reason::TooManyVlanTags)
+}

@@ -1,0 +1,88 @@
+//! IPv6 and its extension headers (RFC 8200).
+
+use super::{Located, ports, undecidable, unreadable};
+use crate::{
+    flow::{Network, Protocol},
+    frame::Frame,
+    verdict::Reason,
+};
+
+/// Extension headers that are followed. Linux follows 150 and more.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+/// Bytes of extension headers that are followed. Linux follows several KiB in a single header,
+/// so a limit on the count alone would not bound the walk.
+pub const MAX_EXTENSION_BYTES: usize = 2048;
+
+const FIXED_HEADER: usize = 40;
+const FRAGMENT_HEADER: usize = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// The fragment offset within the offset and flags field: its upper 13 bits.
+const FRAGMENT_OFFSET: u16 = 0xfff8;
+const MORE_FRAGMENTS: u16 = 0x0001;
+
+#[inline(always)]
+pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
+    let Some(bytes) = frame.load::<FIXED_HEADER>(header) else {
+        return unreadable(Reason::IpHeaderCut);
+    };
+    if bytes[0] >> 4 != 6 {
+        return unreadable(Reason::VersionMismatch);
+    }
+    let network = Network::V6(header);
+    let mut next = bytes[6];
+    // Bytes of extension headers walked so far.
+    let mut walked = 0;
+    let mut fragment_seen = false;
+    let mut is_first_fragment = false;
+
+    // One round more than there may be headers: the last one looks at what follows the last.
+    for position in 0..=MAX_EXTENSION_HEADERS {
+        let offset = header + FIXED_HEADER + walked;
+        if let Some(protocol) = Protocol::from_number(next) {
+            return ports::locate(frame, network, protocol, offset, is_first_fragment);
+        }
+        let length = match next {
+            HOP_BY_HOP if position > 0 => return undecidable(Reason::HopByHopMisplaced, network),
+            FRAGMENT if fragment_seen => return undecidable(Reason::FragmentNested, network),
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT => {
+                if position == MAX_EXTENSION_HEADERS {
+                    return undecidable(Reason::TooManyExtensionHeaders, network);
+                }
+                let Some(extension) = frame.load::<4>(offset) else {
+                    return undecidable(cut(is_first_fragment), network);
+                };
+                let length = if next == FRAGMENT {
+                    let field = u16::from_be_bytes([extension[2], extension[3]]);
+                    if field & FRAGMENT_OFFSET != 0 {
+                        return Located::Elsewhere;
+                    }
+                    fragment_seen = true;
+                    // Without "more", it is an atomic fragment (RFC 6946): a whole packet.
+                    is_first_fragment = field & MORE_FRAGMENTS != 0;
+                    FRAGMENT_HEADER
+                } else {
+                    (usize::from(extension[1]) + 1) * 8
+                };
+                next = extension[0];
+                length
+            }
+            // AH, ESP, mobility, "no next header", ICMPv6, ...: no socket with a port behind them.
+            _ => return Located::Elsewhere,
+        };
+        walked += length;
+        if walked > MAX_EXTENSION_BYTES {
+            return undecidable(Reason::ExtensionHeadersTooLong, network);
+        }
+    }
+    undecidable(Reason::TooManyExtensionHeaders, network)
+}
+
+#[inline(always)]
+const fn cut(is_first_fragment: bool) -> Reason {
+    if is_first_fragment { Reason::FragmentWithoutPorts } else { Reason::ExtensionHeaderCut }
+}
