@@ -1,3 +1,4 @@
 //! The rooms of `ollama-guard`.
 
+pub mod dataplane;
 pub mod policy;
