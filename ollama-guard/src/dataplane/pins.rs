@@ -4,12 +4,14 @@
 //! <pin-dir>/                     0700, flock(2) held by the daemon
 //!   links/xdp-<ifindex>          the attachments; unversioned, so that an upgrade keeps them
 //!   v1/OG_...                    the maps
-//!   v1/OG_RULES_V4.<slot>        the rules in each slot in use (inner maps can't be opened by id
-//!   v1/OG_RULES_V6.<slot>        without CAP_SYS_ADMIN, so they are pinned too)
+//!   v1/OG_RULES_V4-<slot>        the rules in each slot in use (inner maps can't be opened by id
+//!   v1/OG_RULES_V6-<slot>        without CAP_SYS_ADMIN, so they are pinned too)
 //!   v1/link, v1/network          the attached programs, by what their frames start with
-//!   v1/link.twin, ...            their twins for test runs
+//!   v1/link-twin, ...            their twins for test runs
 //!   next/                        a complete new set, while it is being built
 //! ```
+//!
+//! No name has a dot in it: bpffs reserves those (`bpf_lookup`, kernel/bpf/inode.c).
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -169,14 +171,14 @@ pub(super) const fn program_name(start: Start) -> &'static str {
 /// The file name of the pin of a program's twin.
 pub(super) const fn twin_name(start: Start) -> &'static str {
     match start {
-        Start::Link => "link.twin",
-        Start::Network => "network.twin",
+        Start::Link => "link-twin",
+        Start::Network => "network-twin",
     }
 }
 
 /// The file name of the pin of a slot's rules.
 pub(super) fn rules_name(outer: &str, slot: u32) -> String {
-    format!("{outer}.{slot}")
+    format!("{outer}-{slot}")
 }
 
 /// Makes a directory that only its owner may enter. An existing one is no error.

@@ -26,7 +26,7 @@ pub(super) struct Loading<'a> {
 }
 
 /// The suffix of a program's pin until the links run it.
-pub(super) const NEW: &str = ".new";
+pub(super) const NEW: &str = "-new";
 
 impl Loading<'_> {
     /// Loads the entry program for a start and its twin, and pins both with the suffix [`NEW`].
