@@ -1,1 +1,3 @@
-#![no_std]
+//! The user side of `ollama-guard`.
+
+pub mod doors;
