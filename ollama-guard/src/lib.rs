@@ -1,4 +1,5 @@
-//! The rooms of `ollama-guard`.
+//! The user side of `ollama-guard`.
 
 pub mod dataplane;
+pub mod doors;
 pub mod policy;

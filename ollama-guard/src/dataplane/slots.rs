@@ -1,6 +1,6 @@
 //! The two policy slots: building a policy beside the live one, and switching to it.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{os::fd::AsFd as _, path::Path, thread};
 
 use aya::maps::{IterableMap as _, LpmTrie, lpm_trie::Key};
 use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps as names};
@@ -63,8 +63,7 @@ impl Slots {
         let v6 = build(names::RULES_V6, image.capacity, &image.v6)?;
         pin_rules(directory, names::RULES_V4, slot, &v4)?;
         pin_rules(directory, names::RULES_V6, slot, &v6)?;
-        set_v4(maps, slot, &v4)?;
-        set_v6(maps, slot, &v6)?;
+        set_rules(maps, slot, &v4, &v6)?;
         self.write_ports(maps, slot, image)?;
         let info = SlotInfo {
             generation,
@@ -84,9 +83,9 @@ impl Slots {
 
         // An update of an array of maps returns only after every program that was running has
         // ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c). From here on nobody looks at
-        // the old slot, and it may be emptied and reused.
-        set_v4(maps, slot, &v4)?;
-        retire(maps, directory, live)?;
+        // the old slot, and the next policy may be built in it. Until then its rules stay: an
+        // empty slot is of no use, and emptying it would cost another wait.
+        maps.rules_v4.set(slot, &v4, 0).map_err(DataplaneError::map("write", names::RULES_V4))?;
         Ok(generation)
     }
 
@@ -132,21 +131,16 @@ fn pin_rules<A: aya::Pod>(
     sys::obj_pin(rules.map().fd().as_fd(), &path).map_err(DataplaneError::pin("pin", path))
 }
 
-fn set_v4(maps: &mut Maps, slot: u32, rules: &Rules<[u8; 4]>) -> Result<()> {
-    maps.rules_v4.set(slot, rules, 0).map_err(DataplaneError::map("write", names::RULES_V4))
-}
-
-fn set_v6(maps: &mut Maps, slot: u32, rules: &Rules<[u8; 16]>) -> Result<()> {
-    maps.rules_v6.set(slot, rules, 0).map_err(DataplaneError::map("write", names::RULES_V6))
-}
-
-/// Empties a slot that is not in force, and lets its rules go.
-fn retire(maps: &mut Maps, directory: &Path, slot: u32) -> Result<()> {
-    for (name, outer) in [(names::RULES_V4, &maps.outer_v4), (names::RULES_V6, &maps.outer_v6)] {
-        sys::clear_inner_map(outer.fd().as_fd(), slot).map_err(|source| {
-            DataplaneError::RawMap { action: "clear a slot of", map: name, source }
-        })?;
-        pins::unpin(&directory.join(pins::rules_name(name, slot)))?;
-    }
-    Ok(())
+/// Puts the rules of both families into a slot. Each update waits for the programs that are
+/// running, so the two wait at the same time.
+fn set_rules(maps: &mut Maps, slot: u32, v4: &Rules<[u8; 4]>, v6: &Rules<[u8; 16]>) -> Result<()> {
+    let Maps { rules_v4, rules_v6, .. } = maps;
+    let (v4, v6) = thread::scope(|scope| {
+        let v6 = scope.spawn(|| rules_v6.set(slot, v6, 0));
+        let v4 = rules_v4.set(slot, v4, 0);
+        (v4, v6.join())
+    });
+    v4.map_err(DataplaneError::map("write", names::RULES_V4))?;
+    v6.map_err(|_| DataplaneError::Image("the writer of the IPv6 rules panicked".into()))?
+        .map_err(DataplaneError::map("write", names::RULES_V6))
 }

@@ -89,7 +89,9 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// would need `CAP_SYS_ADMIN`. `None` for an empty slot.
 pub(super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::Result<Option<u32>> {
     let mut id = 0_u32;
-    let mut attr = map_attr(outer, &index);
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = outer.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = &raw const index as u64;
     attr.__bindgen_anon_2.__bindgen_anon_1.value = &raw mut id as u64;
     // SAFETY: key and value are the four bytes that an array of maps has, and outlive the call.
     match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) } {
@@ -97,24 +99,6 @@ pub(super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::Result<Opti
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// `BPF_MAP_DELETE_ELEM` in an array of maps: empties a slot. An empty one is no error.
-pub(super) fn clear_inner_map(outer: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    let mut attr = map_attr(outer, &index);
-    // SAFETY: the key is the four bytes that an array of maps has, and outlives the call.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) } {
-        Ok(_) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn map_attr(map: BorrowedFd<'_>, index: &u32) -> bpf_attr {
-    let mut attr = zeroed_attr();
-    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
-    attr.__bindgen_anon_2.key = &raw const *index as u64;
-    attr
 }
 
 fn zeroed_attr() -> bpf_attr {
