@@ -33,6 +33,17 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
         .with_context(|| format!("`{}` printed something that is not UTF-8", shown(command)))
 }
 
+/// Runs to the end and shows its stdout only if it failed; stderr is the caller's own.
+pub fn run_quietly(command: &mut Command) -> anyhow::Result<()> {
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| could_not_start(command))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    bail!("`{}` failed ({})", shown(command), output.status)
+}
+
 /// Stdout of a question whose failure is an answer too: `None` if it could not be started or
 /// failed. Prints nothing.
 pub fn ask(command: &mut Command) -> Option<String> {

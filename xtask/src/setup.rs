@@ -250,7 +250,7 @@ fn reason(elevation: Elevation) -> &'static str {
     }
 }
 
-/// Shared by the steps: runs as root and says what failed.
+/// Shared by the steps: runs as root; says what failed, and nothing else.
 fn run_elevated(
     elevation: Elevation,
     words: &[&str],
@@ -258,7 +258,7 @@ fn run_elevated(
 ) -> anyhow::Result<()> {
     let (program, arguments) = words.split_first().context("a command has a name")?;
     let mut command = elevation.require(&words.join(" "), program, env)?;
-    command::run(command.args(arguments))
+    command::run_quietly(command.args(arguments))
 }
 
 #[cfg(test)]
