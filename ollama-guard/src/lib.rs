@@ -1,1 +1,3 @@
-#![no_std]
+//! The rooms of `ollama-guard`.
+
+pub mod policy;
