@@ -1,3 +1,4 @@
 //! The rooms of `ollama-guard`.
 
+pub mod config;
 pub mod policy;
