@@ -8,6 +8,8 @@
 //!   the sources at once, each with its place and what to write instead. Nothing is guessed, and
 //!   nothing unknown is passed over: a misspelt key is a mistake.
 //! * A file that anybody but root or the caller could have written is not believed.
+//! * [`RuleStore`] keeps the rules that were added by command. It is replaced whole and durably,
+//!   and a damaged one is an error, never an empty list.
 //!
 //! # What is deliberately not here
 //!
@@ -26,6 +28,7 @@ mod interface;
 mod layer;
 mod overrides;
 mod problem;
+mod rule_store;
 mod trusted_file;
 mod value;
 
@@ -43,6 +46,7 @@ pub use self::{
     interface::{Interfaces, Pattern, PatternError},
     overrides::Overrides,
     problem::{Place, Problem, Problems},
+    rule_store::{RuleStore, StoreError},
     trusted_file::FileError,
 };
 
