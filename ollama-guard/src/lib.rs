@@ -1,5 +1,4 @@
-//! The user side of `ollama-guard`.
+//! The rooms of `ollama-guard`.
 
-pub mod dataplane;
-pub mod doors;
+pub mod config;
 pub mod policy;

@@ -46,7 +46,13 @@ pub(crate) fn quoted(text: &str) -> String {
 /// What is shown was written by somebody else and ends up in terminals and logs.
 pub(crate) fn clipped(text: &str) -> String {
     const MOST: usize = 60;
-    let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for character in text.chars().take(MOST) {
+        match character {
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
     if text.chars().nth(MOST).is_some() {
         shown.push_str("...");
     }
