@@ -1,4 +1,6 @@
-//! The rooms of `ollama-guard`.
+//! The user side of `ollama-guard`.
 
 pub mod config;
+pub mod dataplane;
+pub mod doors;
 pub mod policy;
