@@ -1,0 +1,1 @@
+//! Network namespaces with a server, a friend, strangers, and the real daemon.
