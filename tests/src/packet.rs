@@ -19,12 +19,14 @@ mod checksum;
 mod ethernet;
 mod ipv4;
 mod ipv6;
+mod read;
 mod segment;
 
 pub use bytes::{cut, overwritten, padded};
 pub use ethernet::{Ethernet, Tpid, ethernet};
 pub use ipv4::{Ipv4, ipv4};
 pub use ipv6::{Ipv6, ipv6};
+pub use read::{Ends, ends};
 pub use segment::{
     ACK, FIN, PSH, RST, SYN, Segment, dccp, icmp, icmpv6, other, sctp, tcp, udp, udp_lite,
 };
