@@ -1,1 +1,16 @@
+//! What the tests of `ollama-guard` stand on.
+//!
+//! * [`packet`]: packets, written as sentences.
+//! * [`policy`]: the fixed policies of the packet table, and a host model of them.
+//! * [`table`]: the one table of packets with the verdict and the reason of each. It runs on the
+//!   host and through the loaded kernel object.
+//! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
+//!
+//! Everything here is bounded in count and time and cleans up after itself, also on a panic.
 
+#![forbid(unsafe_code)]
+
+pub mod bed;
+pub mod packet;
+pub mod policy;
+pub mod table;

@@ -1,0 +1,47 @@
+//! Network namespaces with a server, a friend, strangers, and the real daemon.
+//!
+//! ```text
+//!   friend ----+
+//!   stranger4 -+- switch (a bridge) ---- door0, server
+//!   stranger6 -+
+//! ```
+//!
+//! Every host has a namespace of its own; the server has one guarded door. Everything that is
+//! made here has a name with this process's id in it, is removed when its owner is dropped (also
+//! by a panic), and, should the process have been killed, by the next run: see [`reap`].
+//!
+//! Needs root, `ip` (iproute2) and `nsenter` (util-linux). `nsenter` and not `ip netns exec`: the
+//! latter mounts a fresh `/sys` without bpffs.
+
+mod client;
+mod guard;
+mod namespace;
+mod process;
+mod reap;
+mod server;
+mod status;
+mod topology;
+mod wait;
+mod wire;
+
+pub use client::{Answer, download, get, post};
+pub use guard::{Guard, GuardSetup, guard_binary};
+pub use namespace::Namespace;
+pub use process::{Finished, Process, run, start};
+pub use reap::{PIN_DIR_PREFIX, reap};
+pub use server::{GREETING, Standin};
+pub use status::{Book, Door, Status};
+pub use topology::{
+    Bed, CLIENT_INTERFACE, FRIEND_MAC, Host, SERVER_DOOR, SERVER_MAC, STRANGER4_MAC, STRANGER6_MAC,
+    SWITCH_TO_SERVER,
+};
+pub use wait::{until, until_some};
+pub use wire::{Capture, Direction, Flood, Heard, Wire};
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A number that this process has not used yet.
+fn next_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

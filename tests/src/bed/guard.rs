@@ -1,0 +1,403 @@
+//! The real daemon and its command line, in a namespace, with pins and files of its own.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{sys::signal::Signal, unistd::Pid};
+use tempfile::TempDir;
+
+use super::{
+    Namespace, Status, next_number,
+    process::{Finished, Process, run, start},
+    reap::{BPFFS, PIN_DIR_PREFIX},
+    wait::until_some,
+};
+
+/// Names the binary to test, if it is not the release build beside the tests.
+const BINARY_VARIABLE: &str = "OLLAMA_GUARD_BINARY";
+
+/// Loading programs takes a while on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// How long one question to the control socket may take.
+const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The daemon's binary: `OLLAMA_GUARD_BINARY`, or `release/ollama-guard` in the target directory
+/// that the running test or demo was built into.
+///
+/// # Errors
+///
+/// If it is not there.
+pub fn guard_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
+        let path = PathBuf::from(path);
+        anyhow::ensure!(
+            path.is_file(),
+            "{BINARY_VARIABLE} names {}, which is no file",
+            path.display()
+        );
+        return path.canonicalize().context("finding the binary");
+    }
+    let own = std::env::current_exe().context("finding the running executable")?;
+    own.ancestors()
+        .map(|directory| directory.join("release/ollama-guard"))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no release/ollama-guard above {}: build it with `cargo xtask build`, or name it \
+                 in {BINARY_VARIABLE}",
+                own.display()
+            )
+        })
+}
+
+/// A daemon to be started.
+#[derive(Clone, Debug)]
+pub struct GuardSetup {
+    binary: Option<PathBuf>,
+    arguments: Vec<String>,
+    config: Option<String>,
+}
+
+/// A guard: a daemon that may run or not, and what it has put into the kernel. Dropping it
+/// removes both.
+#[derive(Debug)]
+pub struct Guard<'bed> {
+    namespace: &'bed Namespace,
+    binary: PathBuf,
+    arguments: Vec<String>,
+    directory: TempDir,
+    pin_dir: PathBuf,
+    daemon: Option<Process>,
+}
+
+impl GuardSetup {
+    /// A guard of one interface.
+    #[must_use]
+    pub fn of(interface: &str) -> Self {
+        let arguments = vec!["--interface".to_owned(), interface.to_owned()];
+        Self { binary: None, arguments, config: None }
+    }
+
+    /// With another binary than the usual one.
+    #[must_use]
+    pub fn binary(mut self, path: &Path) -> Self {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// With further arguments to `run`.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// With `--attach`.
+    #[must_use]
+    pub fn attach(self, mode: &str) -> Self {
+        self.arguments(&["--attach", mode])
+    }
+
+    /// With an allowed prefix.
+    #[must_use]
+    pub fn allow(self, prefix: impl ToString) -> Self {
+        self.arguments(&["--allow", &prefix.to_string()])
+    }
+
+    /// With a denied prefix.
+    #[must_use]
+    pub fn deny(self, prefix: impl ToString) -> Self {
+        self.arguments(&["--deny", &prefix.to_string()])
+    }
+
+    /// With a configuration file of this content.
+    #[must_use]
+    pub fn config(mut self, content: &str) -> Self {
+        self.config = Some(content.to_owned());
+        self
+    }
+
+    /// Lays out the directories without starting anything.
+    ///
+    /// # Errors
+    ///
+    /// If there is no binary, or no directory can be made.
+    pub fn prepare(self, namespace: &Namespace) -> Result<Guard<'_>> {
+        let name = format!("{PIN_DIR_PREFIX}{}-{}", std::process::id(), next_number());
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir()
+            .context("making a directory for the guard")?;
+        let guard = Guard {
+            namespace,
+            binary: self.binary.map_or_else(guard_binary, Ok)?,
+            arguments: self.arguments,
+            directory,
+            pin_dir: Path::new(BPFFS).join(name),
+            daemon: None,
+        };
+        if let Some(content) = self.config {
+            guard.write_config(&content)?;
+        }
+        Ok(guard)
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or does not answer in time; the message holds what it said.
+    pub fn start(self, namespace: &Namespace) -> Result<Guard<'_>> {
+        let mut guard = self.prepare(namespace)?;
+        guard.start()?;
+        Ok(guard)
+    }
+}
+
+impl Guard<'_> {
+    /// Where its pins are.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// Where its control socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("control/control.sock")
+    }
+
+    /// Its directory for rules that the command line added.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// Its configuration file, which exists once it has been written.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    /// A path for a file that a test needs beside it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes the configuration file. The daemon reads it when it starts.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written.
+    pub fn write_config(&self, content: &str) -> Result<()> {
+        let path = self.config_file();
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The daemon's process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.daemon.as_ref().map(Process::pid)
+    }
+
+    /// Everything that the daemon has said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or does not answer in time; the message holds what it said.
+    pub fn start(&mut self) -> Result<()> {
+        anyhow::ensure!(self.daemon.is_none(), "the daemon runs already");
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let mut command = self.run_command();
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut daemon = start(&mut command)?;
+        let outcome = until_some("the daemon to answer", READY_LIMIT, || {
+            if !daemon.is_running() {
+                return Some(Err(anyhow::anyhow!("the daemon ended by itself")));
+            }
+            self.answers().then_some(Ok(()))
+        });
+        self.daemon = Some(daemon);
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) | Err(error) => {
+                self.kill9()?;
+                Err(error.context(format!("what it said:\n{}", self.log())))
+            }
+        }
+    }
+
+    /// Runs the daemon in the foreground, to see it refuse: it is to end by itself.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn run_to_the_end(&self, limit: Duration) -> Result<Finished> {
+        run(&mut self.run_command(), limit)
+    }
+
+    /// Kills the daemon by SIGKILL, if it runs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let us.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.daemon.take().map_or(Ok(()), |mut daemon| daemon.kill())
+    }
+
+    /// Ends the daemon by SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run or does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let mut daemon = self.daemon.take().context("no daemon runs")?;
+        daemon.signal(Signal::SIGTERM)?;
+        daemon.wait(STOP_LIMIT).with_context(|| format!("what it said:\n{}", self.log()))
+    }
+
+    /// Sends a signal to the daemon.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.daemon.as_mut().context("no daemon runs")?.signal(signal)
+    }
+
+    /// A command line, with the paths of this guard added where the command takes them.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.args(arguments);
+        match arguments.first().copied() {
+            Some("allow" | "deny" | "events") => command.arg("--socket").arg(self.socket()),
+            Some("status" | "explain" | "detach") => {
+                command.arg("--socket").arg(self.socket()).arg("--pin-dir").arg(&self.pin_dir)
+            }
+            _ => &mut command,
+        };
+        command
+    }
+
+    /// Runs a command line to its end.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started or takes too long. A bad exit code is no error here.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Finished> {
+        run(&mut self.command(arguments), COMMAND_LIMIT)
+    }
+
+    /// Runs a command line that has to succeed, and gives its standard output.
+    ///
+    /// # Errors
+    ///
+    /// If it does not succeed.
+    pub fn done(&self, arguments: &[&str]) -> Result<String> {
+        Ok(self.cli(arguments)?.expect_success()?.to_owned())
+    }
+
+    /// What `status --json` says, whatever its exit code.
+    ///
+    /// # Errors
+    ///
+    /// If it says nothing that can be read.
+    pub fn status(&self) -> Result<Status> {
+        let finished = self.cli(&["status", "--json"])?;
+        Status::parse(&finished.stdout)
+            .with_context(|| format!("`{}` said: {}", finished.what, finished.stderr))
+    }
+
+    /// Starts a command line as a child, its standard output in a file of this name.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn follow(&self, arguments: &[&str], output: &str) -> Result<(Process, PathBuf)> {
+        let path = self.file(output);
+        let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+        let mut command = self.command(arguments);
+        command.stdin(std::process::Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        Ok((start(&mut command)?, path))
+    }
+
+    /// The arguments that a second daemon on the same pins would have.
+    #[must_use]
+    pub fn run_command(&self) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.arg("run").args(&self.arguments);
+        command.arg("--pin-dir").arg(&self.pin_dir);
+        command.arg("--state-dir").arg(self.state_dir());
+        command.arg("--socket").arg(self.socket());
+        if self.config_file().exists() {
+            command.arg("--config").arg(self.config_file());
+        }
+        command
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.path().join("daemon.log")
+    }
+
+    /// Whether the control socket answers a request for the status.
+    fn answers(&self) -> bool {
+        let ask = || -> Result<bool> {
+            let mut stream = UnixStream::connect(self.socket())?;
+            stream.set_read_timeout(Some(SOCKET_PATIENCE))?;
+            stream.write_all(
+                b"GET /v1/status HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n",
+            )?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            Ok(answer.starts_with(b"HTTP/1.1 200"))
+        };
+        ask().unwrap_or(false)
+    }
+
+    fn clean_up(&mut self) -> Result<()> {
+        self.kill9()?;
+        if !self.pin_dir.exists() {
+            return Ok(());
+        }
+        let detached = self.cli(&["detach"]);
+        if self.pin_dir.exists() {
+            // Removing the pins is what releases links, programs and maps.
+            fs::remove_dir_all(&self.pin_dir)
+                .with_context(|| format!("removing {}", self.pin_dir.display()))?;
+            match detached {
+                Ok(finished) if finished.succeeded() => {}
+                Ok(finished) => bail!("`detach` said: {}{}", finished.stdout, finished.stderr),
+                Err(error) => return Err(error.context("`detach`")),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("what the daemon said:\n{}", self.log());
+        }
+        if let Err(error) = self.clean_up() {
+            println!("cleaning up after the guard: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Frames as they are on a wire: sent, flooded and captured through packet sockets.
+
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    sys::{
+        socket::{
+            AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom,
+            send, setsockopt, socket, sockopt,
+        },
+        time::TimeVal,
+    },
+};
+
+use super::{Namespace, wait::until};
+
+/// `PACKET_OUTGOING` of `linux/if_packet.h`: a frame that this host sends.
+const OUTGOING: u8 = 4;
+/// The longest merged frame, and more.
+const FRAME_BYTES: usize = 80 * 1024;
+/// Room for a flood while the reader is not scheduled.
+const RECEIVE_BUFFER: usize = 64 << 20;
+/// How long a reader sleeps before it looks whether it is to stop.
+const READER_PAUSE: TimeVal = TimeVal::new(0, 20_000);
+/// Frames that a capture keeps; further ones are counted only.
+const KEPT: usize = 20_000;
+/// Frames between two looks at the clock.
+const FLOOD_BATCH: usize = 64;
+
+/// A packet socket on one interface.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+}
+
+impl Wire {
+    /// Opens a socket on an interface of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such interface.
+    pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
+        namespace
+            .enter(|| -> Result<Self> {
+                let socket = socket(
+                    AddressFamily::Packet,
+                    SockType::Raw,
+                    SockFlag::SOCK_CLOEXEC,
+                    SockProtocol::EthAll,
+                )?;
+                // The link-layer address in this list is one that `bind` takes as it is.
+                let address: LinkAddr = getifaddrs()?
+                    .filter(|entry| entry.interface_name == interface)
+                    .find_map(|entry| entry.address?.as_link_addr().copied())
+                    .context("no such interface")?;
+                bind(socket.as_raw_fd(), &address)?;
+                setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
+                setsockopt(&socket, sockopt::ReceiveTimeout, &READER_PAUSE)?;
+                Ok(Self { socket })
+            })?
+            .with_context(|| format!("a packet socket on {interface} of {}", namespace.name()))
+    }
+
+    /// Sends one frame.
+    ///
+    /// # Errors
+    ///
+    /// If the interface does not take it, for example because it is too long.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        loop {
+            match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => thread::yield_now(),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("sending a frame of {} bytes", frame.len()));
+                }
+            }
+        }
+    }
+
+    /// The next frame and its direction, or nothing after a short while.
+    fn receive<'b>(&self, buffer: &'b mut [u8]) -> Option<(&'b [u8], Direction)> {
+        let (length, from) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer).ok()?;
+        let direction = if from?.pkttype() == OUTGOING { Direction::Out } else { Direction::In };
+        Some((&buffer[..length], direction))
+    }
+}
+
+/// Which way a frame went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It came in, past every XDP program: the kernel shows it to packet sockets after them.
+    In,
+    /// The host sent it.
+    Out,
+}
+
+/// What a capture has heard.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// How many frames matched.
+    pub count: u64,
+    /// The first 20,000 of them. The kernel has taken off the outermost VLAN tag.
+    pub frames: Vec<Vec<u8>>,
+}
+
+/// A running capture. Dropping it ends it.
+#[derive(Debug)]
+pub struct Capture {
+    heard: Arc<Mutex<Heard>>,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Keeps the frames that `filter` wants, from now on.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such interface.
+    pub fn start(
+        namespace: &Namespace,
+        interface: &str,
+        filter: impl Fn(&[u8], Direction) -> bool + Send + 'static,
+    ) -> Result<Self> {
+        let wire = Wire::open(namespace, interface)?;
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (heard, stop) = (Arc::clone(&heard), Arc::clone(&stop));
+            thread::spawn(move || listen(&wire, &heard, &stop, filter))
+        };
+        Ok(Self { heard, stop, reader: Some(reader) })
+    }
+
+    /// Frames so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// Waits until this many frames are heard.
+    ///
+    /// # Errors
+    ///
+    /// If they are not within `limit`.
+    pub fn wait_for(&self, count: u64, limit: Duration) -> Result<()> {
+        until(&format!("{count} captured frames"), limit, || self.count() >= count)
+            .with_context(|| format!("{} were captured", self.count()))
+    }
+
+    /// Ends the capture. What had arrived by now is in it.
+    #[must_use]
+    pub fn stop(mut self) -> Heard {
+        self.finish();
+        std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn finish(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            // A panic of the filter has been printed.
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn listen(
+    wire: &Wire,
+    heard: &Mutex<Heard>,
+    stop: &AtomicBool,
+    filter: impl Fn(&[u8], Direction) -> bool,
+) {
+    let mut buffer = vec![0; FRAME_BYTES];
+    loop {
+        // Asked before the read: what arrived before the stop is read, then the line is quiet.
+        let is_last_round = stop.load(Ordering::Relaxed);
+        match wire.receive(&mut buffer) {
+            Some((frame, direction)) if filter(frame, direction) => {
+                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                heard.count += 1;
+                if heard.frames.len() < KEPT {
+                    heard.frames.push(frame.to_vec());
+                }
+            }
+            Some(_) => {}
+            None if is_last_round => return,
+            None => {}
+        }
+    }
+}
+
+/// A running flood. Dropping it ends it.
+#[derive(Debug)]
+pub struct Flood {
+    sent: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    sender: Option<JoinHandle<Result<()>>>,
+}
+
+impl Flood {
+    /// Sends these frames over and over, as fast as it goes: at most `packets` of them, for at
+    /// most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such interface.
+    ///
+    /// # Panics
+    ///
+    /// If there is no frame to send.
+    pub fn start(
+        namespace: &Namespace,
+        interface: &str,
+        frames: Vec<Vec<u8>>,
+        packets: u64,
+        limit: Duration,
+    ) -> Result<Self> {
+        assert!(!frames.is_empty(), "a flood of nothing");
+        let wire = Wire::open(namespace, interface)?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = {
+            let (sent, stop) = (Arc::clone(&sent), Arc::clone(&stop));
+            thread::spawn(move || {
+                let deadline = Instant::now() + limit;
+                let mut frames = frames.iter().cycle();
+                while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    for frame in frames.by_ref().take(FLOOD_BATCH) {
+                        if sent.load(Ordering::Relaxed) >= packets {
+                            return Ok(());
+                        }
+                        wire.send(frame)?;
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(())
+            })
+        };
+        Ok(Self { sent, stop, sender: Some(sender) })
+    }
+
+    /// Frames so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the end that was set.
+    ///
+    /// # Errors
+    ///
+    /// If sending failed.
+    pub fn finish(mut self) -> Result<u64> {
+        self.join()?;
+        Ok(self.sent())
+    }
+
+    /// Ends it now.
+    ///
+    /// # Errors
+    ///
+    /// If sending failed.
+    pub fn stop(mut self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.join()?;
+        Ok(self.sent())
+    }
+
+    fn join(&mut self) -> Result<()> {
+        match self.sender.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.join();
+        }
+    }
+}
