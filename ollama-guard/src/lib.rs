@@ -1,1 +1,3 @@
-#![no_std]
+//! The user side of `ollama-guard`: a library with a thin binary.
+
+pub mod events;
