@@ -1,3 +1,4 @@
 //! The user side of `ollama-guard`: a library with a thin binary.
 
+pub mod audit_log;
 pub mod events;
