@@ -1,6 +1,9 @@
-//! The user side of `ollama-guard`.
+//! The user side of `ollama-guard`: a library with a thin binary.
 
+pub mod audit_log;
 pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod doors;
+pub mod events;
 pub mod policy;
