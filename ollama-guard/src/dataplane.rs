@@ -40,6 +40,7 @@ pub use links::{AttachMode, LinkState, Outcome};
 pub use live::{Dataplane, OpenOptions};
 pub use object::is_embedded;
 pub use pins::{PinDir, PinLock};
+pub use ring::KernelLog;
 pub use slots::PolicySink;
 pub use snapshot::Snapshot;
 pub use test_run::Twin;

@@ -21,7 +21,7 @@ mod link_message;
 mod list;
 mod skip;
 
-pub use choose::{AttachChoice, Door, Plan, Selection, choose, loopback_named, unmatched};
+pub use choose::{Door, Plan, Selection, choose, loopback_named, unmatched};
 pub use interface::{Interface, XdpSlots};
 pub use list::{DoorsError, list};
 pub use skip::Skip;

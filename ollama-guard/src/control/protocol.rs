@@ -1,42 +1,15 @@
 //! What goes over the socket, as JSON. Fields that are not known are refused in requests, so that
 //! a misspelt `anyone` is an error, and ignored in answers, so that a newer daemon may say more.
 
-use std::fmt;
-
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use thiserror::Error;
+
+pub use crate::policy::Effect;
 
 use crate::events::text::misleading;
 
 /// Bytes of a comment.
 pub const MAX_COMMENT_BYTES: usize = 256;
-
-/// What a rule does to the sources that it covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Effect {
-    /// Lets them in.
-    Allow,
-    /// Keeps them out, whatever else allows them.
-    Deny,
-}
-
-impl Effect {
-    /// The name in JSON, in text and on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A comment on a rule: one short line that can be shown anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -157,6 +157,19 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Takes back what was loaded and not committed. Where nothing of ours is attached, nothing of
+    /// ours is left.
+    pub fn abandon(&mut self) -> Result<()> {
+        if self.directory != self.pins.current() {
+            pins::remove_tree(&self.directory)?;
+        }
+        programs::discard(&self.directory)?;
+        if self.links()?.is_empty() && !self.pins.current().exists() {
+            super::detach_all(&self.pins)?;
+        }
+        Ok(())
+    }
+
     /// The reader of the event ring. There must be only one.
     pub fn event_ring(&self) -> Result<EventRing> {
         EventRing::open(&self.directory)

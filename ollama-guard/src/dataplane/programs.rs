@@ -98,6 +98,16 @@ pub(super) fn commit(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes programs that were loaded and are not to run.
+pub(super) fn discard(directory: &Path) -> Result<()> {
+    for start in [Start::Link, Start::Network] {
+        for name in [pins::program_name(start), pins::twin_name(start)] {
+            pins::unpin(&directory.join(format!("{name}{NEW}")))?;
+        }
+    }
+    Ok(())
+}
+
 /// The entry program's name in the object.
 const fn program(start: Start, multi_buffer: bool) -> &'static str {
     match (start, multi_buffer) {

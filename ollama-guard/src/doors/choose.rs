@@ -3,7 +3,7 @@
 use ollama_guard_common::Start;
 
 use super::{interface::Interface, kind::Role, skip::Skip};
-use crate::dataplane::AttachMode;
+use crate::{config::AttachChoice, dataplane::AttachMode};
 
 /// How far a stack of devices is followed down to the one that may cover it: the kernel builds none
 /// deeper (`MAX_NEST_DEV`). A device on a deeper one, or on a circle, is a door itself.
@@ -18,18 +18,6 @@ pub struct Selection<'a> {
     pub excluded: &'a dyn Fn(&str) -> bool,
     /// The attach mode asked for.
     pub attach: AttachChoice,
-}
-
-/// The operator's wish for the attach mode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AttachChoice {
-    /// Native on cards, generic if that is refused; generic on software devices.
-    #[default]
-    Auto,
-    /// Native or nothing.
-    Native,
-    /// Generic or nothing.
-    Generic,
 }
 
 /// An interface and what is to be done with it.
