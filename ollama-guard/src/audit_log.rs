@@ -5,6 +5,8 @@
 //! line. A line is handed to the kernel before [`AuditLog::append`] returns; it is not synced to
 //! the disk, which the rules themselves are.
 
+#![forbid(unsafe_code)]
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},

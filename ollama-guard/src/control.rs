@@ -19,6 +19,8 @@
 //!
 //! Every error is [`protocol::ErrorReply`] with a status that says what kind it is.
 
+#![forbid(unsafe_code)]
+
 pub mod access;
 pub mod backend;
 mod body;

@@ -99,12 +99,8 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
 
     let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
-    let backend = Arc::new(backend::LiveBackend::new(
-        handle.clone(),
-        Arc::clone(&journal),
-        pins,
-        chosen,
-    ));
+    let backend =
+        Arc::new(backend::LiveBackend::new(handle.clone(), Arc::clone(&journal), pins, chosen));
     let service_uid = geteuid().as_raw();
     let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
     Ok(Daemon {

@@ -40,9 +40,11 @@ pub use links::{AttachMode, LinkState, Outcome};
 pub use live::{Dataplane, OpenOptions};
 pub use object::is_embedded;
 pub use pins::{PinDir, PinLock};
+pub use probe::check_capabilities as check_privileges;
 pub use ring::KernelLog;
 pub use slots::PolicySink;
 pub use snapshot::Snapshot;
+pub use snapshot::matching_rule;
 pub use test_run::Twin;
 
 type Result<T, E = DataplaneError> = std::result::Result<T, E>;

@@ -7,6 +7,8 @@
 //! Deliberately not here: counters. The kernel counts packets exactly; events are best effort, and
 //! nothing in this room changes a count or delays a verdict.
 
+#![forbid(unsafe_code)]
+
 pub mod event;
 pub mod fold;
 pub mod journal;

@@ -132,4 +132,3 @@ pub fn view(rule: &Rule) -> RuleView {
         removable: matches!(rule.origin, Origin::Cli { .. }),
     }
 }
-

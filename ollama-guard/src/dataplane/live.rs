@@ -46,6 +46,8 @@ pub struct Dataplane {
     network: OwnedFd,
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
+    is_committed: bool,
+    // Last: the lock is let go of only after everything else is done.
     _lock: PinLock,
 }
 
@@ -76,6 +78,16 @@ impl Dataplane {
             debug: options.debug,
             log_directory: options.log_directory,
         };
+        Self::load(&pins, &loading, lock, adopted).inspect_err(|_| drop(abandon(&pins, &directory)))
+    }
+
+    fn load(
+        pins: &PinDir,
+        loading: &programs::Loading<'_>,
+        lock: PinLock,
+        adopted: bool,
+    ) -> Result<Self> {
+        let directory = loading.directory;
         let mut kernel_logs = Vec::new();
         for start in [Start::Link, Start::Network] {
             kernel_logs.extend(loading.load(start)?);
@@ -84,17 +96,18 @@ impl Dataplane {
             let path = directory.join(format!("{}{}", pins::program_name(start), programs::NEW));
             sys::obj_get(&path).map_err(DataplaneError::pin("open", path))
         };
-        let maps = Maps::open(&directory)?;
+        let maps = Maps::open(directory)?;
         Ok(Self {
             slots: Slots::read(&maps)?,
             link: program(Start::Link)?,
             network: program(Start::Network)?,
-            pins,
-            directory,
+            pins: pins.clone(),
+            directory: directory.to_owned(),
             adopted,
             maps,
             allowance: None,
             kernel_logs,
+            is_committed: false,
             _lock: lock,
         })
     }
@@ -154,19 +167,7 @@ impl Dataplane {
             tracing::info!(path = %stale.display(), "removing pins of another version");
             if stale.is_dir() { pins::remove_tree(&stale)? } else { pins::unpin(&stale)? }
         }
-        Ok(())
-    }
-
-    /// Takes back what was loaded and not committed. Where nothing of ours is attached, nothing of
-    /// ours is left.
-    pub fn abandon(&mut self) -> Result<()> {
-        if self.directory != self.pins.current() {
-            pins::remove_tree(&self.directory)?;
-        }
-        programs::discard(&self.directory)?;
-        if self.links()?.is_empty() && !self.pins.current().exists() {
-            super::detach_all(&self.pins)?;
-        }
+        self.is_committed = true;
         Ok(())
     }
 
@@ -195,8 +196,33 @@ impl Dataplane {
     }
 
     /// Takes everything of ours out of the kernel. The guarded ports are open afterwards.
-    pub fn detach(self) -> Result<Vec<u32>> {
+    pub fn detach(mut self) -> Result<Vec<u32>> {
+        self.is_committed = true;
         super::detach_all(&self.pins)
+    }
+}
+
+/// Takes back what was loaded and never committed. Where nothing of ours is attached, nothing of
+/// ours is left.
+fn abandon(pins: &PinDir, directory: &Path) -> Result<()> {
+    if directory == pins.current() {
+        return programs::discard(directory);
+    }
+    pins::remove_tree(directory)?;
+    if links::list(pins)?.is_empty() && !pins.current().exists() {
+        super::detach_all(pins)?;
+    }
+    Ok(())
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        if self.is_committed {
+            return;
+        }
+        if let Err(error) = abandon(&self.pins, &self.directory) {
+            tracing::error!(%error, "cannot clear away what was loaded");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use ollama_guard_common::abi::{
     Books, DoorCounters, EVENT_RING_BYTES, MAX_DOORS, PORT_WORDS, SLOTS, SlotInfo, maps,
 };
 
-use super::{DataplaneError, Result};
+use super::{DataplaneError, Result, pins};
 
 /// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
 /// them to the shared structs with sizes and alignments checked by the compiler.
@@ -104,6 +104,17 @@ impl Maps {
 /// Opens the ring of events for reading.
 pub(super) fn open_events(directory: &Path) -> Result<MapData> {
     open(directory, maps::EVENTS)
+}
+
+/// Opens the pinned rules of a slot.
+pub(super) fn open_rules<A: aya::Pod>(
+    directory: &Path,
+    outer: &'static str,
+    slot: u32,
+) -> Result<Rules<A>> {
+    let path = directory.join(pins::rules_name(outer, slot));
+    let data = MapData::from_pin(&path).map_err(|error| open_error(&path, error))?;
+    Map::from_map_data(data).and_then(Rules::try_from).map_err(DataplaneError::map("open", outer))
 }
 
 /// Checks that every map is pinned and has the shape that this version gives it.

@@ -44,7 +44,7 @@ pub(super) fn features() -> Result<Features> {
 }
 
 /// Names what is missing, before the kernel's bare EPERM does.
-pub(super) fn check_capabilities() -> Result<()> {
+pub fn check_capabilities() -> Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing_capabilities(&status);
     if missing.is_empty() {

@@ -1,24 +1,25 @@
 //! What the kernel holds now, read from the pins: with or without a daemon.
 
-use ollama_guard_common::{
-    Mode, Protocol, Start,
-    abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, maps as names},
-};
-use std::os::fd::AsFd as _;
+use std::{net::IpAddr, os::fd::AsFd as _, path::Path};
 
 use aya::{maps::MapInfo, programs::ProgramInfo};
+use ipnet::IpNet;
+use ollama_guard_common::{
+    Mode, Protocol, Start,
+    abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, maps as names, standing},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     DataplaneError, PinDir, Result,
     counters::{self, AllCounts, BookTotals},
     links::{self, LinkState},
-    maps::Maps,
+    maps::{self, Maps, Rules},
     pins,
     ring::{self, RingBooks},
     sys,
 };
-use crate::policy::Port;
+use crate::policy::{Effect, Port};
 
 /// The state of the guard in the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,6 +113,39 @@ impl Snapshot {
     pub fn program(&self, start: Start) -> Option<&ProgramState> {
         self.programs.iter().find(|program| program.start == pins::program_name(start))
     }
+}
+
+/// The most specific prefix in the rules in force that covers an address, and its effect.
+pub fn matching_rule(pins: &PinDir, source: IpAddr) -> Result<Option<(String, Effect)>> {
+    let directory = pins.current();
+    let slot = Maps::open(&directory)?.selected_slot()?;
+    match source {
+        IpAddr::V4(_) => longest::<[u8; 4]>(&directory, names::RULES_V4, slot, source),
+        IpAddr::V6(_) => longest::<[u8; 16]>(&directory, names::RULES_V6, slot, source),
+    }
+}
+
+/// Walks a table: the kernel looks the longest match up, but does not say which prefix it was.
+fn longest<A: aya::Pod + Into<IpAddr>>(
+    directory: &Path,
+    outer: &'static str,
+    slot: u32,
+    source: IpAddr,
+) -> Result<Option<(String, Effect)>> {
+    let rules: Rules<A> = maps::open_rules(directory, outer, slot)?;
+    let mut found: Option<(IpNet, u32)> = None;
+    for entry in rules.iter() {
+        let (key, value) = entry.map_err(DataplaneError::map("read", outer))?;
+        let net = IpNet::new(key.data().into(), key.prefix_len() as u8);
+        let Some(net) = net.ok().filter(|net| net.contains(&source)) else { continue };
+        if found.is_none_or(|(best, _)| net.prefix_len() > best.prefix_len()) {
+            found = Some((net, value));
+        }
+    }
+    Ok(found.map(|(net, value)| {
+        let effect = if value == standing::ALLOWED { Effect::Allow } else { Effect::Deny };
+        (net.to_string(), effect)
+    }))
 }
 
 /// Reads the table of guarded ports back.

@@ -1,8 +1,7 @@
 //! Why a change was not made.
 
 use crate::{
-    config::StoreError, control::backend::Failure, dataplane::DataplaneError,
-    policy::CompileError,
+    config::StoreError, control::backend::Failure, dataplane::DataplaneError, policy::CompileError,
 };
 
 /// Why a change was not made. Nothing was changed.
@@ -18,7 +17,9 @@ pub enum GuardError {
         prefix: String,
     },
     /// There is no such rule.
-    #[error("there is no {effect} rule {prefix}; `ollama-guard {effect} list` shows those there are")]
+    #[error(
+        "there is no {effect} rule {prefix}; `ollama-guard {effect} list` shows those there are"
+    )]
     NoSuchRule {
         /// The effect asked for.
         effect: String,

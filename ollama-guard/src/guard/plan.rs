@@ -79,8 +79,7 @@ impl Planner<'_> {
     }
 
     fn remove(&self, request: &RemoveRequest) -> Result<Plan, GuardError> {
-        let prefixes: BTreeSet<Prefix> =
-            parse(&request.prefixes, true)?.into_iter().collect();
+        let prefixes: BTreeSet<Prefix> = parse(&request.prefixes, true)?.into_iter().collect();
         let stored = positions(self.stored, request.effect);
         for &prefix in &prefixes {
             if stored.contains_key(&prefix) {
@@ -88,11 +87,9 @@ impl Planner<'_> {
             }
             let (effect, text) = (request.effect.to_string(), prefix.to_string());
             return Err(match find(self.configured, request.effect, prefix) {
-                Some(rule) => GuardError::Configured {
-                    effect,
-                    prefix: text,
-                    origin: rule.written(),
-                },
+                Some(rule) => {
+                    GuardError::Configured { effect, prefix: text, origin: rule.written() }
+                }
                 None => GuardError::NoSuchRule { effect, prefix: text },
             });
         }
@@ -101,9 +98,11 @@ impl Planner<'_> {
         let mut reply = EditReply::default();
         for prefix in prefixes {
             reply.removed.push(prefix.to_string());
-            let covering = self.configured.iter().chain(&rules).find(|rule| {
-                rule.effect == request.effect && rule.prefix.covers(&prefix)
-            });
+            let covering = self
+                .configured
+                .iter()
+                .chain(&rules)
+                .find(|rule| rule.effect == request.effect && rule.prefix.covers(&prefix));
             if let Some(rule) = covering {
                 let (effect, written) = (rule.effect, rule.written());
                 reply.warnings.push(format!(
@@ -119,9 +118,8 @@ impl Planner<'_> {
         let texts: Vec<String> = request.rules.iter().map(|rule| rule.prefix.clone()).collect();
         let prefixes = parse(&texts, request.anyone)?;
         let old = positions(self.stored, request.effect);
-        let configured: BTreeSet<Prefix> = positions(self.configured, request.effect)
-            .into_keys()
-            .collect();
+        let configured: BTreeSet<Prefix> =
+            positions(self.configured, request.effect).into_keys().collect();
         let mut reply = EditReply::default();
         let mut rules: Vec<Rule> =
             self.stored.iter().filter(|rule| rule.effect != request.effect).cloned().collect();
@@ -163,9 +161,11 @@ impl Planner<'_> {
 
     /// A person who allows somebody wants to know that a deny rule stands against it.
     fn closed_anyway(&self, prefix: Prefix) -> Option<String> {
-        let deny = self.configured.iter().chain(self.stored).find(|rule| {
-            rule.effect == Effect::Deny && rule.prefix.covers(&prefix)
-        })?;
+        let deny = self
+            .configured
+            .iter()
+            .chain(self.stored)
+            .find(|rule| rule.effect == Effect::Deny && rule.prefix.covers(&prefix))?;
         let (covering, written) = (deny.prefix, deny.written());
         Some(format!("{prefix} stays closed: the deny rule {covering} ({written}) covers it"))
     }

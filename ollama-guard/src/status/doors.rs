@@ -74,10 +74,8 @@ pub(super) fn describe(
 
 /// An interface with a pinned link that has it.
 fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorStatus {
-    let slots = [
-        (AttachMode::Native, interface.xdp.native),
-        (AttachMode::Generic, interface.xdp.generic),
-    ];
+    let slots =
+        [(AttachMode::Native, interface.xdp.native), (AttachMode::Generic, interface.xdp.generic)];
     let shown = slots.iter().find(|(_, id)| *id == Some(link.program_id));
     let expected = interface.start().and_then(|start| snapshot.program(start));
     let reason = if shown.is_none() {
@@ -123,11 +121,7 @@ fn unlinked(door: &Door, is_chosen: bool) -> DoorStatus {
 }
 
 /// Pinned links whose interface is gone.
-fn severed(
-    snapshot: &Snapshot,
-    doors: &[Door],
-    problems: &mut Vec<String>,
-) -> Vec<DoorStatus> {
+fn severed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> Vec<DoorStatus> {
     let exists = |ifindex| doors.iter().any(|door| door.interface.ifindex == ifindex);
     snapshot
         .links

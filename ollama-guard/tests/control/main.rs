@@ -1,6 +1,7 @@
 //! The control socket: the real server and the real client over a real Unix socket.
 
 mod bed;
+mod commands;
 mod limits;
 mod streams;
 

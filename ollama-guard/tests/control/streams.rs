@@ -7,7 +7,7 @@ use ollama_guard::{
     events::Line,
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::UnixStream,
     time::timeout,
 };
@@ -79,10 +79,10 @@ async fn drain(stream: UnixStream, last: u32) -> (u64, u64) {
 async fn a_stuck_reader_loses_its_own_events_and_is_told_and_the_other_gets_all() {
     const EVENTS: u32 = 30_000;
     let bed = Bed::with(|limits| limits.write_time = Duration::from_millis(200));
-    let stuck = bed.raw(FOLLOW).await;
+    let mut stuck = bed.raw(FOLLOW).await;
+    // With the first byte of its answer it is a reader; from then on it reads nothing.
+    stuck.read_u8().await.expect("an answer");
     let mut quick = bed.client.events(true).await.expect("events");
-    // The stuck one has to be a reader before the first event.
-    tokio::time::sleep(Duration::from_millis(200)).await;
     for n in 0..EVENTS {
         bed.backend.journal.push(event(n));
         if n % 200 == 199 {
@@ -147,9 +147,9 @@ async fn the_end_of_the_server_ends_the_streams_after_the_last_event() {
 async fn a_stuck_reader_does_not_keep_the_server_from_ending() {
     let mut bed = Bed::with(|limits| limits.grace_time = Duration::from_millis(200));
     let backend = Arc::clone(&bed.backend);
-    let _stuck = bed.raw(FOLLOW).await;
+    let mut stuck = bed.raw(FOLLOW).await;
+    stuck.read_u8().await.expect("an answer");
     let _silent = bed.raw("GET /v1").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     (0..20_000).for_each(|n| backend.journal.push(event(n)));
     tokio::time::sleep(Duration::from_millis(100)).await;
     bed.begin_shutdown();
