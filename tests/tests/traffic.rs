@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ollama_guard_common::{Mode, Start, Verdict};
+use ollama_guard_common::{Mode, Reason, Start, Verdict};
 use ollama_guard_tests::{
     bed::{
         Answer, Bed, CLIENT_INTERFACE, Capture, Direction, Finished, Guard, GuardSetup, Host,
@@ -252,6 +252,32 @@ fn the_table_holds_on_a_real_wire() -> Result<()> {
         })
         .with_context(|| format!("counted: {:?}", counted()))?;
     }
+    Ok(())
+}
+
+/// The contrast for the tests below and above: what they see as dropped was not lost by the bed,
+/// and `curl` and `nmap` tell silence from service.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn without_a_guard_everything_arrives() -> Result<()> {
+    let bed = Bed::new()?;
+    let ordinary: Vec<Case> =
+        carried(Lists::Empty).into_iter().filter(|case| case.expect.0 == Verdict::Pass).collect();
+    arrive_as_the_table_says(&bed, &ordinary)?;
+    let mut knocks = carried(Lists::Standard);
+    // A frame whose tag is cut off is thrown away by the kernel itself.
+    knocks.retain(|case| case.expect.1 != Reason::LinkHeaderCut);
+    for case in &mut knocks {
+        case.expect = (Verdict::Pass, Reason::NotGuarded);
+    }
+    arrive_as_the_table_says(&bed, &knocks)?;
+
+    let server = SocketAddr::from((SERVER4, GUARDED));
+    assert_eq!(nmap(&bed.stranger4, server)?, "closed");
+    assert_eq!(curl(&bed.stranger4, server)?.code, Some(7), "refused");
+    bed.server.namespace.ip(&["route", "add", "blackhole", &format!("{STRANGER4}/32")])?;
+    assert_eq!(nmap(&bed.stranger4, server)?, "filtered");
+    assert_eq!(curl(&bed.stranger4, server)?.code, Some(28), "timed out");
     Ok(())
 }
 
