@@ -86,9 +86,13 @@ fn a_foreign_program_cannot_take_our_place() -> Result<()> {
 fn the_foreign_programs_load_and_leave() -> Result<()> {
     let bed = Bed::new()?;
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
-    let passing = Foreign::attach(&bed.server.namespace, SERVER_DOOR, XDP_PASS, XdpMode::Skb)?;
-    everyone_is_served(&bed)?;
-    passing.detach()?;
+    for place in [XdpMode::Driver, XdpMode::Skb] {
+        let passing = Foreign::attach(&bed.server.namespace, SERVER_DOOR, XDP_PASS, place)?;
+        let seen = xdp_program_id(&bed.server.namespace, SERVER_DOOR)?;
+        assert_eq!(seen, Some(passing.program_id()?));
+        everyone_is_served(&bed)?;
+        passing.detach()?;
+    }
     let turning = Foreign::attach(&bed.server.namespace, SERVER_DOOR, XDP_TX, XdpMode::Skb)?;
     assert!(everyone_is_served(&bed).is_err(), "everything is turned round at the door");
     drop(turning);

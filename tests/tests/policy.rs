@@ -310,7 +310,7 @@ fn a_bad_edit_changes_nothing() -> Result<()> {
     ] {
         for effect in ["allow", "deny"] {
             // A good one beside it does not go through alone.
-            assert_refused(&guard, &before, &[effect, "add", "198.51.100.99", "--", prefix])?;
+            assert_refused(&guard, &before, &[effect, "add", "198.51.100.99", prefix])?;
         }
     }
     for (name, content) in [

@@ -284,8 +284,13 @@ impl Guard<'_> {
     /// A command line, with the paths of this guard added where the command takes them.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let words = match arguments.first().copied() {
+            Some("allow" | "deny") => 2,
+            _ => 1,
+        };
+        let (verb, rest) = arguments.split_at(words.min(arguments.len()));
         let mut command = self.namespace.command(&self.binary);
-        command.args(arguments);
+        command.args(verb);
         match arguments.first().copied() {
             Some("allow" | "deny" | "events") => command.arg("--socket").arg(self.socket()),
             Some("status" | "explain" | "detach") => {
@@ -293,6 +298,7 @@ impl Guard<'_> {
             }
             _ => &mut command,
         };
+        command.args(rest);
         command
     }
 
