@@ -129,7 +129,7 @@ impl Network {
     #[inline(always)]
     pub fn is_to_loopback<F: Frame + ?Sized>(self, frame: &F) -> bool {
         match self {
-            Self::V4(header) => frame.load(header + 16) == Some([127_u8]),
+            Self::V4(header) => matches!(frame.load(header + 16), Some([127, _, _, _])),
             Self::V6(header) => match frame.load::<16>(header + 24) {
                 Some(destination) => u128::from_be_bytes(destination) == 1,
                 None => false,

@@ -1,7 +1,7 @@
 //! The decision.
 
 use crate::{
-    flow::{Network, Protocol, Source},
+    flow::{Flow, Network, Protocol, Source},
     frame::Frame,
     parse::{Located, Start, Undecidable, locate},
     verdict::{Reason, Verdict},
@@ -66,66 +66,56 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    match locate(frame, start) {
-        Located::Elsewhere => not_guarded(),
-        Located::At(flow) if !policy.is_guarded(flow.protocol, flow.port) => not_guarded(),
-        Located::At(flow) => Judgement {
-            reason: knock(frame, flow.network, policy),
-            network: Some(flow.network),
-            protocol: Some(flow.protocol),
-            transport: Some(flow.transport),
-        },
-        Located::Undecidable(packet) => doubt(frame, &packet, policy),
-    }
+    let (packet, transport) = match locate(frame, start) {
+        Located::Elsewhere => return NOT_GUARDED,
+        Located::At(flow) if !policy.is_guarded(flow.protocol, flow.port) => return NOT_GUARDED,
+        Located::At(Flow { network, protocol, transport, .. }) => {
+            // Should even the address be out of reach, that is the reason.
+            let reason = Reason::IpHeaderCut;
+            let packet = Undecidable { reason, network: Some(network), protocol: Some(protocol) };
+            (packet, Some(transport))
+        }
+        Located::Undecidable(Undecidable { protocol: Some(protocol), .. })
+            if !policy.guards_any(protocol) =>
+        {
+            return NOT_GUARDED;
+        }
+        Located::Undecidable(packet) => (packet, None),
+    };
+    let known = match packet.network {
+        Some(network) => knock(frame, network, policy),
+        None => None,
+    };
+    let reason = match known {
+        // A packet that is in doubt passes only if its source is known and allowed, and keeps the
+        // reason of the doubt otherwise.
+        Some(reason) if transport.is_some() || matches!(reason, Reason::Allowed) => reason,
+        _ => packet.reason,
+    };
+    Judgement { reason, network: packet.network, protocol: packet.protocol, transport }
 }
 
-#[inline(always)]
-const fn not_guarded() -> Judgement {
-    Judgement { reason: Reason::NotGuarded, network: None, protocol: None, transport: None }
-}
+const NOT_GUARDED: Judgement =
+    Judgement { reason: Reason::NotGuarded, network: None, protocol: None, transport: None };
 
-/// A packet for a guarded port.
+/// Who knocks, and what the rules say about that. `None` if the address is out of reach.
 #[inline(always)]
-fn knock<F, P>(frame: &F, network: Network, policy: &P) -> Reason
+fn knock<F, P>(frame: &F, network: Network, policy: &P) -> Option<Reason>
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    let Some(source) = network.source(frame) else {
-        return Reason::IpHeaderCut;
-    };
+    let source = network.source(frame)?;
     if let Some(reason) = source.forbidden() {
-        return reason;
+        return Some(reason);
     }
     if network.is_to_loopback(frame) {
-        return Reason::DestinationLoopback;
+        return Some(Reason::DestinationLoopback);
     }
-    match policy.standing(&source) {
+    Some(match policy.standing(&source) {
         Standing::Allowed => Reason::Allowed,
         Standing::Denied => Reason::Denied,
         Standing::NotListed => Reason::NotListed,
         Standing::RulesAbsent => Reason::RulesAbsent,
-    }
-}
-
-/// A packet that could be for a guarded port: it passes only if its source is known and allowed,
-/// and keeps the reason of the doubt otherwise.
-#[inline(always)]
-fn doubt<F, P>(frame: &F, packet: &Undecidable, policy: &P) -> Judgement
-where
-    F: Frame + ?Sized,
-    P: Policy + ?Sized,
-{
-    if let Some(protocol) = packet.protocol {
-        if !policy.guards_any(protocol) {
-            return not_guarded();
-        }
-    }
-    let reason = match packet.network {
-        Some(network) if knock(frame, network, policy).verdict() == Verdict::Pass => {
-            Reason::Allowed
-        }
-        _ => packet.reason,
-    };
-    Judgement { reason, network: packet.network, protocol: packet.protocol, transport: None }
+    })
 }

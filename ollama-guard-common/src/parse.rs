@@ -55,10 +55,10 @@ pub fn locate<F: Frame + ?Sized>(frame: &F, start: Start) -> Located {
     match start {
         Start::Link => ethernet::locate(frame),
         Start::Network => match frame.load(0) {
-            Some([0x40..=0x4f]) => ipv4::locate(frame, 0),
-            Some([0x60..=0x6f]) => ipv6::locate(frame, 0),
+            Some([0x40..=0x4f, _, _, _]) => ipv4::locate(frame, 0),
+            Some([0x60..=0x6f, _, _, _]) => ipv6::locate(frame, 0),
             // The stack hands nothing but IPv4 and IPv6 to a socket with a port.
-            Some([_]) => Located::Elsewhere,
+            Some(_) => Located::Elsewhere,
             None => unreadable(Reason::IpHeaderCut),
         },
     }

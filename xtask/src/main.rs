@@ -1,1 +1,104 @@
-fn main() {}
+//! The verbs of the `ollama-guard` work tree, one file each: `cargo xtask VERB`.
+//!
+//! CI, the README and people call these verbs and nothing else. Two rules keep them usable as the
+//! first command on a fresh machine: this crate builds on plain stable Rust with nothing
+//! installed, and every verb that needs more calls [`setup`] itself.
+//!
+//! Nothing here runs as root but what must: packages, mounts, and the programs that touch the
+//! network. Compilers always run as the caller, so that `target/` stays the caller's own.
+
+mod build;
+mod command;
+mod compiler;
+mod demo;
+mod lint;
+mod run;
+mod setup;
+mod test;
+mod workspace;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{build::Profile, setup::Needs, workspace::Workspace};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, runs and tests ollama-guard"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install what the kernel side needs (the other verbs call this themselves)
+    Setup {
+        /// Also what the tests and the demo need: network tools and a mounted bpffs
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Build the kernel program, then the user side with the program embedded
+    Build {
+        /// Build the user side optimised (the default)
+        #[arg(long, conflicts_with = "debug")]
+        release: bool,
+        /// Build the user side unoptimised; the kernel program is always optimised
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Build, then run the daemon on this host's real interfaces (as root, by sudo if need be)
+    Run {
+        /// Passed on exactly to `ollama-guard run`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Build, then show the guard at work in network namespaces of its own; under a minute
+    Demo,
+    /// Format, clippy for both sides, and the rules of the house
+    Lint,
+    /// Everything CI runs: lint, builds, unprivileged tests, privileged tests, the demo
+    Test {
+        /// Leave out what needs root: the privileged tests and the demo
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments { verb } = Arguments::parse();
+    match dispatch(verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done if even the error cannot be written.
+            let _ = writeln!(io::stderr(), "\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> anyhow::Result<()> {
+    let workspace = Workspace::locate()?;
+    match verb {
+        Verb::Setup { tests } => {
+            let needs = if tests { Needs::TESTS } else { Needs::LINT };
+            setup::setup(&workspace, needs).map(drop)
+        }
+        Verb::Build { release: _, debug } => {
+            let profile = if debug { Profile::Debug } else { Profile::Release };
+            build::build(&workspace, profile)
+        }
+        Verb::Run { args } => run::run(&workspace, &args),
+        Verb::Demo => demo::demo(&workspace),
+        Verb::Lint => lint::lint(&workspace),
+        Verb::Test { quick } => test::test(&workspace, quick),
+    }
+}

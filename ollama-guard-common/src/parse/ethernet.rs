@@ -20,18 +20,33 @@ const VLAN_8021AD: u16 = 0x88a8;
 
 #[inline(always)]
 pub(super) fn locate<F: Frame + ?Sized>(frame: &F) -> Located {
+    // The common case first, and by itself: the verifier knows its offsets exactly.
+    match frame.load(ETHERTYPE_OFFSET).map(u16::from_be_bytes) {
+        Some(VLAN_8021Q | VLAN_8021AD) => behind_tags(frame),
+        ethertype => payload(frame, ethertype, ETHERTYPE_OFFSET + 2),
+    }
+}
+
+/// A frame with at least one tag.
+#[inline(always)]
+fn behind_tags<F: Frame + ?Sized>(frame: &F) -> Located {
     let mut ethertype_offset = ETHERTYPE_OFFSET;
     // One round more than there may be tags: the last one reads what follows the last tag.
     for _ in 0..=MAX_VLAN_TAGS {
-        let Some(ethertype) = frame.load(ethertype_offset) else {
-            return unreadable(Reason::LinkHeaderCut);
-        };
-        match u16::from_be_bytes(ethertype) {
-            IPV4 => return ipv4::locate(frame, ethertype_offset + 2),
-            IPV6 => return ipv6::locate(frame, ethertype_offset + 2),
-            VLAN_8021Q | VLAN_8021AD => ethertype_offset += VLAN_TAG_BYTES,
-            _ => return Located::Elsewhere,
+        match frame.load(ethertype_offset).map(u16::from_be_bytes) {
+            Some(VLAN_8021Q | VLAN_8021AD) => ethertype_offset += VLAN_TAG_BYTES,
+            ethertype => return payload(frame, ethertype, frame.blur(ethertype_offset + 2)),
         }
     }
     unreadable(Reason::TooManyVlanTags)
+}
+
+#[inline(always)]
+fn payload<F: Frame + ?Sized>(frame: &F, ethertype: Option<u16>, offset: usize) -> Located {
+    match ethertype {
+        Some(IPV4) => ipv4::locate(frame, offset),
+        Some(IPV6) => ipv6::locate(frame, offset),
+        Some(_) => Located::Elsewhere,
+        None => unreadable(Reason::LinkHeaderCut),
+    }
 }

@@ -44,6 +44,7 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
     for position in 0..=MAX_EXTENSION_HEADERS {
         let offset = header + FIXED_HEADER + walked;
         if let Some(protocol) = Protocol::from_number(next) {
+            let offset = if position == 0 { offset } else { frame.blur(offset) };
             return ports::locate(frame, network, protocol, offset, is_first_fragment);
         }
         let length = match next {

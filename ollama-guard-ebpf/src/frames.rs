@@ -1,0 +1,3 @@
+//! How the decision reads a packet at each hook.
+
+pub mod xdp;

@@ -1,0 +1,89 @@
+//! A packet at the XDP hook.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use ollama_guard_common::{Frame, frame::MAX_BLURRED};
+
+use crate::maps::{LOAD_BYTES, OG_SCRATCH};
+
+/// The largest offset that the decision can ask for, and more: 14 bytes of Ethernet, eight VLAN
+/// tags, an IPv6 header, 2,048 bytes of extension headers and one more header of 2,048 bytes. The
+/// verifier wants a bound before it lets an offset touch a packet pointer.
+const MAX_OFFSET: usize = 8191;
+
+/// A packet at the XDP hook, possibly in several buffers.
+pub struct XdpFrame<'a> {
+    context: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    /// Wraps the context that the kernel calls with.
+    #[inline(always)]
+    pub const fn new(context: &'a XdpContext) -> Self {
+        Self { context }
+    }
+
+    /// Bytes of the whole frame, over all buffers.
+    #[inline(always)]
+    pub fn length(&self) -> u32 {
+        if LOAD_BYTES.load() == 1 {
+            // SAFETY: the context is the one that the kernel passed to this program.
+            (unsafe { bpf_xdp_get_buff_len(self.context.ctx) }) as u32
+        } else {
+            (self.context.data_end() - self.context.data()) as u32
+        }
+    }
+
+    /// Bytes outside the first buffer: headers may lie there with header split, jumbo frames and
+    /// drivers that put page borders in odd places.
+    #[inline(always)]
+    fn load_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if LOAD_BYTES.load() != 1 {
+            return None;
+        }
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the context is the kernel's, and the buffer holds the N bytes that are asked for.
+        let status = unsafe {
+            bpf_xdp_load_bytes(self.context.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        if status == 0 {
+            // SAFETY: on success the kernel has written all N bytes.
+            return Some(unsafe { bytes.assume_init() });
+        }
+        None
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn blur(&self, offset: usize) -> usize {
+        let Some(scratch) = OG_SCRATCH.get_ptr_mut(0) else {
+            return MAX_OFFSET + 1;
+        };
+        // SAFETY: this CPU's own element, live as long as the program runs.
+        unsafe { scratch.write_volatile(offset as u64) };
+        // SAFETY: as above. Volatile, so that the value really goes through the map, of whose
+        // contents the verifier knows nothing.
+        let offset = unsafe { scratch.read_volatile() };
+        offset as usize & MAX_BLURRED
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N >= 2) };
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.context.data() + offset;
+        if start + N > self.context.data_end() {
+            return self.load_far(offset);
+        }
+        // SAFETY: the N bytes at `start` lie before `data_end`, which was compared just above;
+        // the verifier proves the same again before it lets the program run.
+        Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+    }
+}

@@ -1,0 +1,3 @@
+//! The entry programs.
+
+pub mod xdp;

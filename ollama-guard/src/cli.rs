@@ -1,0 +1,158 @@
+//! The commands: one file each. A command knows its arguments, does its work and prints itself.
+//!
+//! Exit codes: 0 done; 1 the answer is no (not enforcing, the source would be dropped); 2 trouble
+//! or wrong usage.
+
+#![forbid(unsafe_code)]
+
+mod detach;
+pub mod events;
+mod explain;
+pub mod rules;
+mod run;
+mod status;
+
+use std::{
+    io::{self, ErrorKind},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{DEFAULT_PIN_DIR, DEFAULT_SOCKET},
+    policy::{Effect, Prefix},
+};
+
+/// The answer is no.
+const NO: u8 = 1;
+/// Trouble or wrong usage.
+pub const TROUBLE: u8 = 2;
+
+/// A kernel-level lock for LLM servers: drops every packet to a guarded port whose source is not
+/// on the allowlist
+#[derive(Debug, Parser)]
+#[command(name = "ollama-guard", version = VERSION, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("OLLAMA_GUARD_COMMIT"), ")");
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load the filter, keep its rules and stream its drops, until a signal; the filter stays
+    Run(run::RunArgs),
+    /// The allowlist: who may reach the guarded ports
+    Allow(ToldRules),
+    /// The denylist: who may not, whatever else allows them
+    Deny(ToldRules),
+    /// What the kernel filters now, by which program, on which interfaces
+    Status(status::StatusArgs),
+    /// Recent drops, and the live stream
+    Events(ToldEvents),
+    /// Whether an address may reach a guarded port, and why
+    Explain(explain::ExplainArgs),
+    /// Take everything of ours out of the kernel: the guarded ports are open afterwards
+    Detach(detach::DetachArgs),
+}
+
+/// `allow` and `deny`, told to the daemon.
+#[derive(Debug, Args)]
+pub struct ToldRules {
+    #[command(flatten)]
+    rules: rules::RulesArgs,
+    #[command(flatten)]
+    socket: SocketArg,
+}
+
+/// `events`, asked of the daemon.
+#[derive(Debug, Args)]
+pub struct ToldEvents {
+    #[command(flatten)]
+    events: events::EventsArgs,
+    #[command(flatten)]
+    socket: SocketArg,
+}
+
+/// Where the daemon listens.
+#[derive(Clone, Debug, Args)]
+pub struct SocketArg {
+    /// The daemon's control socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "OLLAMA_GUARD_SOCKET",
+        default_value = DEFAULT_SOCKET
+    )]
+    socket: PathBuf,
+}
+
+/// Where the pins are.
+#[derive(Clone, Debug, Args)]
+pub struct PinDirArg {
+    /// Where programs, maps and links are pinned
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OLLAMA_GUARD_PIN_DIR",
+        default_value = DEFAULT_PIN_DIR
+    )]
+    pin_dir: PathBuf,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub async fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(args) => run::run(args).await,
+            Command::Allow(told) => edit(Effect::Allow, told).await,
+            Command::Deny(told) => edit(Effect::Deny, told).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Events(told) => events::run(told.events, &told.socket.socket).await,
+            Command::Explain(args) => explain::run(args).await,
+            Command::Detach(args) => detach::run(args).await,
+        }
+    }
+}
+
+async fn edit(effect: Effect, told: ToldRules) -> anyhow::Result<ExitCode> {
+    let check = |text: &str| text.parse::<Prefix>().map(drop).map_err(|error| error.to_string());
+    rules::run(effect, told.rules, &told.socket.socket, check).await
+}
+
+/// What came of writing to standard output. A reader that has seen enough and closed the pipe is
+/// no failure.
+fn written(result: io::Result<()>) -> anyhow::Result<ExitCode> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_closed_pipe_is_success_and_a_full_disk_is_not() {
+        assert!(written(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(written(Ok(())).is_ok());
+        let error = written(Err(ErrorKind::StorageFull.into())).expect_err("trouble");
+        assert!(error.to_string().contains("standard output"));
+    }
+}

@@ -1,0 +1,187 @@
+//! `ollama-guard explain`: what would happen to a packet, by the word of the kernel.
+
+mod knock;
+
+use std::{
+    io::{self, Write as _},
+    net::IpAddr,
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use clap::Args;
+use ollama_guard_common::{Reason, Start, Verdict};
+use serde::Serialize;
+
+use super::{NO, PinDirArg, SocketArg, written};
+use crate::{
+    control::{Client, ClientError, protocol::RuleView},
+    dataplane::{PinDir, Snapshot, Twin, matching_rule},
+    doors,
+    policy::{Effect, Origin, Port, Prefix, Rule, deciding_rule},
+};
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The source address
+    address: IpAddr,
+    /// The port that it knocks on [default: the first guarded port]
+    #[arg(long, value_name = "PORT[/PROTO]")]
+    port: Option<Port>,
+    /// The interface that it arrives on [default: one with an Ethernet header]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    pins: PinDirArg,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    source: IpAddr,
+    port: String,
+    verdict: &'static str,
+    reason: &'static str,
+    mode: String,
+    generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<DecidingRule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+/// The rule that decided.
+#[derive(Debug, Serialize)]
+struct DecidingRule {
+    prefix: String,
+    effect: Effect,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comment: Option<String>,
+    origin: String,
+}
+
+/// Explains. Exit status 1 if the packet would be dropped.
+pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let pins = PinDir::new(&args.pins.pin_dir);
+    let snapshot = Snapshot::read(&pins)?;
+    let port = match args.port {
+        Some(port) => port,
+        None => match snapshot.ports.first() {
+            Some(port) => port.parse()?,
+            None => bail!("no port is guarded"),
+        },
+    };
+    let (start, note) = arrival(&args, &snapshot).await?;
+    let frame = knock::frame(args.address, port, start);
+    let answer = Twin::open(&pins, start)?.run(&frame)?;
+    let would_drop = answer.reason.verdict() == Verdict::Drop;
+    let explanation = Explanation {
+        source: args.address,
+        port: port.to_string(),
+        verdict: match (answer.dropped, would_drop) {
+            (true, _) => "drop",
+            (false, true) => "would-drop",
+            (false, false) => "pass",
+        },
+        reason: answer.reason.name(),
+        mode: snapshot.mode,
+        generation: snapshot.generation,
+        rule: match answer.reason {
+            Reason::Allowed | Reason::Denied => rule(&args, &pins).await?,
+            _ => None,
+        },
+        note,
+    };
+    let text = if args.json {
+        serde_json::to_string(&explanation)?
+    } else {
+        describe(&explanation, answer.reason)
+    };
+    let done = written(writeln!(io::stdout(), "{text}"))?;
+    Ok(if would_drop { ExitCode::from(NO) } else { done })
+}
+
+/// Where frames start on the interface in question, and what to say about that interface.
+async fn arrival(
+    args: &ExplainArgs,
+    snapshot: &Snapshot,
+) -> anyhow::Result<(Start, Option<String>)> {
+    let Some(name) = &args.interface else {
+        return Ok((Start::Link, None));
+    };
+    let interfaces = doors::list().await?;
+    let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
+        let names: Vec<&str> = interfaces.iter().map(|one| one.name.as_str()).collect();
+        bail!("there is no interface {name}; there are: {}", names.join(", "));
+    };
+    let Some(start) = interface.start() else {
+        bail!("{name} is of a type whose frames the guard cannot read: it is not covered");
+    };
+    let is_covered =
+        snapshot.links.iter().any(|link| link.alive && link.ifindex == interface.ifindex);
+    let note = format!("{name} is not covered: nothing is judged there, whatever the rules say");
+    Ok((start, (!is_covered).then_some(note)))
+}
+
+/// The rule behind the answer: with its comment and origin if a daemon runs, and otherwise what
+/// the kernel's table has.
+async fn rule(args: &ExplainArgs, pins: &PinDir) -> anyhow::Result<Option<DecidingRule>> {
+    let views = match Client::new(&args.socket.socket).rules().await {
+        Ok(list) => list.rules,
+        Err(ClientError::NotRunning { .. }) => {
+            return Ok(matching_rule(pins, args.address)?.map(|(prefix, effect)| DecidingRule {
+                prefix,
+                effect,
+                comment: None,
+                origin: "read from the kernel; no daemon runs that knows where it comes from"
+                    .into(),
+            }));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let rules = views
+        .iter()
+        .map(|view| {
+            let prefix: Prefix = view.prefix.parse()?;
+            Ok(Rule { prefix, effect: view.effect, comment: None, origin: Origin::Flag })
+        })
+        .collect::<anyhow::Result<Vec<Rule>>>()?;
+    let position =
+        deciding_rule(&rules, args.address).and_then(|found| rules.element_offset(found));
+    Ok(position.and_then(|position| views.into_iter().nth(position)).map(deciding))
+}
+
+fn deciding(view: RuleView) -> DecidingRule {
+    let RuleView { prefix, effect, comment, origin, .. } = view;
+    DecidingRule { prefix, effect, comment, origin }
+}
+
+fn describe(found: &Explanation, reason: Reason) -> String {
+    let mut text = format!(
+        "{} to {}: {} ({})\n  {}",
+        found.source,
+        found.port,
+        found.verdict.to_uppercase(),
+        found.reason,
+        reason.description()
+    );
+    if let Some(rule) = &found.rule {
+        text.push_str(&format!("\n  rule: {} {} ({})", rule.effect, rule.prefix, rule.origin));
+        if let Some(comment) = &rule.comment {
+            text.push_str(&format!(": {}", crate::events::text::Printable(comment)));
+        }
+    }
+    if found.verdict == "would-drop" {
+        text.push_str("\n  mode observe: it is delivered all the same");
+    }
+    if let Some(note) = &found.note {
+        text.push_str(&format!("\n  {note}"));
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! `ollama-guard allow` and `ollama-guard deny`: the rules of one effect.
+
+mod file;
+mod show;
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+pub use file::{ListError, Problem, read_list};
+
+use super::written;
+use crate::control::{
+    Client, Effect,
+    protocol::{AddRequest, Comment, RemoveRequest, ReplaceRequest},
+};
+
+/// Says what is wrong with the text of a prefix, before anything is sent.
+pub type PrefixCheck = fn(&str) -> Result<(), String>;
+
+/// Arguments of `allow` and `deny`.
+#[derive(Clone, Debug, Args)]
+pub struct RulesArgs {
+    /// What to do with the rules.
+    #[command(subcommand)]
+    pub command: RulesCommand,
+}
+
+/// What to do with the rules.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Add rules; they stay over restarts
+    Add {
+        /// Addresses or prefixes, such as 192.0.2.7 or 2001:db8::/32
+        #[arg(value_name = "PREFIX", required = true)]
+        prefixes: Vec<String>,
+        /// A word on what they are for
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+        /// Confirm that a prefix of all addresses (0.0.0.0/0, ::/0) is meant
+        #[arg(long)]
+        anyone: bool,
+    },
+    /// Remove rules that were added with `add` or `replace`
+    Remove {
+        /// Prefixes as they are listed
+        #[arg(value_name = "PREFIX", required = true)]
+        prefixes: Vec<String>,
+    },
+    /// Show the rules and where they come from
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace all rules that were added by those in a file, all or nothing
+    Replace {
+        /// One prefix a line, a comment behind `#`; `-` reads standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Confirm that a prefix of all addresses (0.0.0.0/0, ::/0) is meant
+        #[arg(long)]
+        anyone: bool,
+    },
+}
+
+/// Reads or changes the rules of one effect in the daemon at `socket`.
+///
+/// # Errors
+///
+/// If the arguments or the file are wrong, no daemon answers, or it refuses.
+pub async fn run(
+    effect: Effect,
+    args: RulesArgs,
+    socket: &Path,
+    check: PrefixCheck,
+) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(io::stdout());
+    execute(effect, args, socket, check, &mut out, &mut io::stderr()).await
+}
+
+/// The same with other outputs.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn execute(
+    effect: Effect,
+    args: RulesArgs,
+    socket: &Path,
+    check: PrefixCheck,
+    out: &mut (dyn Write + Send),
+    err: &mut (dyn Write + Send),
+) -> anyhow::Result<ExitCode> {
+    let client = Client::new(socket);
+    let reply = match args.command {
+        RulesCommand::List { json } => {
+            let mut list = client.rules().await?;
+            list.rules.retain(|rule| rule.effect == effect);
+            let shown = show::list(effect, &list, json, out, err).and_then(|()| out.flush());
+            return written(shown);
+        }
+        RulesCommand::Add { prefixes, comment, anyone } => {
+            check_all(&prefixes, check)?;
+            let comment = comment.map(Comment::try_from).transpose().context("--comment")?;
+            client.add(&AddRequest { effect, prefixes, comment, anyone }).await?
+        }
+        RulesCommand::Remove { prefixes } => {
+            check_all(&prefixes, check)?;
+            client.remove(&RemoveRequest { effect, prefixes }).await?
+        }
+        RulesCommand::Replace { file, anyone } => {
+            let rules = read_list(&file, check)?;
+            client.replace(&ReplaceRequest { effect, rules, anyone }).await?
+        }
+    };
+    show::warnings(&reply, err)?;
+    written(show::reply(effect, &reply, out).and_then(|()| out.flush()))
+}
+
+fn check_all(prefixes: &[String], check: PrefixCheck) -> anyhow::Result<()> {
+    let problems: Vec<_> = prefixes.iter().filter_map(|prefix| check(prefix).err()).collect();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    Ok(())
+}

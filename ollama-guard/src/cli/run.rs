@@ -1,0 +1,124 @@
+//! `ollama-guard run`: the daemon.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::{
+    config::{self, Overrides, ProcessEnvironment},
+    daemon,
+    dataplane::{PinDir, Snapshot},
+};
+
+/// Arguments of `run`. Text that the configuration room understands is left to it, so that every
+/// mistake of every source is reported at once.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file [default: /etc/ollama-guard/config.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Guard this interface, by name or shell pattern; may be repeated [default: auto]
+    #[arg(long = "interface", value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// Guard this port; may be repeated [default: 11434/tcp]
+    #[arg(long = "port", value_name = "PORT[/PROTO]")]
+    ports: Vec<String>,
+    /// Let this address or prefix in; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    allow: Vec<String>,
+    /// Keep this address or prefix out, whatever allows it; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    deny: Vec<String>,
+    /// Confirm that a prefix of all addresses (0.0.0.0/0, ::/0) is meant
+    #[arg(long)]
+    anyone: bool,
+    /// Count and report what would be dropped, and drop nothing
+    #[arg(long)]
+    observe: bool,
+    /// How to attach: auto, native or generic
+    #[arg(long, value_name = "MODE")]
+    attach: Option<String>,
+    /// Prefixes of each family that the kernel's tables must hold [default: 65536]
+    #[arg(long, value_name = "N")]
+    capacity: Option<String>,
+    /// Where programs, maps and links are pinned [default: /sys/fs/bpf/ollama-guard]
+    #[arg(long, value_name = "DIR")]
+    pin_dir: Option<PathBuf>,
+    /// Where added rules and the audit log are kept [default: /var/lib/ollama-guard]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// The control socket [default: /run/ollama-guard/control.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Let the kernel side log what must never happen
+    #[arg(long)]
+    debug_kernel: bool,
+}
+
+/// Runs the daemon until a signal or `detach`.
+pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let overrides = args.into_overrides();
+    let config = match config::load(&overrides, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(problems) => anyhow::bail!("{problems}{}", still_in_force(&overrides)),
+    };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let daemon = daemon::start(&config).await.context("the guard did not start")?;
+    daemon.run().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a broken configuration leaves in force: the last policy, if there is one.
+fn still_in_force(overrides: &Overrides) -> String {
+    let directory = overrides
+        .pin_dir
+        .clone()
+        .or_else(|| std::env::var_os("OLLAMA_GUARD_PIN_DIR").map(PathBuf::from));
+    let pins = PinDir::new(directory.unwrap_or_else(|| config::DEFAULT_PIN_DIR.into()));
+    match Snapshot::read(&pins) {
+        Ok(snapshot) => format!(
+            "\nThe policy that is in the kernel stays in force: generation {}, {} interfaces.",
+            snapshot.generation,
+            snapshot.links.iter().filter(|link| link.alive).count()
+        ),
+        Err(_) => "\nNothing was attached.".into(),
+    }
+}
+
+impl RunArgs {
+    fn into_overrides(self) -> Overrides {
+        let Self {
+            config,
+            interfaces,
+            ports,
+            allow,
+            deny,
+            anyone,
+            observe,
+            attach,
+            capacity,
+            pin_dir,
+            state_dir,
+            socket,
+            debug_kernel,
+        } = self;
+        Overrides {
+            config,
+            interfaces,
+            ports,
+            allow,
+            deny,
+            anyone,
+            observe,
+            attach,
+            capacity,
+            pin_dir,
+            state_dir,
+            socket,
+            debug_kernel,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What the operator wants, finished and typed: a [`Config`] out of three sources.
+//!
+//! # What this room promises
+//!
+//! * A flag goes before the environment (`OLLAMA_GUARD_*`), that before the file, that before the
+//!   default. Lists add up: `--allow` is added to what the file allows.
+//! * [`load`] returns a configuration without a mistake, or every mistake that it found in any of
+//!   the sources at once, each with its place and what to write instead. Nothing is guessed, and
+//!   nothing unknown is passed over: a misspelt key is a mistake.
+//! * A file that anybody but root or the caller could have written is not believed.
+//! * [`RuleStore`] keeps the rules that were added by command. It is replaced whole and durably,
+//!   and a damaged one is an error, never an empty list.
+//!
+//! # What is deliberately not here
+//!
+//! Interfaces and the kernel: a [`Pattern`] is matched elsewhere. Nothing is opened but the
+//! configuration file and the store, and nothing is written but the store.
+
+#![forbid(unsafe_code)]
+
+mod advice;
+#[cfg(test)]
+mod broken_files;
+mod document;
+mod environment;
+mod file;
+mod interface;
+mod layer;
+mod overrides;
+mod problem;
+mod rule_store;
+mod trusted_file;
+mod value;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use ollama_guard_common::Mode;
+
+use crate::policy::{Port, Rule};
+
+pub use self::{
+    environment::{Environment, ProcessEnvironment},
+    interface::{Interfaces, Pattern, PatternError},
+    overrides::Overrides,
+    problem::{Place, Problem, Problems},
+    rule_store::{RuleStore, StoreError},
+    trusted_file::FileError,
+};
+
+/// Where the configuration is looked for if nobody names a file. It may be absent.
+pub const DEFAULT_CONFIG: &str = "/etc/ollama-guard/config.toml";
+/// Where programs, maps and links are pinned by default.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/ollama-guard";
+/// Where the daemon keeps what must outlive it by default.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ollama-guard";
+/// Where the daemon listens for commands by default.
+pub const DEFAULT_SOCKET: &str = "/run/ollama-guard/control.sock";
+/// Prefixes of each family that fit by default.
+pub const DEFAULT_CAPACITY: u32 = 65_536;
+/// The largest capacity: of such prefixes, both families' maps take some gigabytes.
+pub const MAX_CAPACITY: u32 = 16_777_216;
+/// Drop events a second, of all CPUs together, by default.
+pub const DEFAULT_EVENTS_PER_SECOND: u32 = 1000;
+/// The most drop events a second that may be asked for.
+pub const MAX_EVENTS_PER_SECOND: u32 = 1_000_000;
+
+/// Everything that the daemon is told, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// Which interfaces are to be guarded.
+    pub interfaces: Interfaces,
+    /// Interfaces that are not to be guarded, whatever `interfaces` says.
+    pub exclude: Vec<Pattern>,
+    /// How to attach.
+    pub attach: AttachChoice,
+    /// What is guarded.
+    pub service: Service,
+    /// The rules of the file, then of the environment, then of the flags. None stands twice.
+    pub rules: Vec<Rule>,
+    /// Prefixes of each family that fit: 1 to [`MAX_CAPACITY`].
+    pub capacity: u32,
+    /// Drop events a second, of all CPUs together: 1 to [`MAX_EVENTS_PER_SECOND`].
+    pub events_per_second: u32,
+    /// Who may give commands.
+    pub control: Control,
+    /// Where things are.
+    pub paths: Paths,
+    /// Whether the kernel programs log what must never happen.
+    pub debug_kernel: bool,
+    /// What is probably not meant, one sentence each. None of it stops anything.
+    pub warnings: Vec<String>,
+}
+
+/// How the kernel programs are attached to interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachChoice {
+    /// In the driver where that is good, generic elsewhere.
+    #[default]
+    Auto,
+    /// In the driver, or it is an error.
+    Native,
+    /// Generic everywhere.
+    Generic,
+}
+
+/// What is guarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name in messages.
+    pub name: String,
+    /// Its ports. Never empty.
+    pub ports: BTreeSet<Port>,
+}
+
+/// Who may give commands to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Whether members of the group `ollama-guard` may change rules, and not only look.
+    pub group_may_edit: bool,
+}
+
+/// Where things are. All absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The configuration file, if there is one.
+    pub config: Option<PathBuf>,
+    /// Where programs, maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// What must outlive the daemon.
+    pub state_dir: PathBuf,
+    /// Where the daemon listens for commands.
+    pub socket: PathBuf,
+}
+
+impl AttachChoice {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Native, Self::Generic];
+
+    /// The name in configuration and flags.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Reads all sources: the flags as the caller parsed them, the environment, the file.
+///
+/// # Errors
+///
+/// Every problem of every source at once.
+pub fn load(overrides: &Overrides, environment: &dyn Environment) -> Result<Config, Problems> {
+    let mut problems = Vec::new();
+    let flags = overrides.layer(&mut problems);
+    let variables = environment::layer(environment, overrides.anyone, &mut problems);
+    let named = overrides.config.clone().or_else(|| environment::config_path(environment));
+    let (config, file) = match read(named, &mut problems) {
+        Some((path, text)) => {
+            let layer = file::layer(&path, &text, &mut problems);
+            (Some(path), layer)
+        }
+        None => (None, layer::Layer::default()),
+    };
+    match Problems::new(problems) {
+        None => Ok(flags.over(variables.over(file)).finish(config)),
+        Some(problems) => Err(problems),
+    }
+}
+
+/// The configuration file's absolute path and its text. `None` if it is absent and need not be
+/// there, or if there is a problem with it.
+fn read(named: Option<PathBuf>, problems: &mut Vec<Problem>) -> Option<(PathBuf, String)> {
+    let may_be_absent = named.is_none();
+    let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let mut problem = |path: &Path, message: String| {
+        let place = Place::File { path: path.to_owned(), position: None };
+        problems.push(Problem { place, message });
+    };
+    let path = match std::path::absolute(&path) {
+        // Rules remember the path, and are shown and kept as JSON.
+        Ok(absolute) if absolute.to_str().is_some() => absolute,
+        _ => {
+            problem(&path, "the name is not UTF-8 text: give the file another one".to_owned());
+            return None;
+        }
+    };
+    match trusted_file::read(&path, trusted_file::Links::Follow, file::MOST_BYTES) {
+        Err(FileError::Absent { .. }) if may_be_absent => None,
+        Err(error) => {
+            problem(&path, error.to_string());
+            None
+        }
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Some((path, text)),
+            Err(error) => {
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+                problem(&path, format!("line {line} is not UTF-8 text: save the file as UTF-8"));
+                None
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

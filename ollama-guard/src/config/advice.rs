@@ -1,0 +1,158 @@
+//! Warnings: rules that are correct and probably not meant.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use crate::policy::{Effect, Family, Rule};
+
+/// The most warnings of one kind. A list that was generated can earn thousands.
+const MOST: usize = 20;
+
+/// The rules with each prefix and effect once, the first of them; a warning for every other one.
+pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) -> Vec<Rule> {
+    let mut first = BTreeMap::new();
+    let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
+    let mut repeated = Vec::new();
+    for rule in rules {
+        match first.entry((rule.prefix, rule.effect)) {
+            Entry::Vacant(entry) => {
+                entry.insert(kept.len());
+                kept.push(rule);
+            }
+            Entry::Occupied(entry) => repeated.push(format!(
+                "{}: {} {} stands already at {}: one of the two is enough",
+                rule.written(),
+                rule.effect,
+                rule.prefix,
+                kept[*entry.get()].written()
+            )),
+        }
+    }
+    push_few(repeated, "repeated rules", warnings);
+    kept
+}
+
+/// Warns about what the rules, taken together, do.
+pub(super) fn warn(rules: &[Rule], warnings: &mut Vec<String>) {
+    push_few(without_effect(rules), "allow rules without effect", warnings);
+    push_few(wide(rules), "wide rules", warnings);
+    if !rules.iter().any(|rule| rule.effect == Effect::Allow) {
+        warnings.push(
+            "the configuration allows nobody: every door is closed, except to sources that were \
+             added by `ollama-guard allow add`"
+                .to_owned(),
+        );
+    }
+}
+
+/// Allow rules that lie within a deny rule. Elsewhere the more specific rule often wins; here it
+/// never does.
+fn without_effect(rules: &[Rule]) -> Vec<String> {
+    let mut sorted: Vec<&Rule> = rules.iter().collect();
+    // Sorted, a network stands before everything within it; of the same prefix, deny first.
+    sorted.sort_by_key(|rule| (rule.prefix, rule.effect == Effect::Allow));
+    // Networks within the last deny rule lie within it or outside of it altogether: one is enough.
+    let mut denied: Option<&Rule> = None;
+    let mut messages = Vec::new();
+    for rule in sorted {
+        let around = denied.filter(|deny| deny.prefix.covers(&rule.prefix));
+        match (rule.effect, around) {
+            (Effect::Deny, None) => denied = Some(rule),
+            (Effect::Allow, Some(deny)) => messages.push(format!(
+                "{}: allow {} has no effect, because deny wins and {} denies {}",
+                rule.written(),
+                rule.prefix,
+                deny.written(),
+                deny.prefix
+            )),
+            _ => {}
+        }
+    }
+    messages
+}
+
+/// Allow rules that let in what nobody can know everybody of.
+fn wide(rules: &[Rule]) -> Vec<String> {
+    let is_wide = |rule: &&Rule| {
+        let least = match rule.prefix.family() {
+            Family::V4 => 8,
+            Family::V6 => 16,
+        };
+        rule.effect == Effect::Allow && rule.prefix.length() < least
+    };
+    let message = |rule: &Rule| {
+        let whom = if rule.prefix.is_everyone() { "everyone" } else { "a large part of the world" };
+        let family = rule.prefix.family();
+        format!("{}: allow {} lets {whom} in over {family}", rule.written(), rule.prefix)
+    };
+    rules.iter().filter(is_wide).map(message).collect()
+}
+
+fn push_few(mut messages: Vec<String>, what: &str, warnings: &mut Vec<String>) {
+    let more = messages.len().saturating_sub(MOST);
+    messages.truncate(MOST);
+    warnings.append(&mut messages);
+    if more > 0 {
+        warnings.push(format!("... and {more} more {what}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Origin;
+
+    fn rule(effect: Effect, text: &str, line: usize) -> Rule {
+        let origin = Origin::File { path: "/c".into(), line };
+        Rule { prefix: text.parse().unwrap(), effect, comment: None, origin }
+    }
+
+    fn warnings(rules: Vec<Rule>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let rules = without_repetitions(rules, &mut warnings);
+        warn(&rules, &mut warnings);
+        warnings
+    }
+
+    #[test]
+    fn what_is_probably_not_meant_is_said() {
+        use Effect::{Allow, Deny};
+        let warnings = warnings(vec![
+            rule(Allow, "10.0.0.0/8", 1),
+            rule(Allow, "10.0.0.0/8", 2),
+            rule(Deny, "10.1.0.0/16", 3),
+            rule(Deny, "10.1.2.0/24", 4),
+            rule(Allow, "10.1.3.0/24", 5),
+            rule(Allow, "192.0.2.1", 6),
+            rule(Deny, "192.0.2.1", 7),
+            rule(Allow, "2000::/3", 8),
+            rule(Deny, "0.0.0.0/7", 9),
+        ]);
+        assert_eq!(
+            warnings,
+            [
+                "/c line 2: allow 10.0.0.0/8 stands already at /c line 1: one of the two is enough",
+                "/c line 5: allow 10.1.3.0/24 has no effect, because deny wins and /c line 3 \
+                 denies 10.1.0.0/16",
+                "/c line 6: allow 192.0.2.1 has no effect, because deny wins and /c line 7 denies \
+                 192.0.2.1",
+                "/c line 8: allow 2000::/3 lets a large part of the world in over IPv6",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_allowlist_is_said() {
+        let [warning] = &warnings(vec![rule(Effect::Deny, "192.0.2.1", 1)])[..] else {
+            panic!("one warning")
+        };
+        assert!(warning.contains("every door is closed"), "{warning}");
+    }
+
+    #[test]
+    fn thousands_of_warnings_are_counted_instead() {
+        let rules = (0..1000).map(|line| rule(Effect::Allow, "192.0.2.1", line)).collect();
+        let warnings = warnings(rules);
+        assert_eq!(warnings.len(), MOST + 1);
+        assert_eq!(warnings[MOST], "... and 979 more repeated rules");
+    }
+}

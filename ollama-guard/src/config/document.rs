@@ -1,0 +1,217 @@
+//! A TOML text with places: values of the expected type, or a problem with line and column.
+
+use std::{collections::BTreeSet, ops::Range, path::Path};
+
+use toml::{
+    Spanned,
+    de::{DeInteger, DeTable, DeValue, Error},
+};
+
+use super::{Place, Problem};
+use crate::policy::clipped;
+
+/// Where in the text something stands, in bytes.
+pub(super) type Span = Range<usize>;
+/// A value and where it stands.
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The text that is being understood, and what is wrong with it so far.
+///
+/// A text that is not valid TOML is read as far as that goes, so that the mistakes in the rest of
+/// it are found too. What a broken line may have brought about is not reported a second time.
+pub(super) struct Document<'t> {
+    path: &'t Path,
+    text: &'t str,
+    /// Where each line starts, in bytes.
+    lines: Vec<usize>,
+    /// Lines that are not valid TOML, counted from 1.
+    broken: BTreeSet<usize>,
+    problems: &'t mut Vec<Problem>,
+    warnings: Vec<String>,
+    column: Column,
+}
+
+/// The place of the last problem. Problems mostly come in the order of the text, so a long line
+/// with many of them is counted through once, and not once for each.
+#[derive(Default)]
+struct Column {
+    /// A byte of the text.
+    at: usize,
+    /// Characters before it on its line.
+    before: usize,
+}
+
+impl<'t> Document<'t> {
+    /// Reads the text and reports each line that is not valid TOML.
+    pub(super) fn parse(
+        path: &'t Path,
+        text: &'t str,
+        problems: &'t mut Vec<Problem>,
+    ) -> (Self, DeTable<'t>) {
+        let newlines = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
+        let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        let mut document = Self {
+            path,
+            text,
+            lines,
+            broken: BTreeSet::new(),
+            problems,
+            warnings: Vec::new(),
+            column: Column::default(),
+        };
+        let (root, mut errors) = DeTable::parse_recoverable(text);
+        errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+        for error in &errors {
+            document.report_syntax(error);
+        }
+        (document, root.into_inner())
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &'t Path {
+        self.path
+    }
+
+    /// The line on which something stands, counted from 1.
+    pub(super) fn line(&self, at: &Span) -> usize {
+        self.lines.partition_point(|&start| start <= at.start)
+    }
+
+    /// Reports a value that is wrong.
+    pub(super) fn wrong(&mut self, at: &Span, message: String) {
+        let line = self.line(at);
+        if !self.broken.contains(&line) {
+            self.push(at, message);
+        }
+    }
+
+    /// Reports something that is wrong with how the parts of the text belong together. In a broken
+    /// text they may not be where they were meant to be.
+    pub(super) fn wrong_structure(&mut self, at: &Span, message: String) {
+        if self.broken.is_empty() {
+            self.push(at, message);
+        }
+    }
+
+    /// Remembers what is right and probably not meant.
+    pub(super) fn warn(&mut self, at: &Span, message: &str) {
+        self.warnings.push(format!("{} line {}: {message}", self.path.display(), self.line(at)));
+    }
+
+    /// All that was remembered.
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        self.warnings
+    }
+
+    /// A text, understood by `read`. `example` is how the whole line could look.
+    pub(super) fn text<T>(
+        &mut self,
+        value: &Value<'_>,
+        example: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let DeValue::String(text) = value.get_ref() else {
+            self.wrong_type(value, "text in quotes", example);
+            return None;
+        };
+        read(text).map_err(|message| self.wrong(&value.span(), message)).ok()
+    }
+
+    /// The texts of a list, and where each stands.
+    pub(super) fn texts<'v>(
+        &mut self,
+        value: &'v Value<'_>,
+        example: &str,
+    ) -> Vec<(Span, &'v str)> {
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(value, "a list", example);
+            return Vec::new();
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match item.get_ref() {
+                DeValue::String(text) => texts.push((item.span(), text.as_ref())),
+                _ => self.wrong_type(item, "text in quotes", example),
+            }
+        }
+        texts
+    }
+
+    /// A number, understood by `read` from its digits and their base.
+    pub(super) fn number<T>(
+        &mut self,
+        value: &Value<'_>,
+        example: &str,
+        read: impl FnOnce(&str, u32) -> Result<T, String>,
+    ) -> Option<T> {
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.wrong_type(value, "a whole number", example);
+            return None;
+        };
+        read(number.as_str(), DeInteger::radix(number))
+            .map_err(|message| self.wrong(&value.span(), message))
+            .ok()
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, value: &Value<'_>, example: &str) -> Option<bool> {
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.wrong_type(value, "true or false", example);
+        }
+        boolean
+    }
+
+    /// A table.
+    pub(super) fn table<'v, 'a>(
+        &mut self,
+        value: &'v Value<'a>,
+        example: &str,
+    ) -> Option<&'v DeTable<'a>> {
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.wrong_type(value, "a table", example);
+        }
+        table
+    }
+
+    fn wrong_type(&mut self, value: &Value<'_>, expected: &str, example: &str) {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "text",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.wrong(&value.span(), format!("{expected} belongs here, not {found}: write {example}"));
+    }
+
+    /// Only the first on each line: the others follow from it.
+    fn report_syntax(&mut self, error: &Error) {
+        let at = error.span().unwrap_or(0..0);
+        if self.broken.insert(self.line(&at)) {
+            self.push(&at, format!("this is not valid TOML: {}", clipped_message(error.message())));
+        }
+    }
+
+    fn push(&mut self, at: &Span, message: String) {
+        let line = self.line(at);
+        let line_start = self.lines[line - 1];
+        if !(line_start..=at.start).contains(&self.column.at) {
+            self.column = Column { at: line_start, before: 0 };
+        }
+        let between = self.text.get(self.column.at..at.start).unwrap_or_default();
+        let before = self.column.before + between.chars().count();
+        self.column = Column { at: at.start, before };
+        let position = Some((line, before + 1));
+        let place = Place::File { path: self.path.to_owned(), position };
+        self.problems.push(Problem { place, message });
+    }
+}
+
+/// The parser's own words, which may quote the text, on one line.
+fn clipped_message(message: &str) -> String {
+    message.lines().map(clipped).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,228 @@
+//! The sources together.
+
+use std::{
+    collections::HashMap,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::policy::{Effect, Origin};
+
+/// A directory with a configuration file.
+struct Bed {
+    directory: TempDir,
+    variables: HashMap<&'static str, String>,
+    flags: Overrides,
+}
+
+impl Bed {
+    fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bed = Self { directory, variables: HashMap::new(), flags: Overrides::default() };
+        fs::write(bed.path(), text).unwrap();
+        fs::set_permissions(bed.path(), Permissions::from_mode(0o644)).unwrap();
+        Self { flags: Overrides { config: Some(bed.path()), ..Overrides::default() }, ..bed }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    fn set(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.insert(name, value.to_owned());
+        self
+    }
+
+    fn load(&self) -> Result<Config, Problems> {
+        load(&self.flags, &self.variables)
+    }
+
+    fn problems(&self) -> String {
+        let path = format!("{}", self.path().display());
+        self.load().unwrap_err().to_string().replace(&path, "FILE")
+    }
+}
+
+fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    items.into_iter().map(|item| item.to_string()).collect()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults_and_every_door_is_closed() {
+    let config = Bed::new("").load().unwrap();
+    assert_eq!(config.mode, Mode::Enforce);
+    assert_eq!(config.interfaces, Interfaces::Auto);
+    assert_eq!(config.attach, AttachChoice::Auto);
+    assert_eq!(strings(config.service.ports), ["11434/tcp"]);
+    assert_eq!((config.capacity, config.events_per_second), (65_536, 1000));
+    assert!(!config.control.group_may_edit);
+    assert_eq!(config.paths.socket, Path::new(DEFAULT_SOCKET));
+    assert!(config.rules.is_empty());
+    assert!(config.warnings[0].contains("every door is closed"), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let file = "mode = \"observe\"\nattach = \"generic\"\ncapacity = 1";
+    let mut bed = Bed::new(file)
+        .set("OLLAMA_GUARD_MODE", "enforce")
+        .set("OLLAMA_GUARD_CAPACITY", "2")
+        .set("OLLAMA_GUARD_ATTACH", "")
+        .set("OLLAMA_GUARD_STATE_DIR", "/state");
+    let config = bed.load().unwrap();
+    assert_eq!((config.mode, config.capacity), (Mode::Enforce, 2));
+    assert_eq!(config.attach, AttachChoice::Generic, "an empty variable is not set");
+    assert_eq!(config.paths.state_dir, Path::new("/state"));
+    bed.flags.observe = true;
+    bed.flags.capacity = Some("3".into());
+    bed.flags.state_dir = Some("/flag".into());
+    let config = bed.load().unwrap();
+    assert_eq!((config.mode, config.capacity), (Mode::Observe, 3));
+    assert_eq!(config.paths.state_dir, Path::new("/flag"));
+}
+
+#[test]
+fn lists_of_all_sources_add_up_and_rules_know_where_they_stand() {
+    let file = "interfaces = \"auto\"\nexclude = [\"eth9\"]\n[[service]]\nports = [\"8080\"]\n\
+                allow = [\n  \"10.0.0.0/8\",\n]\n";
+    let mut bed = Bed::new(file)
+        .set("OLLAMA_GUARD_ALLOW", "192.0.2.1, 192.0.2.2,")
+        .set("OLLAMA_GUARD_DENY", "10.6.6.6")
+        .set("OLLAMA_GUARD_EXCLUDE", "eth8")
+        .set("OLLAMA_GUARD_PORTS", "11434/udp");
+    bed.flags.interfaces = vec!["eth0".into(), "wg*".into()];
+    bed.flags.ports = vec!["11434".into()];
+    bed.flags.allow = vec!["2001:db8::/32".into()];
+    let config = bed.load().unwrap();
+    let Interfaces::Named(names) = config.interfaces else { panic!("named") };
+    assert_eq!(strings(names), ["eth0", "wg*"]);
+    assert_eq!(strings(config.exclude), ["eth9", "eth8"]);
+    assert_eq!(strings(config.service.ports), ["8080/tcp", "11434/tcp", "11434/udp"]);
+    let rules: Vec<String> = config
+        .rules
+        .iter()
+        .map(|rule| {
+            let file = format!("{}", bed.path().display());
+            format!("{} {} {}", rule.effect, rule.prefix, rule.written().replace(&file, "FILE"))
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "allow 10.0.0.0/8 FILE line 6",
+            "allow 192.0.2.1 OLLAMA_GUARD_ALLOW in the environment",
+            "allow 192.0.2.2 OLLAMA_GUARD_ALLOW in the environment",
+            "deny 10.6.6.6 OLLAMA_GUARD_DENY in the environment",
+            "allow 2001:db8::/32 --allow on the command line",
+        ]
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn groups_are_expanded_where_they_are_named() {
+    let file = "[groups]\noffice = [\"203.0.113.0/24\"]\nold = [\"192.0.2.0/24\"]\n\
+                [[service]]\nallow = [\"office\"]\ndeny = [\"203.0.113.66\"]\n";
+    let bed = Bed::new(file);
+    let config = bed.load().unwrap();
+    let origin = Origin::File { path: bed.path(), line: 2 };
+    assert_eq!((config.rules[0].effect, &config.rules[0].origin), (Effect::Allow, &origin));
+    assert_eq!(config.rules[0].comment.as_deref(), Some("group office"));
+    assert_eq!(config.rules[1].effect, Effect::Deny);
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].ends_with("line 3: the group \"old\" is in no list"));
+}
+
+#[test]
+fn everyone_is_let_in_only_if_it_is_said_twice() {
+    let file = "[[service]]\nallow = [\"0.0.0.0/0\"]\ndeny = [\"::/0\"]\n";
+    let mut bed = Bed::new(file);
+    bed.flags.allow = vec!["::/0".into()];
+    assert_eq!(
+        bed.problems(),
+        "FILE:2:10: 0.0.0.0/0 lets every IPv4 source in: add the line `anyone = true` to the \
+         [[service]] if that is meant, or write the networks of those who may\n\
+         --allow on the command line: ::/0 lets every IPv6 source in: add --anyone if that is \
+         meant, or write the networks of those who may"
+    );
+    bed.flags.anyone = true;
+    assert!(bed.problems().starts_with("FILE:2:10"), "a flag does not speak for the file");
+    fs::write(bed.path(), format!("{file}anyone = true\n")).unwrap();
+    let config = bed.load().unwrap();
+    assert_eq!(config.rules.len(), 3);
+    assert!(config.warnings.iter().any(|w| w.contains("lets everyone in over IPv4")));
+}
+
+#[test]
+fn mistakes_of_all_sources_are_reported_at_once() {
+    let mut bed = Bed::new("mode = \"obsrve\"\n")
+        .set("OLLAMA_GUARD_ATTACH", "nativ")
+        .set("OLLAMA_GUARD_SOCKET", "control.sock")
+        .set("OLLAMA_GUARD_PORTS", "80, 0, 99999");
+    bed.flags.allow = vec!["10.1.2.3/8".into()];
+    bed.flags.interfaces = vec!["eth0".into(), "auto".into()];
+    let expected = [
+        "FILE:1:8: \"obsrve\" is not known: write \"observe\"",
+        "OLLAMA_GUARD_ATTACH in the environment: \"nativ\" is not known: write \"native\"",
+        "OLLAMA_GUARD_PORTS in the environment: \"0\" is no port: write a number from 1 to 65535, \
+         as in 11434 or 11434/tcp",
+        "OLLAMA_GUARD_PORTS in the environment: \"99999\" is no port: write a number from 1 to \
+         65535, as in 11434 or 11434/tcp",
+        "OLLAMA_GUARD_SOCKET in the environment: \"control.sock\" is not an absolute path: write \
+         all of it, from the first / on",
+        "--allow on the command line: \"10.1.2.3/8\" has host bits: write 10.0.0.0/8 for the \
+         network or 10.1.2.3 for the one address",
+        "--interface on the command line: \"auto\" stands among names: write it alone, or leave \
+         it out",
+    ];
+    assert_eq!(bed.problems().lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there_and_be_trustworthy() {
+    let bed = Bed::new("");
+    fs::set_permissions(bed.path(), Permissions::from_mode(0o666)).unwrap();
+    assert!(bed.problems().contains("chmod go-w"), "{}", bed.problems());
+    fs::remove_file(bed.path()).unwrap();
+    assert!(bed.problems().starts_with("FILE: there is no such file"), "{}", bed.problems());
+
+    let mut by_variable = Bed::new("capacity = 7");
+    by_variable.flags.config = None;
+    let path = by_variable.path().into_os_string().into_string().unwrap();
+    let by_variable = by_variable.set("OLLAMA_GUARD_CONFIG", &path);
+    assert_eq!(by_variable.load().unwrap().capacity, 7);
+    fs::remove_file(by_variable.path()).unwrap();
+    assert!(by_variable.problems().contains("there is no such file"));
+}
+
+#[test]
+fn text_that_is_not_utf8_is_said_with_its_line() {
+    let bed = Bed::new("");
+    fs::write(bed.path(), b"mode = \"enforce\"\n# caf\xe9\n").unwrap();
+    assert_eq!(bed.problems(), "FILE: line 2 is not UTF-8 text: save the file as UTF-8");
+}
+
+#[test]
+fn very_many_mistakes_are_counted() {
+    let bed = Bed::new(&format!("[[service]]\nallow = [{}]\n", "\"10.0.0.1/8\",\n".repeat(500)));
+    let problems = bed.problems();
+    assert_eq!(problems.lines().count(), 101);
+    assert!(problems.ends_with("... and 400 more problems"));
+}
+
+#[test]
+fn the_example_loads_without_a_warning_and_shows_every_key() {
+    let text = include_str!("../../deploy/config.example.toml");
+    let config = Bed::new(text).load().unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.mode, Mode::Enforce);
+    assert_eq!(config.capacity, DEFAULT_CAPACITY);
+    assert_eq!(config.events_per_second, DEFAULT_EVENTS_PER_SECOND);
+    assert!(config.rules.iter().any(|rule| rule.effect == Effect::Deny));
+    for key in file::every_key() {
+        assert!(text.contains(key), "the example does not show `{key}`");
+    }
+}

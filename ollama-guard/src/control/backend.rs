@@ -1,0 +1,51 @@
+//! What stands behind the socket.
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::{
+    peer::Peer,
+    protocol::{DetachReply, Edit, EditReply, RuleList},
+};
+use crate::events::Subscription;
+
+/// Answers the requests of clients that may make them. The daemon implements it; access was
+/// decided before.
+///
+/// A change that was begun is always brought to its end, also when the client goes away: the
+/// futures of [`Backend::edit`] and [`Backend::detach`] are never dropped half-way, but for the
+/// end of the process.
+pub trait Backend: Send + Sync + 'static {
+    /// What `status` shows.
+    fn status(&self) -> BoxFuture<'_, Result<Value, Failure>>;
+
+    /// All rules.
+    fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>>;
+
+    /// Changes the rules, wholly or not at all, and writes the audit log.
+    fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>>;
+
+    /// The recent events and the new ones.
+    fn events(&self) -> Subscription;
+
+    /// Takes the guard out of the kernel, and writes the audit log.
+    fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>>;
+}
+
+/// Why a request was not done. The text is for a person: what failed, on what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Failure {
+    /// The request is wrong (400).
+    #[error("{0}")]
+    BadInput(String),
+    /// The rule belongs to the configuration, and the text says where it stands (409).
+    #[error("{0}")]
+    Conflict(String),
+    /// Not now, for example while the daemon stops (503).
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is not the client's fault (500).
+    #[error("{0}")]
+    Internal(String),
+}

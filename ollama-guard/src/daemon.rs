@@ -1,0 +1,176 @@
+//! The daemon: the composition root. The only room that knows every room, and the only one that
+//! starts long-lived tasks.
+//!
+//! Three phases: the configuration is read before anything is touched; [`start`] builds
+//! everything, and whatever fails there leaves the kernel as it was; [`Daemon::run`] serves until
+//! a signal or `detach`. Ending, cleanly or not, leaves the filter in place.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod cover;
+mod error;
+mod events;
+mod selection;
+
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+
+use nix::unistd::geteuid;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    audit_log::AuditLog,
+    config::{Config, RuleStore},
+    control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
+    dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, ring::EventRing},
+    events::Journal,
+    guard::{self, Desired, Guard, Handle},
+};
+
+pub use error::StartError;
+pub use selection::Chosen;
+
+/// A daemon that is ready to run: programs loaded, policy in force, doors covered, socket bound.
+pub struct Daemon {
+    handle: Handle,
+    ended: oneshot::Receiver<()>,
+    ring: EventRing,
+    kernel_logs: Vec<KernelLog>,
+    journal: Arc<Journal>,
+    listener: UnixListener,
+    socket_file: socket::SocketFile,
+    backend: Arc<backend::LiveBackend>,
+    control: ControlConfig,
+    events_per_second: u32,
+    signals: Signals,
+}
+
+/// Who asks for the end: SIGTERM is systemd's and Kubernetes' word, SIGINT the keyboard's.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Why the daemon ended.
+enum End {
+    Signal(&'static str),
+    Detached,
+}
+
+/// Builds everything. Needs a tokio runtime.
+pub async fn start(config: &Config) -> Result<Daemon, StartError> {
+    // Before anything else, so that no signal is lost once there is something to leave in order.
+    let signals = Signals {
+        terminate: signal(SignalKind::terminate()).map_err(StartError::Signals)?,
+        interrupt: signal(SignalKind::interrupt()).map_err(StartError::Signals)?,
+    };
+    let state = &config.paths.state_dir;
+    make_state_dir(state)?;
+    let store = RuleStore::open(state)?;
+    let audit = AuditLog::open(state)?;
+    let chosen = Chosen::new(config);
+    let plan = cover::plan(&chosen).await?;
+
+    let pins = PinDir::new(&config.paths.pin_dir);
+    let options = OpenOptions { debug: config.debug_kernel, log_directory: state };
+    let dataplane = Dataplane::open(pins.clone(), options)?;
+    let group = peer::group_id().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot look up the group: only root may talk to the daemon");
+        None
+    });
+    let (listener, socket_file) = socket::bind(&config.paths.socket, group)?;
+
+    let desired = Desired {
+        mode: config.mode,
+        ports: config.service.ports.clone(),
+        rules: config.rules.clone(),
+        capacity: config.capacity,
+    };
+    // The policy first: no program that is attached below ever sees another one.
+    let mut guard = Guard::start(dataplane, desired, store)?;
+    cover::cover(guard.sink_mut(), &plan)?;
+    let dataplane = guard.sink_mut();
+    let ring = dataplane.event_ring()?;
+    let kernel_logs = dataplane.take_kernel_logs();
+
+    let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
+    let journal = Arc::new(Journal::default());
+    let backend =
+        Arc::new(backend::LiveBackend::new(handle.clone(), Arc::clone(&journal), pins, chosen));
+    let service_uid = geteuid().as_raw();
+    let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
+    Ok(Daemon {
+        handle,
+        ended,
+        ring,
+        kernel_logs,
+        journal,
+        listener,
+        socket_file,
+        backend,
+        control: ControlConfig { access, limits: Limits::default() },
+        events_per_second: config.events_per_second,
+        signals,
+    })
+}
+
+impl Daemon {
+    /// Serves until a signal or `detach`.
+    pub async fn run(self) {
+        let Self { handle, ended, ring, kernel_logs, journal, listener, .. } = self;
+        let (stop, stopping) = watch::channel(false);
+        for log in kernel_logs {
+            tokio::spawn(async move {
+                if let Err(error) = log.run().await {
+                    tracing::error!(%error, "the kernel side's log can't be read any more");
+                }
+            });
+        }
+        let budget = self.events_per_second;
+        let reader = events::Reader::new(ring, journal, handle.clone(), budget);
+        let events = tokio::spawn(reader.run(until(stopping.clone())));
+        let server = tokio::spawn(serve(listener, self.backend, self.control, until(stopping)));
+        tracing::info!(socket = %self.socket_file.path().display(), "ready");
+
+        let end = self.signals.wait(ended).await;
+        stop.send_replace(true);
+        for task in [events, server] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task did not end well");
+            }
+        }
+        match end {
+            End::Signal(name) => tracing::info!(
+                "ended by {name}; the filter stays in place (`ollama-guard detach` removes it)"
+            ),
+            End::Detached => tracing::info!("detached: nothing of ours is left in the kernel"),
+        }
+    }
+}
+
+impl Signals {
+    async fn wait(mut self, ended: oneshot::Receiver<()>) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Signal("SIGTERM"),
+            _ = self.interrupt.recv() => End::Signal("SIGINT"),
+            _ = ended => End::Detached,
+        }
+    }
+}
+
+async fn until(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the end as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+fn make_state_dir(path: &Path) -> Result<(), StartError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StartError::StateDir { path: path.into(), source })
+}

@@ -1,0 +1,69 @@
+//! What the control socket asks.
+
+use std::{process, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use super::Chosen;
+use crate::{
+    control::{
+        Backend, Failure, Peer,
+        protocol::{DetachReply, Edit, EditReply, RuleList},
+    },
+    dataplane::PinDir,
+    events::{Journal, Subscription},
+    guard::Handle,
+    status::{self, DaemonStatus},
+};
+
+/// The daemon behind its socket.
+pub(super) struct LiveBackend {
+    handle: Handle,
+    journal: Arc<Journal>,
+    pins: PinDir,
+    chosen: Chosen,
+}
+
+impl LiveBackend {
+    pub(super) const fn new(
+        handle: Handle,
+        journal: Arc<Journal>,
+        pins: PinDir,
+        chosen: Chosen,
+    ) -> Self {
+        Self { handle, journal, pins, chosen }
+    }
+}
+
+impl Backend for LiveBackend {
+    fn status(&self) -> BoxFuture<'_, Result<Value, Failure>> {
+        Box::pin(async {
+            let daemon = DaemonStatus {
+                running: true,
+                pid: Some(process::id()),
+                version: Some(env!("CARGO_PKG_VERSION").into()),
+            };
+            let report = status::report(&self.pins, Some(&self.chosen), daemon)
+                .await
+                .map_err(|error| Failure::Internal(error.to_string()))?;
+            serde_json::to_value(report).map_err(|error| Failure::Internal(error.to_string()))
+        })
+    }
+
+    fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>> {
+        Box::pin(async { Ok(self.handle.rules().await?) })
+    }
+
+    fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
+        Box::pin(self.handle.edit(edit, peer))
+    }
+
+    fn events(&self) -> Subscription {
+        self.journal.subscribe()
+    }
+
+    fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {
+        Box::pin(self.handle.detach(peer))
+    }
+}

@@ -1,0 +1,156 @@
+//! Covering the doors at start.
+
+use super::{Chosen, StartError};
+use crate::{
+    dataplane::{AttachMode, Dataplane, DataplaneError, Outcome, links::Target},
+    doors::{self, Door, Interface, Plan},
+    status::SelectionSource as _,
+};
+
+/// The interfaces, and what is to be done with each.
+pub(super) struct CoverPlan {
+    doors: Vec<Door>,
+    /// Interfaces were asked for by name: each one that can't be covered is an error then.
+    is_named: bool,
+    /// Interfaces that the operator leaves out, by number.
+    left_out: Vec<u32>,
+}
+
+/// Lists the interfaces and decides for each. Touches nothing.
+pub(super) async fn plan(chosen: &Chosen) -> Result<CoverPlan, StartError> {
+    let interfaces = doors::list().await?;
+    let names = chosen.names();
+    let missing = doors::unmatched(&names, &interfaces);
+    if !missing.is_empty() {
+        let present = interfaces.iter().map(|interface| interface.name.clone()).collect();
+        return Err(StartError::UnknownInterface { missing, present });
+    }
+    let loopback = doors::loopback_named(&names, &interfaces);
+    if !loopback.is_empty() {
+        return Err(StartError::Loopback(loopback));
+    }
+    let doors = chosen.choose(&interfaces);
+    if !doors.iter().any(|door| matches!(door.plan, Plan::Guard { .. })) {
+        let why = doors.iter().filter_map(|door| match &door.plan {
+            Plan::Skip(skip) => Some(format!("{}: {skip}", door.interface.name)),
+            Plan::Guard { .. } => None,
+        });
+        return Err(StartError::NoDoor(why.collect()));
+    }
+    let is_named = chosen.is_named();
+    let left_out = doors
+        .iter()
+        .filter(|door| matches!(door.plan, Plan::Skip(_)))
+        // With the automatic choice, an interface that was covered stays covered, though it be
+        // down at the moment: only the operator's word opens a door.
+        .filter(|door| is_named || chosen.excludes(&door.interface.name))
+        .map(|door| door.interface.ifindex)
+        .collect();
+    Ok(CoverPlan { doors, is_named, left_out })
+}
+
+/// Covers what is to be covered, releases what the operator leaves out, and makes the loaded
+/// programs the pinned ones. On an error, links that were made here are taken back, and those
+/// that were there before stay.
+pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
+    let mut made = Vec::new();
+    let result = attach_all(dataplane, plan, &mut made).and_then(|()| {
+        release(dataplane, plan)?;
+        dataplane.commit()?;
+        Ok(())
+    });
+    if result.is_err() {
+        for ifindex in made {
+            if let Err(error) = dataplane.release(ifindex) {
+                tracing::error!(%error, "cannot take back a link");
+            }
+        }
+    }
+    result
+}
+
+fn attach_all(
+    dataplane: &mut Dataplane,
+    plan: &CoverPlan,
+    made: &mut Vec<u32>,
+) -> Result<(), StartError> {
+    let mut covered = 0;
+    let mut failures = Vec::new();
+    for Door { interface, plan: door } in &plan.doors {
+        let (start, modes) = match door {
+            Plan::Guard { start, modes } => (*start, modes),
+            Plan::Skip(skip) => {
+                if skip.is_loud() {
+                    tracing::warn!("{} is NOT COVERED: {skip}", interface.name);
+                }
+                continue;
+            }
+        };
+        let (ifindex, occupied) = (interface.ifindex, occupied(interface));
+        let target = Target { interface: &interface.name, ifindex, modes, occupied };
+        match dataplane.attach(start, &target) {
+            Ok(outcome) => {
+                covered += 1;
+                if matches!(outcome, Outcome::Attached { .. }) {
+                    made.push(ifindex);
+                }
+                say(interface, &outcome);
+            }
+            Err(error) if !plan.is_named && is_the_doors_own(&error) => {
+                tracing::error!("{} is NOT COVERED: {error}", interface.name);
+                failures.push(error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if covered == 0 { Err(StartError::NothingCovered(failures)) } else { Ok(()) }
+}
+
+/// Removes links of interfaces that are gone or that the operator leaves out.
+fn release(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
+    for link in dataplane.links()? {
+        if !link.alive || plan.left_out.contains(&link.ifindex) {
+            let why = if link.alive { "it is left out now" } else { "it is gone" };
+            tracing::warn!("removing the link of interface {}: {why}", link.ifindex);
+            dataplane.release(link.ifindex)?;
+        }
+    }
+    let present: Vec<u32> = plan.doors.iter().map(|door| door.interface.ifindex).collect();
+    dataplane.forget_departed(&present)?;
+    Ok(())
+}
+
+/// Whether an error is about one interface, so that the others can still be covered.
+const fn is_the_doors_own(error: &DataplaneError) -> bool {
+    matches!(
+        error,
+        DataplaneError::SlotTaken { .. }
+            | DataplaneError::AttachRefused { .. }
+            | DataplaneError::OtherMode { .. }
+    )
+}
+
+fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
+    let native = interface.xdp.native.or(interface.xdp.offload);
+    native
+        .map(|id| (AttachMode::Native, id))
+        .or(interface.xdp.generic.map(|id| (AttachMode::Generic, id)))
+}
+
+fn say(interface: &Interface, outcome: &Outcome) {
+    let name = &interface.name;
+    match outcome {
+        Outcome::Adopted => {
+            let mode = occupied(interface).map_or("its", |(mode, _)| mode.name());
+            tracing::info!("guarding {name} in {mode} mode: adopted, without a gap");
+        }
+        Outcome::Attached { mode, refused } if refused.is_empty() => {
+            tracing::info!("guarding {name} in {mode} mode");
+        }
+        Outcome::Attached { mode, refused } => {
+            let refused: Vec<String> =
+                refused.iter().map(|(mode, error)| format!("{mode}: {error}")).collect();
+            tracing::info!("guarding {name} in {mode} mode; refused: {}", refused.join(", "));
+        }
+    }
+}

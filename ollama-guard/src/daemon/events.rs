@@ -1,0 +1,139 @@
+//! From the ring to the journal, and the refill of the budget.
+
+use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use nix::net::if_::if_nameindex;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    dataplane::{DataplaneError, ring::EventRing},
+    events::{Clock, Event, Folded, Folder, Journal, Record},
+    guard::Handle,
+};
+
+/// How often the budget is refilled and folded events are handed out.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The reader of the ring.
+pub(super) struct Reader {
+    ring: EventRing,
+    sink: Sink,
+    handle: Handle,
+    per_second: u32,
+}
+
+/// Everything behind the ring.
+struct Sink {
+    journal: Arc<Journal>,
+    folder: Folder,
+    names: Names,
+}
+
+/// Interface names, looked up again when an unknown number comes along, at most once a tick.
+#[derive(Default)]
+struct Names {
+    known: HashMap<u32, String>,
+    is_fresh: bool,
+}
+
+impl Reader {
+    pub(super) fn new(
+        ring: EventRing,
+        journal: Arc<Journal>,
+        handle: Handle,
+        per_second: u32,
+    ) -> Self {
+        let sink = Sink { journal, folder: Folder::default(), names: Names::default() };
+        Self { ring, sink, handle, per_second }
+    }
+
+    /// Reads until `stop` is ready, and then what is left.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refilled = Instant::now();
+        loop {
+            let Self { ring, sink, .. } = &mut self;
+            tokio::select! {
+                () = &mut stop => break,
+                result = drain(ring, sink) => {
+                    if let Err(error) = result {
+                        // Filter and counters go on; the books show what is not read.
+                        tracing::error!(%error, "drop events can't be read any more");
+                        return;
+                    }
+                }
+                now = tick.tick() => {
+                    sink.flush(now);
+                    let elapsed = now.duration_since(refilled).as_secs_f64();
+                    refilled = now;
+                    // A guard that has stopped is followed by `stop`.
+                    let _ = self.handle.refill(self.per_second, elapsed);
+                }
+            }
+        }
+        let clock = Clock::now();
+        self.ring.drain_now(|bytes| self.sink.take(bytes, clock.as_ref().ok()));
+        for folded in self.sink.folder.drain() {
+            self.sink.publish(&folded);
+        }
+    }
+}
+
+async fn drain(ring: &mut EventRing, sink: &mut Sink) -> Result<(), DataplaneError> {
+    let mut clock = None;
+    ring.drain(|bytes| {
+        // Read once a batch, and after the wait.
+        let clock = clock.get_or_insert_with(|| Clock::now().ok());
+        sink.take(bytes, clock.as_ref());
+    })
+    .await
+}
+
+impl Sink {
+    fn take(&mut self, bytes: &[u8], clock: Option<&Clock>) {
+        let Some(clock) = clock else {
+            tracing::error!("the clock can't be read: an event is given up");
+            return;
+        };
+        match Record::decode(bytes, clock) {
+            Ok(record) => {
+                for folded in self.folder.push(record, std::time::Instant::now()) {
+                    self.publish(&folded);
+                }
+            }
+            Err(error) => tracing::error!(%error, "an event can't be read"),
+        }
+    }
+
+    fn flush(&mut self, now: Instant) {
+        self.names.is_fresh = false;
+        for folded in self.folder.flush(now.into_std()) {
+            self.publish(&folded);
+        }
+    }
+
+    fn publish(&mut self, folded: &Folded) {
+        let event = Event::new(folded, |ifindex| self.names.name(ifindex));
+        self.journal.push(event);
+    }
+}
+
+impl Names {
+    fn name(&mut self, ifindex: u32) -> Option<String> {
+        if !self.known.contains_key(&ifindex) && !self.is_fresh {
+            self.is_fresh = true;
+            match if_nameindex() {
+                Ok(interfaces) => {
+                    self.known = interfaces
+                        .iter()
+                        .map(|one| (one.index(), one.name().to_string_lossy().into_owned()))
+                        .collect();
+                }
+                Err(error) => tracing::warn!(%error, "cannot list interface names"),
+            }
+        }
+        self.known.get(&ifindex).cloned()
+    }
+}

@@ -1,0 +1,50 @@
+//! The kernel objects: programs, maps, links and their pins.
+//!
+//! The only room that imports aya, and the only one with `unsafe`. What it promises:
+//!
+//! * **Everything that filters is pinned.** Links under `<pin-dir>/links/xdp-<ifindex>`, programs
+//!   and maps under `<pin-dir>/v<ABI_VERSION>/`. A daemon that dies leaves the filter in place.
+//! * **Adopting has no gap.** A new daemon reuses the pinned maps, puts its programs into the
+//!   pinned links in place, and only then replaces the program pins.
+//! * **Pins are checked before they are trusted**: type, sizes and flags, because aya 0.14 does
+//!   not, and a map of another shape would be read past its end.
+//! * **A policy is swapped whole**, by one index that each packet reads once.
+//! * **Reading never changes anything**: [`Snapshot`] opens pins and reads them, with or without a
+//!   running daemon.
+//!
+//! Links are made by `bpf(BPF_LINK_CREATE)` directly: aya 0.14 falls back to a netlink attachment
+//! on any `EINVAL`, which can be neither pinned nor recognised, and which stays behind when its
+//! conversion into a pinnable link fails.
+
+pub mod allowance;
+pub mod counters;
+mod detach;
+mod error;
+pub mod links;
+mod maps;
+mod object;
+pub mod pins;
+mod probe;
+mod programs;
+pub mod ring;
+mod slots;
+pub mod snapshot;
+mod sys;
+pub mod test_run;
+
+mod live;
+
+pub use detach::detach_all;
+pub use error::DataplaneError;
+pub use links::{AttachMode, LinkState, Outcome};
+pub use live::{Dataplane, OpenOptions};
+pub use object::is_embedded;
+pub use pins::{PinDir, PinLock};
+pub use probe::check_capabilities as check_privileges;
+pub use ring::KernelLog;
+pub use slots::PolicySink;
+pub use snapshot::Snapshot;
+pub use snapshot::matching_rule;
+pub use test_run::Twin;
+
+type Result<T, E = DataplaneError> = std::result::Result<T, E>;

@@ -1,0 +1,190 @@
+//! Counters by door and reason, and the books of the events.
+
+use std::collections::BTreeMap;
+
+use aya::maps::PerCpuValues;
+use ollama_guard_common::{
+    Mode, Reason, Verdict,
+    abi::{
+        Book, Books, DOOR_DEPARTED, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS,
+        maps as names,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DataplaneError, Result,
+    maps::{CounterWords, Maps},
+};
+
+/// Packets by mode at the time and by reason, summed over the CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// By the reason's name; reasons that never occurred are left out.
+    pub enforce: BTreeMap<String, u64>,
+    /// The same, for packets that were judged in observe mode.
+    pub observe: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    fn of(counters: &DoorCounters) -> Self {
+        let by_name = |mode: Mode| {
+            let counts = &counters.packets[mode as usize];
+            let named = Reason::ALL.iter().map(|reason| (reason, counts[reason.index()]));
+            named.filter(|&(_, n)| n > 0).map(|(reason, n)| (reason.name().into(), n)).collect()
+        };
+        Self { enforce: by_name(Mode::Enforce), observe: by_name(Mode::Observe) }
+    }
+
+    /// Packets for which the verdict was to drop, in one mode.
+    #[must_use]
+    pub fn drops(&self, mode: Mode) -> u64 {
+        let counts = match mode {
+            Mode::Enforce => &self.enforce,
+            Mode::Observe => &self.observe,
+        };
+        Reason::ALL
+            .iter()
+            .filter(|reason| reason.verdict() == Verdict::Drop)
+            .filter_map(|reason| counts.get(reason.name()))
+            .sum()
+    }
+}
+
+/// The counters of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorCounts {
+    /// The interface; `None` for the two numbers that stand for no interface in particular.
+    pub ifindex: Option<u32>,
+    /// What was counted there.
+    pub counts: Counts,
+}
+
+/// The counters of all doors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllCounts {
+    /// Over all doors, departed ones included.
+    pub total: Counts,
+    /// By interface.
+    pub doors: Vec<DoorCounts>,
+}
+
+/// What became of the drop events of one mode, summed over the CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookTotals {
+    /// Packets that were to be dropped, from the counters by reason.
+    pub dropped: u64,
+    /// Events put into the ring.
+    pub submitted: u64,
+    /// Not tried, because the allowance was used up.
+    pub suppressed: u64,
+    /// Tried, and the ring was full.
+    pub lost: u64,
+}
+
+impl BookTotals {
+    /// Whether the books balance. Under load they may be off by one packet a CPU.
+    #[must_use]
+    pub const fn balances(&self) -> bool {
+        self.dropped == self.submitted + self.suppressed + self.lost
+    }
+}
+
+/// Reads every counter.
+pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
+    let mut sums = zero();
+    let mut doors = Vec::new();
+    let numbers = numbers(maps)?;
+    let unlisted = [DOOR_UNKNOWN, DOOR_DEPARTED].map(|number| (None, number));
+    let listed = numbers.iter().map(|(&ifindex, &number)| (Some(ifindex), number));
+    for (ifindex, number) in listed.chain(unlisted) {
+        let counters = sum(maps, number)?;
+        add(&mut sums, &counters);
+        let counts = Counts::of(&counters);
+        if ifindex.is_some() || counts != Counts::default() {
+            doors.push(DoorCounts { ifindex, counts });
+        }
+    }
+    Ok(AllCounts { total: Counts::of(&sums), doors })
+}
+
+/// Reads the books of every CPU.
+pub(super) fn read_books(maps: &Maps) -> Result<Vec<Books>> {
+    let values = maps.books.get(&0, 0).map_err(DataplaneError::map("read", names::BOOKS))?;
+    Ok(values.iter().map(|words| bytemuck::cast(*words)).collect())
+}
+
+/// The books of one mode.
+pub(super) fn totals(books: &[Books], counts: &AllCounts, mode: Mode) -> BookTotals {
+    let sum = |field: fn(&Book) -> u64| books.iter().map(|b| field(&b.modes[mode as usize])).sum();
+    BookTotals {
+        dropped: counts.total.drops(mode),
+        submitted: sum(|book| book.submitted),
+        suppressed: sum(|book| book.suppressed),
+        lost: sum(|book| book.lost),
+    }
+}
+
+/// Gives an interface a door number, so that it has counters of its own. With all numbers in use
+/// its packets are counted together under "unknown".
+pub(super) fn register(maps: &mut Maps, ifindex: u32) -> Result<()> {
+    let numbers = numbers(maps)?;
+    if numbers.contains_key(&ifindex) {
+        return Ok(());
+    }
+    let free = (FIRST_DOOR..MAX_DOORS).find(|n| !numbers.values().any(|used| used == n));
+    let Some(free) = free else {
+        return Ok(());
+    };
+    maps.doors.insert(ifindex, free, 0).map_err(DataplaneError::map("write", names::DOORS))
+}
+
+/// Takes the number from an interface that is gone and keeps its counts under "departed".
+pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
+    let Some(number) = numbers(maps)?.remove(&ifindex) else {
+        return Ok(());
+    };
+    let at = |action| DataplaneError::map(action, names::COUNTERS);
+    let leaving = maps.counters.get(&number, 0).map_err(at("read"))?;
+    let departed = maps.counters.get(&DOOR_DEPARTED, 0).map_err(at("read"))?;
+    let sums: Vec<CounterWords> = departed
+        .iter()
+        .zip(leaving.iter())
+        .map(|(departed, leaving)| std::array::from_fn(|i| departed[i] + leaving[i]))
+        .collect();
+    let zeros = vec![[0; size_of::<DoorCounters>() / 8]; sums.len()];
+    maps.doors.remove(&ifindex).map_err(DataplaneError::map("write", names::DOORS))?;
+    for (number, values) in [(DOOR_DEPARTED, sums), (number, zeros)] {
+        let values = PerCpuValues::try_from(values)
+            .map_err(|source| DataplaneError::Image(format!("counters of every CPU: {source}")))?;
+        maps.counters.set(number, values, 0).map_err(at("write"))?;
+    }
+    Ok(())
+}
+
+/// The interfaces with a door number.
+pub(super) fn numbers(maps: &Maps) -> Result<BTreeMap<u32, u32>> {
+    maps.doors.iter().collect::<Result<_, _>>().map_err(DataplaneError::map("read", names::DOORS))
+}
+
+fn sum(maps: &Maps, number: u32) -> Result<DoorCounters> {
+    let values =
+        maps.counters.get(&number, 0).map_err(DataplaneError::map("read", names::COUNTERS))?;
+    let mut sum = zero();
+    for words in values.iter() {
+        add(&mut sum, &bytemuck::cast::<CounterWords, DoorCounters>(*words));
+    }
+    Ok(sum)
+}
+
+fn add(sum: &mut DoorCounters, counters: &DoorCounters) {
+    for (sum, counts) in sum.packets.iter_mut().zip(&counters.packets) {
+        for (sum, count) in sum.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+}
+
+const fn zero() -> DoorCounters {
+    DoorCounters { packets: [[0; Reason::SLOTS]; Mode::COUNT] }
+}

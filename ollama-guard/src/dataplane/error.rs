@@ -1,0 +1,174 @@
+//! What can go wrong between the daemon and the kernel, in words for the operator.
+
+use std::{io, path::PathBuf};
+
+/// A failure of the dataplane. The text says what failed, on what, and what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// The binary was built without the kernel program.
+    #[error("this binary was built without its kernel program; build it with `cargo xtask build`")]
+    NoKernelProgram,
+    /// A capability is missing.
+    #[error(
+        "missing {missing}: run as root, or give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    Privileges {
+        /// The names of the missing capabilities.
+        missing: String,
+    },
+    /// The kernel lacks a feature.
+    #[error(
+        "this kernel ({release}) has no {feature}; ollama-guard needs Linux 5.15 or newer (proven from 6.1 on)"
+    )]
+    KernelTooOld {
+        /// What is missing.
+        feature: &'static str,
+        /// `uname -r`.
+        release: String,
+    },
+    /// The pin directory is not on a BPF file system.
+    #[error(
+        "{path} is not on a BPF file system; mount one with `mount -t bpf bpf /sys/fs/bpf`, or name another place with --pin-dir"
+    )]
+    NoBpffs {
+        /// The pin directory.
+        path: PathBuf,
+    },
+    /// Others may write to the pin directory.
+    #[error(
+        "the pin directory {path} {problem}; whoever can change the pins can open the guarded ports. Remove it or correct it, then start again"
+    )]
+    PinDirUnsafe {
+        /// The pin directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another daemon holds the lock.
+    #[error(
+        "another ollama-guard holds {path}; stop it first, or give this one a --pin-dir of its own"
+    )]
+    Locked {
+        /// The pin directory.
+        path: PathBuf,
+    },
+    /// No pins: nothing of ours is loaded.
+    #[error("no guard is loaded under {path}: start one with `ollama-guard run`")]
+    NotLoaded {
+        /// The pin directory.
+        path: PathBuf,
+    },
+    /// A pin is not what it should be.
+    #[error("the pin {path} is not ours to trust: {problem}")]
+    ForeignPin {
+        /// The pin.
+        path: PathBuf,
+        /// In what it differs.
+        problem: String,
+    },
+    /// A file operation on a pin failed.
+    #[error("cannot {action} {path}: {source}")]
+    Pin {
+        /// What was tried.
+        action: &'static str,
+        /// On which pin.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The verifier refused a program.
+    #[error("the kernel refused the program {program}: {cause}; the verifier's log is in {log}")]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// The kernel's error.
+        cause: io::Error,
+        /// The file with the whole log.
+        log: PathBuf,
+    },
+    /// A program or object could not be loaded for another reason.
+    #[error("cannot load the kernel program: {0}")]
+    Load(String),
+    /// A map operation failed.
+    #[error("cannot {action} the map {map}: {source}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// On which map.
+        map: &'static str,
+        /// The cause.
+        source: aya::maps::MapError,
+    },
+    /// A raw map operation failed.
+    #[error("cannot {action} the map {map}: {source}")]
+    RawMap {
+        /// What was tried.
+        action: &'static str,
+        /// On which map.
+        map: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The XDP slot of an interface is taken by somebody else's program.
+    #[error(
+        "the XDP slot of {interface} is taken by {holder}, which ollama-guard never displaces; detach it (`ip link set dev {interface} xdp off`, or by the tool that loaded it), or leave this interface out with `exclude`"
+    )]
+    SlotTaken {
+        /// The interface.
+        interface: String,
+        /// The other program.
+        holder: String,
+    },
+    /// The interface refused every attach mode that was tried.
+    #[error("{interface} refuses {tried}: {source}")]
+    AttachRefused {
+        /// The interface.
+        interface: String,
+        /// The modes tried.
+        tried: String,
+        /// The last error.
+        source: io::Error,
+    },
+    /// The link is in another mode than the one asked for by name.
+    #[error(
+        "{interface} is filtered in {current} mode; changing it to {wanted} would leave it open for a moment. Run `ollama-guard detach`, then start again"
+    )]
+    OtherMode {
+        /// The interface.
+        interface: String,
+        /// The mode in force.
+        current: &'static str,
+        /// The mode asked for.
+        wanted: &'static str,
+    },
+    /// The image does not fit the tables of the program.
+    #[error("the policy does not fit the kernel's tables: {0}")]
+    Image(String),
+    /// A test run failed.
+    #[error("cannot run a test packet through {program}: {cause}")]
+    TestRun {
+        /// The program.
+        program: &'static str,
+        /// The cause.
+        cause: String,
+    },
+}
+
+impl DataplaneError {
+    /// For `map_err` after a file operation on a pin.
+    pub(super) fn pin(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Pin { action, path, source }
+    }
+
+    /// For `map_err` after a map operation.
+    pub(super) fn map(
+        action: &'static str,
+        map: &'static str,
+    ) -> impl FnOnce(aya::maps::MapError) -> Self {
+        move |source| Self::Map { action, map, source }
+    }
+}

@@ -1,0 +1,233 @@
+//! The kernel objects of a running daemon.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use ollama_guard_common::{Start, abi::maps as names};
+
+use super::{
+    DataplaneError, PinDir, PinLock, Result,
+    allowance::Allowance,
+    counters,
+    links::{self, LinkState, Outcome, Target},
+    maps::Maps,
+    pins, probe, programs,
+    ring::{EventRing, KernelLog},
+    slots::{PolicySink, Slots},
+    sys,
+};
+use crate::policy::MapImage;
+
+/// How to open the dataplane.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions<'a> {
+    /// Let the kernel side log what must never happen.
+    pub debug: bool,
+    /// Where a verifier log goes.
+    pub log_directory: &'a Path,
+}
+
+/// Programs and maps, loaded or adopted, and the lock that makes this the only writer.
+///
+/// Opening loads new programs over the pinned maps, or over new maps if there are none that can be
+/// trusted. [`Dataplane::attach`] puts them into the pinned links or makes new ones.
+/// [`Dataplane::commit`] makes them the pinned ones and clears away what they replace.
+pub struct Dataplane {
+    pins: PinDir,
+    /// The directory with the pins of programs and maps: the current one if it was adopted, and
+    /// until `commit` the one beside it if it is new.
+    directory: PathBuf,
+    adopted: bool,
+    maps: Maps,
+    slots: Slots,
+    link: OwnedFd,
+    network: OwnedFd,
+    allowance: Option<Allowance>,
+    kernel_logs: Vec<KernelLog>,
+    is_committed: bool,
+    // Last: the lock is let go of only after everything else is done.
+    _lock: PinLock,
+}
+
+impl Dataplane {
+    /// Takes the lock and loads the programs. Needs a tokio runtime. Nothing is attached yet, and
+    /// what was attached goes on.
+    pub fn open(pins: PinDir, options: OpenOptions<'_>) -> Result<Self> {
+        let features = probe::features()?;
+        pins.create()?;
+        let lock = pins.lock()?;
+        let adopted = match super::maps::check(&pins.current()) {
+            Ok(()) => true,
+            Err(error) => {
+                if pins.current().exists() {
+                    tracing::warn!(%error, "the pinned maps can't be adopted; building new ones");
+                }
+                false
+            }
+        };
+        let directory = if adopted { pins.current() } else { pins.next() };
+        if !adopted {
+            pins::remove_tree(&directory)?;
+            pins::make_dir(&directory)?;
+        }
+        let loading = programs::Loading {
+            directory: &directory,
+            features,
+            debug: options.debug,
+            log_directory: options.log_directory,
+        };
+        Self::load(&pins, &loading, lock, adopted).inspect_err(|_| drop(abandon(&pins, &directory)))
+    }
+
+    fn load(
+        pins: &PinDir,
+        loading: &programs::Loading<'_>,
+        lock: PinLock,
+        adopted: bool,
+    ) -> Result<Self> {
+        let directory = loading.directory;
+        let mut kernel_logs = Vec::new();
+        for start in [Start::Link, Start::Network] {
+            kernel_logs.extend(loading.load(start)?);
+        }
+        let program = |start| {
+            let path = directory.join(format!("{}{}", pins::program_name(start), programs::NEW));
+            sys::obj_get(&path).map_err(DataplaneError::pin("open", path))
+        };
+        let maps = Maps::open(directory)?;
+        Ok(Self {
+            slots: Slots::read(&maps)?,
+            link: program(Start::Link)?,
+            network: program(Start::Network)?,
+            pins: pins.clone(),
+            directory: directory.to_owned(),
+            adopted,
+            maps,
+            allowance: None,
+            kernel_logs,
+            is_committed: false,
+            _lock: lock,
+        })
+    }
+
+    /// Whether the maps of an earlier daemon, with policy, counters and books, are in use.
+    #[must_use]
+    pub const fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The generation of the policy in force; 0 before the first.
+    pub fn generation(&self) -> Result<u64> {
+        Ok(self.maps.slot_info(self.maps.selected_slot()?)?.generation)
+    }
+
+    /// Covers an interface: its pinned link runs the new program, or a new link is made.
+    pub fn attach(&mut self, start: Start, target: &Target<'_>) -> Result<Outcome> {
+        counters::register(&mut self.maps, target.ifindex)?;
+        let program = match start {
+            Start::Link => self.link.as_fd(),
+            Start::Network => self.network.as_fd(),
+        };
+        links::attach(&self.pins, program, target)
+    }
+
+    /// The pinned links, dead or alive.
+    pub fn links(&self) -> Result<Vec<LinkState>> {
+        links::list(&self.pins)
+    }
+
+    /// Removes the link of an interface that is not to be covered any more, or that is gone.
+    pub fn release(&mut self, ifindex: u32) -> Result<()> {
+        pins::unpin(&self.pins.xdp_link(ifindex))
+    }
+
+    /// Forgets the interfaces that are not in the list: their counts are kept under "departed".
+    pub fn forget_departed(&mut self, present: &[u32]) -> Result<()> {
+        for ifindex in counters::numbers(&self.maps)?.into_keys() {
+            if !present.contains(&ifindex) {
+                counters::retire(&mut self.maps, ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the loaded programs the pinned ones, and clears away what they replace: programs of
+    /// an earlier daemon, and maps of another layout version.
+    pub fn commit(&mut self) -> Result<()> {
+        programs::commit(&self.directory)?;
+        if self.directory != self.pins.current() {
+            pins::remove_tree(&self.pins.current())?;
+            std::fs::rename(&self.directory, self.pins.current())
+                .map_err(DataplaneError::pin("rename", &self.directory))?;
+            self.directory = self.pins.current();
+        }
+        for stale in self.pins.stale()? {
+            tracing::info!(path = %stale.display(), "removing pins of another version");
+            if stale.is_dir() { pins::remove_tree(&stale)? } else { pins::unpin(&stale)? }
+        }
+        self.is_committed = true;
+        Ok(())
+    }
+
+    /// The reader of the event ring. There must be only one.
+    pub fn event_ring(&self) -> Result<EventRing> {
+        EventRing::open(&self.directory)
+    }
+
+    /// The logs of the kernel side, with [`OpenOptions::debug`].
+    pub fn take_kernel_logs(&mut self) -> Vec<KernelLog> {
+        std::mem::take(&mut self.kernel_logs)
+    }
+
+    /// Refills the budget of events: `per_second` in all, `seconds` after the last time.
+    pub fn refill_allowance(&mut self, per_second: u32, seconds: f64) -> Result<()> {
+        let books = counters::read_books(&self.maps)?;
+        let allowance = self.allowance.get_or_insert_with(|| Allowance::new(per_second, &books));
+        let values = allowance.refill(&books, seconds);
+        let values = aya::maps::PerCpuValues::try_from(values).map_err(|source| {
+            DataplaneError::RawMap { action: "write", map: names::ALLOWANCE, source }
+        })?;
+        self.maps
+            .allowance
+            .set(0, values, 0)
+            .map_err(DataplaneError::map("write", names::ALLOWANCE))
+    }
+
+    /// Takes everything of ours out of the kernel. The guarded ports are open afterwards.
+    pub fn detach(mut self) -> Result<Vec<u32>> {
+        self.is_committed = true;
+        super::detach_all(&self.pins)
+    }
+}
+
+/// Takes back what was loaded and never committed. Where nothing of ours is attached, nothing of
+/// ours is left.
+fn abandon(pins: &PinDir, directory: &Path) -> Result<()> {
+    if directory == pins.current() {
+        return programs::discard(directory);
+    }
+    pins::remove_tree(directory)?;
+    if links::list(pins)?.is_empty() && !pins.current().exists() {
+        super::detach_all(pins)?;
+    }
+    Ok(())
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        if self.is_committed {
+            return;
+        }
+        if let Err(error) = abandon(&self.pins, &self.directory) {
+            tracing::error!(%error, "cannot clear away what was loaded");
+        }
+    }
+}
+
+impl PolicySink for Dataplane {
+    fn swap(&mut self, image: &MapImage) -> Result<u64> {
+        self.slots.swap(&mut self.maps, &self.directory, image)
+    }
+}

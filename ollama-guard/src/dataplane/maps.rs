@@ -1,0 +1,166 @@
+//! Typed handles on the pinned maps, and the check that a pin is what it should be.
+
+use std::{io, path::Path};
+
+use aya::maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
+};
+use ollama_guard_common::abi::{
+    Books, DoorCounters, EVENT_RING_BYTES, MAX_DOORS, PORT_WORDS, SLOTS, SlotInfo, maps,
+};
+
+use super::{DataplaneError, Result, pins};
+
+/// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
+/// them to the shared structs with sizes and alignments checked by the compiler.
+pub(super) type SlotInfoWords = [u64; size_of::<SlotInfo>() / 8];
+pub(super) type CounterWords = [u64; size_of::<DoorCounters>() / 8];
+pub(super) type BooksWords = [u64; size_of::<Books>() / 8];
+
+/// The rules of one family in one slot.
+pub(super) type Rules<A> = LpmTrie<MapData, A, u32>;
+
+/// Every pinned map.
+pub(super) struct Maps {
+    pub(super) selected: Array<MapData, u32>,
+    pub(super) slot_info: Array<MapData, SlotInfoWords>,
+    pub(super) ports: Array<MapData, u64>,
+    pub(super) rules_v4: ArrayOfMaps<MapData, Rules<[u8; 4]>>,
+    pub(super) rules_v6: ArrayOfMaps<MapData, Rules<[u8; 16]>>,
+    /// A second handle on each array of maps, for what aya's type does not offer.
+    pub(super) outer_v4: MapData,
+    pub(super) outer_v6: MapData,
+    pub(super) doors: HashMap<MapData, u32, u32>,
+    pub(super) counters: PerCpuArray<MapData, CounterWords>,
+    pub(super) books: PerCpuArray<MapData, BooksWords>,
+    pub(super) allowance: PerCpuArray<MapData, u64>,
+}
+
+/// The shape of a map: what the kernel must say about a pin before it is used.
+struct Shape {
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: usize,
+}
+
+const fn shape(
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: usize,
+) -> Shape {
+    Shape { name, kind, key, value, entries }
+}
+
+const SHAPES: [Shape; maps::ALL.len()] = [
+    shape(maps::SELECTED, MapType::Array, 4, 4, 1),
+    shape(maps::SLOT_INFO, MapType::Array, 4, size_of::<SlotInfo>(), SLOTS as usize),
+    shape(maps::PORTS, MapType::Array, 4, 8, PORT_WORDS),
+    shape(maps::RULES_V4, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
+    shape(maps::RULES_V6, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
+    shape(maps::DOORS, MapType::Hash, 4, 4, MAX_DOORS as usize),
+    shape(maps::COUNTERS, MapType::PerCpuArray, 4, size_of::<DoorCounters>(), MAX_DOORS as usize),
+    shape(maps::BOOKS, MapType::PerCpuArray, 4, size_of::<Books>(), 1),
+    shape(maps::ALLOWANCE, MapType::PerCpuArray, 4, 8, 1),
+    shape(maps::EVENTS, MapType::RingBuf, 0, 0, EVENT_RING_BYTES as usize),
+];
+
+impl Maps {
+    /// Opens the pins of a directory, each of them checked.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        check(directory)?;
+        Ok(Self {
+            selected: typed(directory, maps::SELECTED)?,
+            slot_info: typed(directory, maps::SLOT_INFO)?,
+            ports: typed(directory, maps::PORTS)?,
+            rules_v4: typed(directory, maps::RULES_V4)?,
+            rules_v6: typed(directory, maps::RULES_V6)?,
+            outer_v4: open(directory, maps::RULES_V4)?,
+            outer_v6: open(directory, maps::RULES_V6)?,
+            doors: typed(directory, maps::DOORS)?,
+            counters: typed(directory, maps::COUNTERS)?,
+            books: typed(directory, maps::BOOKS)?,
+            allowance: typed(directory, maps::ALLOWANCE)?,
+        })
+    }
+
+    /// The slot that packets are judged by. The program takes it modulo the number of slots.
+    pub(super) fn selected_slot(&self) -> Result<u32> {
+        let word = self.selected.get(&0, 0).map_err(DataplaneError::map("read", maps::SELECTED))?;
+        Ok(word % SLOTS)
+    }
+
+    /// What a slot holds.
+    pub(super) fn slot_info(&self, slot: u32) -> Result<SlotInfo> {
+        let words =
+            self.slot_info.get(&slot, 0).map_err(DataplaneError::map("read", maps::SLOT_INFO))?;
+        Ok(bytemuck::cast(words))
+    }
+}
+
+/// Opens the ring of events for reading.
+pub(super) fn open_events(directory: &Path) -> Result<MapData> {
+    open(directory, maps::EVENTS)
+}
+
+/// Opens the pinned rules of a slot.
+pub(super) fn open_rules<A: aya::Pod>(
+    directory: &Path,
+    outer: &'static str,
+    slot: u32,
+) -> Result<Rules<A>> {
+    let path = directory.join(pins::rules_name(outer, slot));
+    let data = MapData::from_pin(&path).map_err(|error| open_error(&path, error))?;
+    Map::from_map_data(data).and_then(Rules::try_from).map_err(DataplaneError::map("open", outer))
+}
+
+/// Checks that every map is pinned and has the shape that this version gives it.
+pub(super) fn check(directory: &Path) -> Result<()> {
+    SHAPES.iter().try_for_each(|shape| check_one(directory, shape))
+}
+
+fn check_one(directory: &Path, expected: &Shape) -> Result<()> {
+    let path = directory.join(expected.name);
+    let info = MapInfo::from_pin(&path).map_err(|error| open_error(&path, error))?;
+    let found = (
+        info.map_type().unwrap_or(MapType::Unspecified),
+        info.key_size() as usize,
+        info.value_size() as usize,
+        info.max_entries() as usize,
+    );
+    let wanted = (expected.kind, expected.key, expected.value, expected.entries);
+    if found == wanted && info.map_flags() == 0 {
+        return Ok(());
+    }
+    let problem = format!(
+        "it is {found:?} with flags {:#x}, where {wanted:?} without flags belongs (type, key \
+         bytes, value bytes, entries)",
+        info.map_flags()
+    );
+    Err(DataplaneError::ForeignPin { path, problem })
+}
+
+fn open(directory: &Path, name: &'static str) -> Result<MapData> {
+    let path = directory.join(name);
+    MapData::from_pin(&path).map_err(|error| open_error(&path, error))
+}
+
+fn typed<T>(directory: &Path, name: &'static str) -> Result<T>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    Map::from_map_data(open(directory, name)?)
+        .and_then(T::try_from)
+        .map_err(DataplaneError::map("open", name))
+}
+
+fn open_error(path: &Path, error: MapError) -> DataplaneError {
+    let source = match error {
+        MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    };
+    DataplaneError::pin("open", path)(source)
+}

@@ -1,0 +1,236 @@
+//! The pin directory: names, lock, and the checks before anything in it is trusted.
+//!
+//! ```text
+//! <pin-dir>/                     0700, flock(2) held by the daemon
+//!   links/xdp-<ifindex>          the attachments; unversioned, so that an upgrade keeps them
+//!   v1/OG_...                    the maps
+//!   v1/OG_RULES_V4-<slot>        the rules in each slot in use (inner maps can't be opened by id
+//!   v1/OG_RULES_V6-<slot>        without CAP_SYS_ADMIN, so they are pinned too)
+//!   v1/link, v1/network          the attached programs, by what their frames start with
+//!   v1/link-twin, ...            their twins for test runs
+//!   next/                        a complete new set, while it is being built
+//! ```
+//!
+//! No name has a dot in it: bpffs reserves those (`bpf_lookup`, kernel/bpf/inode.c).
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
+};
+use ollama_guard_common::{Start, abi};
+
+use super::{DataplaneError, Result};
+
+/// The pin directory of one guard.
+#[derive(Clone, Debug)]
+pub struct PinDir {
+    root: PathBuf,
+}
+
+/// The lock of the one daemon that may write. Released when dropped, and by the kernel when the
+/// process dies.
+#[derive(Debug)]
+pub struct PinLock {
+    _lock: Flock<File>,
+}
+
+impl PinDir {
+    /// Names a pin directory. Touches nothing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the links are.
+    pub(super) fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// The pin of the XDP link of an interface.
+    pub(super) fn xdp_link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("xdp-{ifindex}"))
+    }
+
+    /// Programs and maps of this version.
+    pub(super) fn current(&self) -> PathBuf {
+        self.root.join(format!("v{}", abi::ABI_VERSION))
+    }
+
+    /// Programs and maps that are being built.
+    pub(super) fn next(&self) -> PathBuf {
+        self.root.join("next")
+    }
+
+    /// Whether anything of ours is there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.root.symlink_metadata().is_ok()
+    }
+
+    /// Makes the directory if it is not there, and checks that it can be trusted.
+    pub fn create(&self) -> Result<()> {
+        let parent = self.root.parent().unwrap_or(Path::new("/"));
+        let bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+        if !bpffs(&self.root) && !bpffs(parent) {
+            return Err(DataplaneError::NoBpffs { path: self.root.clone() });
+        }
+        make_dir(&self.root)?;
+        self.check()?;
+        make_dir(&self.links())
+    }
+
+    /// Checks owner and mode: whoever can change the pins can open the guarded ports.
+    fn check(&self) -> Result<()> {
+        let unsafe_because = |problem: String| {
+            Err(DataplaneError::PinDirUnsafe { path: self.root.clone(), problem })
+        };
+        let meta =
+            self.root.symlink_metadata().map_err(DataplaneError::pin("look at", &self.root))?;
+        if !meta.is_dir() {
+            return unsafe_because("is not a directory".into());
+        }
+        if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
+            return unsafe_because(format!("belongs to user {}", meta.uid()));
+        }
+        if meta.mode() & 0o022 != 0 {
+            return unsafe_because(format!(
+                "may be written by others (mode {:o})",
+                meta.mode() & 0o777
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes the lock, without waiting.
+    pub fn lock(&self) -> Result<PinLock> {
+        let directory = File::open(&self.root).map_err(DataplaneError::pin("open", &self.root))?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(PinLock { _lock: lock }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                Err(DataplaneError::Locked { path: self.root.clone() })
+            }
+            Err((_, errno)) => Err(DataplaneError::pin("lock", &self.root)(errno.into())),
+        }
+    }
+
+    /// The interfaces with a pinned link, dead or alive.
+    pub(super) fn pinned_links(&self) -> Result<Vec<(u32, PathBuf)>> {
+        let directory = self.links();
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(DataplaneError::pin("read", directory)(error)),
+        };
+        let mut links = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(DataplaneError::pin("read", &directory))?;
+            let name = entry.file_name();
+            if let Some(ifindex) = name.to_str().and_then(parse_link_name) {
+                links.push((ifindex, entry.path()));
+            }
+        }
+        links.sort_unstable();
+        Ok(links)
+    }
+
+    /// Directories of other layout versions, and one that was left half built.
+    pub(super) fn stale(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.root).map_err(DataplaneError::pin("read", &self.root))?;
+        let mut stale = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(DataplaneError::pin("read", &self.root))?.path();
+            if path != self.links() && path != self.current() {
+                stale.push(path);
+            }
+        }
+        Ok(stale)
+    }
+}
+
+/// The file name of a program's pin.
+pub(super) const fn program_name(start: Start) -> &'static str {
+    match start {
+        Start::Link => "link",
+        Start::Network => "network",
+    }
+}
+
+/// The file name of the pin of a program's twin.
+pub(super) const fn twin_name(start: Start) -> &'static str {
+    match start {
+        Start::Link => "link-twin",
+        Start::Network => "network-twin",
+    }
+}
+
+/// The file name of the pin of a slot's rules.
+pub(super) fn rules_name(outer: &str, slot: u32) -> String {
+    format!("{outer}-{slot}")
+}
+
+/// Makes a directory that only its owner may enter. An existing one is no error.
+pub(super) fn make_dir(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(DataplaneError::pin("create", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a pin. One that is not there is no error.
+pub(super) fn unpin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DataplaneError::pin("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory of pins and all that is in it. One that is not there is no error.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DataplaneError::pin("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse_link_name(name: &str) -> Option<u32> {
+    name.strip_prefix("xdp-")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_off_bpffs_is_refused_with_the_way_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = PinDir::new(directory.path().join("pins")).create().unwrap_err();
+        assert!(matches!(error, DataplaneError::NoBpffs { .. }));
+        assert!(error.to_string().contains("mount -t bpf"));
+    }
+
+    #[test]
+    fn link_names_lead_back_to_the_interface() {
+        assert_eq!(parse_link_name("xdp-17"), Some(17));
+        assert_eq!(parse_link_name("xdp-"), None);
+        assert_eq!(parse_link_name("cgroup-1"), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! Loading the entry programs and their twins.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    EbpfLoader,
+    programs::{ProgramError, Xdp},
+};
+use ollama_guard_common::{Start, abi};
+
+use super::{DataplaneError, Result, object::OBJECT, pins, probe::Features, ring::KernelLog};
+
+/// How to load.
+pub(super) struct Loading<'a> {
+    /// The directory with the maps' pins, which the programs are pinned beside. Maps that are not
+    /// there yet are made and pinned.
+    pub(super) directory: &'a Path,
+    pub(super) features: Features,
+    /// Whether the program may log what must never happen.
+    pub(super) debug: bool,
+    /// Where a verifier log goes.
+    pub(super) log_directory: &'a Path,
+}
+
+/// The suffix of a program's pin until the links run it.
+pub(super) const NEW: &str = "-new";
+
+impl Loading<'_> {
+    /// Loads the entry program for a start and its twin, and pins both with the suffix [`NEW`].
+    ///
+    /// Returns the reader of the program's log, with [`Loading::debug`].
+    pub(super) fn load(&self, start: Start) -> Result<Option<KernelLog>> {
+        let log = self.load_one(start, true, pins::program_name(start))?;
+        self.load_one(start, false, pins::twin_name(start))?;
+        Ok(log)
+    }
+
+    fn load_one(&self, start: Start, report: bool, pin_name: &str) -> Result<Option<KernelLog>> {
+        if OBJECT.is_empty() {
+            return Err(DataplaneError::NoKernelProgram);
+        }
+        let name = program(start, self.features.multi_buffer);
+        let level = if self.debug { aya_log::Level::Error as u8 } else { 0 };
+        let (report_word, load_bytes) = (u32::from(report), u32::from(self.features.multi_buffer));
+        let mut loader = EbpfLoader::new();
+        // No kernel BTF: nothing here is relocated against it, and parsing it costs 17 ms.
+        loader
+            .btf(None)
+            .override_global(abi::globals::REPORT, &report_word, true)
+            .override_global(abi::globals::LOAD_BYTES, &load_bytes, true)
+            .override_global(aya_log::LEVEL, &level, false);
+        for map in abi::maps::ALL {
+            loader.map_pin_path(map, self.directory.join(map));
+        }
+        let mut object = loader.load(OBJECT).map_err(load_error)?;
+        let log = if self.debug && report { Some(KernelLog::open(&mut object)?) } else { None };
+        let program: &mut Xdp = object
+            .program_mut(name)
+            .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?
+            .try_into()
+            .map_err(load_error)?;
+        program.load().map_err(|error| self.refused(name, error))?;
+        let pin = self.directory.join(format!("{pin_name}{NEW}"));
+        pins::unpin(&pin)?;
+        program.pin(&pin).map_err(load_error)?;
+        Ok(log)
+    }
+
+    fn refused(&self, program: &'static str, error: ProgramError) -> DataplaneError {
+        let ProgramError::LoadError { io_error, verifier_log } = error else {
+            return load_error(error);
+        };
+        let log = self.log_directory.join(format!("verifier-{program}.log"));
+        let log = match fs::write(&log, verifier_log.to_string()) {
+            Ok(()) => log,
+            Err(error) => PathBuf::from(format!("(not written: {}: {error})", log.display())),
+        };
+        DataplaneError::Refused { program, cause: io_error, log }
+    }
+}
+
+/// Gives the programs pinned with [`NEW`] their final names, replacing older ones.
+pub(super) fn commit(directory: &Path) -> Result<()> {
+    for start in [Start::Link, Start::Network] {
+        for name in [pins::program_name(start), pins::twin_name(start)] {
+            let from = directory.join(format!("{name}{NEW}"));
+            match fs::rename(&from, directory.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(DataplaneError::pin("rename", from)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes programs that were loaded and are not to run.
+pub(super) fn discard(directory: &Path) -> Result<()> {
+    for start in [Start::Link, Start::Network] {
+        for name in [pins::program_name(start), pins::twin_name(start)] {
+            pins::unpin(&directory.join(format!("{name}{NEW}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// The entry program's name in the object.
+const fn program(start: Start, multi_buffer: bool) -> &'static str {
+    match (start, multi_buffer) {
+        (Start::Link, true) => abi::programs::LINK_FRAGS,
+        (Start::Link, false) => abi::programs::LINK,
+        (Start::Network, true) => abi::programs::NETWORK_FRAGS,
+        (Start::Network, false) => abi::programs::NETWORK,
+    }
+}
+
+pub(super) fn load_error(error: impl std::error::Error) -> DataplaneError {
+    // aya's errors often hide the cause one level down.
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    DataplaneError::Load(text)
+}

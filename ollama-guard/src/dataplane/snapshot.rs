@@ -1,0 +1,203 @@
+//! What the kernel holds now, read from the pins: with or without a daemon.
+
+use std::{net::IpAddr, os::fd::AsFd as _, path::Path};
+
+use aya::{maps::MapInfo, programs::ProgramInfo};
+use ipnet::IpNet;
+use ollama_guard_common::{
+    Mode, Protocol, Start,
+    abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, maps as names, standing},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DataplaneError, PinDir, Result,
+    counters::{self, AllCounts, BookTotals},
+    links::{self, LinkState},
+    maps::{self, Maps, Rules},
+    pins,
+    ring::{self, RingBooks},
+    sys,
+};
+use crate::policy::{Effect, Port};
+
+/// The state of the guard in the kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The layout version of the pins.
+    pub abi_version: u32,
+    /// The number of the policy in force.
+    pub generation: u64,
+    /// "enforce" or "observe".
+    pub mode: String,
+    /// The guarded ports, read from the table that the program reads.
+    pub ports: Vec<String>,
+    /// The rules in force.
+    pub rules: RuleTotals,
+    /// The pinned links.
+    pub links: Vec<LinkState>,
+    /// The pinned programs.
+    pub programs: Vec<ProgramState>,
+    /// Packets for guarded ports, and undecidable ones.
+    pub counters: AllCounts,
+    /// What became of the events of drops.
+    pub books: BookTotals,
+    /// The same for packets that would have been dropped in observe mode.
+    pub observed_books: BookTotals,
+    /// The ring of events.
+    pub ring: RingBooks,
+}
+
+/// The rules in force, in entries of the kernel's tables.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RuleTotals {
+    /// IPv4 prefixes.
+    pub v4: u32,
+    /// IPv6 prefixes.
+    pub v6: u32,
+    /// How many of each family fit.
+    pub capacity: u32,
+    /// Whether the tables in force are there and are the pinned ones. Without them everything for
+    /// a guarded port is dropped.
+    pub intact: bool,
+}
+
+/// A pinned entry program and its twin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProgramState {
+    /// Where its frames start: "link" or "network".
+    pub start: String,
+    /// The kernel's id.
+    pub id: u32,
+    /// The hash of its instructions.
+    pub tag: String,
+    /// Whether its twin for test runs has the same instructions.
+    pub twin_matches: bool,
+}
+
+impl Snapshot {
+    /// Reads everything. Changes nothing.
+    pub fn read(pins: &PinDir) -> Result<Self> {
+        super::probe::check_capabilities()?;
+        let directory = pins.current();
+        if !directory.exists() {
+            return Err(DataplaneError::NotLoaded { path: pins.root().into() });
+        }
+        let maps = Maps::open(&directory)?;
+        let slot = maps.selected_slot()?;
+        let info = maps.slot_info(slot)?;
+        let counters = counters::read(&maps)?;
+        let books = counters::read_books(&maps)?;
+        Ok(Self {
+            abi_version: ABI_VERSION,
+            generation: info.generation,
+            mode: Mode::from_number(info.mode).name().into(),
+            ports: ports(&maps, slot)?,
+            rules: RuleTotals {
+                v4: info.prefixes_v4,
+                v6: info.prefixes_v6,
+                capacity: info.capacity,
+                intact: intact(pins, &maps, slot)?,
+            },
+            links: links::list(pins)?,
+            programs: programs(pins)?,
+            books: counters::totals(&books, &counters, Mode::Enforce),
+            observed_books: counters::totals(&books, &counters, Mode::Observe),
+            counters,
+            ring: ring::positions(&directory)?,
+        })
+    }
+
+    /// The program that links of a start should run.
+    #[must_use]
+    pub fn program(&self, start: Start) -> Option<&ProgramState> {
+        self.programs.iter().find(|program| program.start == pins::program_name(start))
+    }
+}
+
+/// The most specific prefix in the rules in force that covers an address, and its effect.
+pub fn matching_rule(pins: &PinDir, source: IpAddr) -> Result<Option<(String, Effect)>> {
+    let directory = pins.current();
+    let slot = Maps::open(&directory)?.selected_slot()?;
+    match source {
+        IpAddr::V4(_) => longest::<[u8; 4]>(&directory, names::RULES_V4, slot, source),
+        IpAddr::V6(_) => longest::<[u8; 16]>(&directory, names::RULES_V6, slot, source),
+    }
+}
+
+/// Walks a table: the kernel looks the longest match up, but does not say which prefix it was.
+fn longest<A: aya::Pod + Into<IpAddr>>(
+    directory: &Path,
+    outer: &'static str,
+    slot: u32,
+    source: IpAddr,
+) -> Result<Option<(String, Effect)>> {
+    let rules: Rules<A> = maps::open_rules(directory, outer, slot)?;
+    let mut found: Option<(IpNet, u32)> = None;
+    for entry in rules.iter() {
+        let (key, value) = entry.map_err(DataplaneError::map("read", outer))?;
+        let net = IpNet::new(key.data().into(), key.prefix_len() as u8);
+        let Some(net) = net.ok().filter(|net| net.contains(&source)) else { continue };
+        if found.is_none_or(|(best, _)| net.prefix_len() > best.prefix_len()) {
+            found = Some((net, value));
+        }
+    }
+    Ok(found.map(|(net, value)| {
+        let effect = if value == standing::ALLOWED { Effect::Allow } else { Effect::Deny };
+        (net.to_string(), effect)
+    }))
+}
+
+/// Reads the table of guarded ports back.
+fn ports(maps: &Maps, slot: u32) -> Result<Vec<String>> {
+    let first = slot * PORT_WORDS_PER_SLOT as u32;
+    let per_protocol = PORT_WORDS_PER_SLOT / Protocol::ALL.len();
+    let mut ports = Vec::new();
+    for index in 0..PORT_WORDS_PER_SLOT {
+        let word = maps
+            .ports
+            .get(&(first + index as u32), 0)
+            .map_err(DataplaneError::map("read", names::PORTS))?;
+        let protocol = Protocol::ALL[index / per_protocol];
+        for bit in (0..64).filter(|bit| word >> bit & 1 == 1) {
+            let number = (index % per_protocol * 64 + bit) as u16;
+            ports.push(Port { protocol, number }.to_string());
+        }
+    }
+    Ok(ports)
+}
+
+/// Whether the rules that the program would find are the pinned ones.
+fn intact(pins: &PinDir, maps: &Maps, slot: u32) -> Result<bool> {
+    for (name, outer) in [(names::RULES_V4, &maps.outer_v4), (names::RULES_V6, &maps.outer_v6)] {
+        let in_force = sys::inner_map_id(outer.fd().as_fd(), slot)
+            .map_err(|source| DataplaneError::RawMap { action: "read", map: name, source })?;
+        let pinned = MapInfo::from_pin(pins.current().join(pins::rules_name(name, slot)));
+        match (in_force, pinned) {
+            (Some(in_force), Ok(pinned)) if in_force == pinned.id() => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn programs(pins: &PinDir) -> Result<Vec<ProgramState>> {
+    let directory = pins.current();
+    let mut states = Vec::new();
+    for start in [Start::Link, Start::Network] {
+        let info = |name| {
+            let path = directory.join(name);
+            ProgramInfo::from_pin(&path)
+                .map_err(|error| DataplaneError::ForeignPin { path, problem: error.to_string() })
+        };
+        let program = info(pins::program_name(start))?;
+        let twin = info(pins::twin_name(start))?;
+        states.push(ProgramState {
+            start: pins::program_name(start).into(),
+            id: program.id(),
+            tag: format!("{:016x}", program.tag().swap_bytes()),
+            twin_matches: program.tag() == twin.tag(),
+        });
+    }
+    Ok(states)
+}

@@ -1,0 +1,129 @@
+//! The few bpf(2) commands that aya 0.14 does not offer, or not in a form that can be trusted.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+
+/// What the kernel says about a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    pub(super) id: u32,
+    pub(super) program_id: u32,
+    pub(super) is_xdp: bool,
+    /// The interface; 0 once it is gone (`bpf_xdp_link_fill_link_info`, net/core/dev.c).
+    pub(super) ifindex: u32,
+}
+
+/// `BPF_OBJ_GET`: opens a pin.
+pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    // SAFETY: the path outlives the call.
+    unsafe { bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attr) }
+}
+
+/// `BPF_OBJ_PIN`: pins an object to a path that must not exist.
+pub(super) fn obj_pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = object.as_raw_fd() as u32;
+    // SAFETY: the path outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// `BPF_LINK_CREATE` for XDP. `flags` are `XDP_FLAGS_*`.
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = bpf_attach_type::BPF_XDP as u32;
+    attr.link_create.flags = flags;
+    // SAFETY: the command takes no pointers with these fields.
+    unsafe { bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
+}
+
+/// `BPF_LINK_UPDATE`: puts another program into a link, atomically for packets.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.link_update.link_fd = link.as_raw_fd() as u32;
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd() as u32;
+    // SAFETY: the command takes no pointers.
+    unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` for a link.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // SAFETY: plain data, for which all zeros is a valid value.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = link.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = &raw mut info as u64;
+    // SAFETY: `info` is writable for `info_len` bytes and outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let is_xdp = info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32;
+    let ifindex = if is_xdp {
+        // SAFETY: for this link type the kernel filled the xdp member of the union.
+        unsafe { info.__bindgen_anon_1.xdp.ifindex }
+    } else {
+        0
+    };
+    Ok(LinkInfo { id: info.id, program_id: info.prog_id, is_xdp, ifindex })
+}
+
+/// `BPF_MAP_LOOKUP_ELEM` in an array of maps: the id of the inner map, without opening it, which
+/// would need `CAP_SYS_ADMIN`. `None` for an empty slot.
+pub(super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::Result<Option<u32>> {
+    let mut id = 0_u32;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = outer.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = &raw const index as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = &raw mut id as u64;
+    // SAFETY: key and value are the four bytes that an array of maps has, and outlive the call.
+    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) } {
+        Ok(_) => Ok(Some(id)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn zeroed_attr() -> bpf_attr {
+    // SAFETY: a union of plain data, for which all zeros is a valid value, and the one that the
+    // kernel demands of fields that a command does not use.
+    unsafe { std::mem::zeroed() }
+}
+
+/// # Safety
+///
+/// Every pointer in `attr` that the command reads or writes must be valid for it.
+unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is writable for its whole size; its pointers are the caller's promise.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attr, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// # Safety
+///
+/// As [`bpf`], for a command that returns a new descriptor.
+unsafe fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { bpf(command, attr) }?;
+    // SAFETY: on success the command returns a descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

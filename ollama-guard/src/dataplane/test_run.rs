@@ -1,0 +1,75 @@
+//! Test runs: a packet through the twin of an attached program, on the live maps.
+//!
+//! The twin is the same object with the frozen global `REPORT` at 0: it counts nothing, reports
+//! nothing, and returns the reason beside the action. Its tag and the maps that it reads are those
+//! of the program that filters.
+
+use aya::{TestRun as _, TestRunOptions, programs::Xdp};
+use aya_obj::programs::XdpAttachType;
+use ollama_guard_common::{Reason, Start, abi::test_run_reason};
+
+use super::{DataplaneError, PinDir, Result, pins};
+
+/// `XDP_DROP` (include/uapi/linux/bpf.h).
+const XDP_DROP: u32 = 1;
+
+/// The shortest frame that the kernel takes for a test run (`ETH_HLEN`, net/bpf/test_run.c).
+pub const SHORTEST_FRAME: usize = 14;
+
+/// The twin of an entry program.
+pub struct Twin {
+    program: Xdp,
+    name: &'static str,
+}
+
+/// What the twin said about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the packet would be dropped now; never in observe mode.
+    pub dropped: bool,
+    /// Why. It implies the verdict.
+    pub reason: Reason,
+}
+
+impl Twin {
+    /// Opens the pinned twin for a kind of device.
+    pub fn open(pins: &PinDir, start: Start) -> Result<Self> {
+        let name = pins::twin_name(start);
+        let path = pins.current().join(name);
+        if !path.exists() {
+            return Err(DataplaneError::NotLoaded { path: pins.root().into() });
+        }
+        let program =
+            Xdp::from_pin(&path, XdpAttachType::Interface).map_err(|error| failed(name, &error))?;
+        Ok(Self { program, name })
+    }
+
+    /// Runs one frame of at least [`SHORTEST_FRAME`] bytes.
+    pub fn run(&self, frame: &[u8]) -> Result<Answer> {
+        self.run_with(frame, None)
+    }
+
+    /// Runs one frame of which only the first `linear` bytes lie in the first buffer.
+    pub fn run_split(&self, frame: &[u8], linear: u32) -> Result<Answer> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress.
+        let context: [u32; 6] = [0, linear, 0, 0, 0, 0];
+        self.run_with(frame, Some(bytemuck::bytes_of(&context)))
+    }
+
+    fn run_with(&self, frame: &[u8], context: Option<&[u8]>) -> Result<Answer> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = context;
+        let value = self.program.test_run(options).map_err(|e| failed(self.name, &e))?.return_value;
+        let (action, reason) = test_run_reason(value).ok_or_else(|| DataplaneError::TestRun {
+            program: self.name,
+            cause: format!("it returned {value:#x}, which is no reason of this version"),
+        })?;
+        Ok(Answer { dropped: action == XDP_DROP, reason })
+    }
+}
+
+fn failed(program: &'static str, error: &dyn std::error::Error) -> DataplaneError {
+    let cause = error.source().map_or_else(|| error.to_string(), |source| source.to_string());
+    DataplaneError::TestRun { program, cause }
+}

@@ -1,0 +1,134 @@
+//! The single writer: owns the rules, their generation and the way into the kernel.
+//!
+//! One request, one answer, in the order of arrival. A change is planned as a value, compiled,
+//! stored, and only then put in force; whatever fails on the way leaves rules, file and kernel as
+//! they were. A rule that this room has reported as in force is in the state directory and in the
+//! kernel.
+//!
+//! Not here: who may ask (control), and what the packets do (dataplane).
+
+#![forbid(unsafe_code)]
+
+mod actor;
+mod error;
+mod plan;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use ollama_guard_common::Mode;
+
+use crate::{
+    config::RuleStore,
+    control::protocol::{Edit, EditReply, RuleList, RuleView},
+    dataplane::PolicySink,
+    policy::{Origin, Policy, Port, Rule, compile},
+};
+
+pub use actor::{Handle, Stopped, spawn};
+pub use error::GuardError;
+pub use plan::Plan;
+
+/// What the configuration demands; fixed for the life of the daemon.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// The guarded ports.
+    pub ports: BTreeSet<Port>,
+    /// The rules of the configuration file, the environment and the command line.
+    pub rules: Vec<Rule>,
+    /// Prefixes of each family that the kernel's tables must hold.
+    pub capacity: u32,
+}
+
+/// The rules in force and the way to change them.
+pub struct Guard<S> {
+    sink: S,
+    desired: Desired,
+    store: RuleStore,
+    generation: u64,
+}
+
+impl<S: PolicySink> Guard<S> {
+    /// Compiles what is configured and stored, and puts it in force.
+    pub fn start(mut sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
+        let image = compile(&policy(&desired, store.rules()))?;
+        let generation = sink.swap(&image)?;
+        Ok(Self { sink, desired, store, generation })
+    }
+
+    /// Every rule, with where it comes from.
+    #[must_use]
+    pub fn rules(&self) -> RuleList {
+        let rules = self.all().map(view).collect();
+        RuleList { generation: self.generation, rules }
+    }
+
+    /// Every rule, as it is kept.
+    pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.desired.rules.iter().chain(self.store.rules())
+    }
+
+    /// The way into the kernel.
+    pub const fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// The way into the kernel, without the rules.
+    pub fn into_sink(self) -> S {
+        self.sink
+    }
+
+    /// Carries out a change, whole or not at all. `by` is who asked, for the rules' origin.
+    pub fn edit(&mut self, edit: &Edit, by: &str, at: Timestamp) -> Result<EditReply, GuardError> {
+        let origin = Origin::Cli { by: by.to_owned(), at };
+        let plan = plan::plan(edit, &self.desired.rules, self.store.rules(), &origin)?;
+        if plan.changes_rules {
+            self.put_in_force(&plan.rules)?;
+        }
+        let mut reply = plan.reply;
+        reply.generation = self.generation;
+        Ok(reply)
+    }
+
+    fn put_in_force(&mut self, rules: &[Rule]) -> Result<(), GuardError> {
+        let image = compile(&policy(&self.desired, rules))?;
+        let before = self.store.rules().to_vec();
+        self.store.replace(rules.to_vec())?;
+        match self.sink.swap(&image) {
+            Ok(generation) => {
+                self.generation = generation;
+                Ok(())
+            }
+            Err(error) => {
+                // The kernel still has the old policy, so the file must have it too.
+                if let Err(undo) = self.store.replace(before) {
+                    tracing::error!(error = %undo, "the stored rules are ahead of the kernel's");
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn policy(desired: &Desired, stored: &[Rule]) -> Policy {
+    Policy {
+        mode: desired.mode,
+        ports: desired.ports.clone(),
+        rules: desired.rules.iter().chain(stored).cloned().collect(),
+        capacity: desired.capacity,
+    }
+}
+
+/// A rule as it is shown to a person.
+#[must_use]
+pub fn view(rule: &Rule) -> RuleView {
+    RuleView {
+        prefix: rule.prefix.to_string(),
+        effect: rule.effect,
+        comment: rule.comment.clone(),
+        origin: rule.written(),
+        removable: matches!(rule.origin, Origin::Cli { .. }),
+    }
+}

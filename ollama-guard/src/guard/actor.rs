@@ -1,0 +1,202 @@
+//! The guard on a thread of its own: filling the kernel's tables takes as long as it takes, and
+//! must not hold up the tasks that answer everybody else.
+
+use std::thread;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Guard, GuardError};
+use crate::{
+    audit_log::{AuditLog, Entry},
+    control::{
+        backend::Failure,
+        peer::Peer,
+        protocol::{DetachReply, Edit, EditReply, RuleList},
+    },
+    dataplane::{Dataplane, DataplaneError},
+    policy::Rule,
+};
+
+/// Requests that may wait.
+const QUEUE: usize = 64;
+
+enum Request {
+    Rules(oneshot::Sender<RuleList>),
+    Kept(oneshot::Sender<Vec<Rule>>),
+    Edit(Box<Edit>, Peer, oneshot::Sender<Result<EditReply, Failure>>),
+    Refill { per_second: u32, seconds: f64 },
+    Detach(Peer, oneshot::Sender<Result<DetachReply, Failure>>),
+}
+
+/// The way to the guard. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+/// The guard has ended: it was detached, or the daemon stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the guard is stopping; try again when it runs")]
+pub struct Stopped;
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        Self::Unavailable(stopped.to_string())
+    }
+}
+
+/// Starts the thread. The receiver resolves when the guard has ended.
+pub fn spawn(
+    guard: Guard<Dataplane>,
+    audit: AuditLog,
+) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
+    let (requests, queue) = mpsc::channel(QUEUE);
+    let (ended, ending) = oneshot::channel();
+    thread::Builder::new().name("guard".into()).spawn(move || {
+        Actor { guard, audit }.run(queue);
+        // Nobody may be listening any more.
+        let _ = ended.send(());
+    })?;
+    Ok((Handle { requests }, ending))
+}
+
+impl Handle {
+    /// Every rule, as it is shown.
+    pub async fn rules(&self) -> Result<RuleList, Stopped> {
+        self.ask(Request::Rules).await
+    }
+
+    /// Every rule, as it is kept.
+    pub async fn kept_rules(&self) -> Result<Vec<Rule>, Stopped> {
+        self.ask(Request::Kept).await
+    }
+
+    /// Changes the rules.
+    pub async fn edit(&self, edit: Edit, peer: Peer) -> Result<EditReply, Failure> {
+        self.ask(|reply| Request::Edit(Box::new(edit), peer, reply)).await?
+    }
+
+    /// Takes everything out of the kernel and ends the guard.
+    pub async fn detach(&self, peer: Peer) -> Result<DetachReply, Failure> {
+        self.ask(|reply| Request::Detach(peer, reply)).await?
+    }
+
+    /// Refills the budget of events. Does not wait: while the guard is busy the budget is spent,
+    /// and events are suppressed and counted.
+    pub fn refill(&self, per_second: u32, seconds: f64) -> Result<(), Stopped> {
+        match self.requests.try_send(Request::Refill { per_second, seconds }) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Stopped),
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+struct Actor {
+    guard: Guard<Dataplane>,
+    audit: AuditLog,
+}
+
+impl Actor {
+    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        // A client that does not wait for its answer any more is no reason to stop.
+        while let Some(request) = queue.blocking_recv() {
+            match request {
+                Request::Rules(reply) => drop(reply.send(self.guard.rules())),
+                Request::Kept(reply) => drop(reply.send(self.guard.all().cloned().collect())),
+                Request::Edit(edit, peer, reply) => drop(reply.send(self.edit(&edit, &peer))),
+                Request::Refill { per_second, seconds } => self.refill(per_second, seconds),
+                Request::Detach(peer, reply) => {
+                    drop(reply.send(self.detach(&peer)));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn edit(&mut self, edit: &Edit, peer: &Peer) -> Result<EditReply, Failure> {
+        let at = Timestamp::now();
+        let result = self.guard.edit(edit, &name(peer), at);
+        self.record_edit(edit, peer, at, &result);
+        Ok(result?)
+    }
+
+    fn refill(&mut self, per_second: u32, seconds: f64) {
+        if let Err(error) = self.guard.sink_mut().refill_allowance(per_second, seconds) {
+            tracing::error!(%error, "cannot refill the budget of events");
+        }
+    }
+
+    fn detach(mut self, peer: &Peer) -> Result<DetachReply, Failure> {
+        let audit = &mut self.audit;
+        let result = self.guard.into_sink().detach();
+        let outcome = result.as_ref().map(drop).map_err(DataplaneError::to_string);
+        let entry = Entry {
+            time: Timestamp::now(),
+            uid: peer.uid,
+            pid: peer.pid,
+            user: peer.user.as_deref(),
+            action: "detach",
+            effect: None,
+            prefixes: &[],
+            comment: None,
+            generation: None,
+            result: outcome.as_ref().copied().map_err(String::as_str),
+        };
+        write(audit, &entry);
+        let interfaces = result.map_err(|error| Failure::Internal(error.to_string()))?;
+        let removed = interfaces.iter().map(|n| format!("the filter on interface {n}")).collect();
+        Ok(DetachReply { removed, warnings: Vec::new() })
+    }
+
+    fn record_edit(
+        &mut self,
+        edit: &Edit,
+        peer: &Peer,
+        time: Timestamp,
+        result: &Result<EditReply, GuardError>,
+    ) {
+        let (prefixes, comment) = match edit {
+            Edit::Add(request) => (request.prefixes.clone(), request.comment.as_ref()),
+            Edit::Remove(request) => (request.prefixes.clone(), None),
+            Edit::Replace(request) => {
+                (request.rules.iter().map(|rule| rule.prefix.clone()).collect(), None)
+            }
+        };
+        let outcome = result.as_ref().map(drop).map_err(GuardError::to_string);
+        let entry = Entry {
+            time,
+            uid: peer.uid,
+            pid: peer.pid,
+            user: peer.user.as_deref(),
+            action: edit.action(),
+            effect: Some(edit.effect().name()),
+            prefixes: &prefixes,
+            comment: comment.map(|comment| comment.as_str()),
+            generation: result.as_ref().ok().map(|reply| reply.generation),
+            result: outcome.as_ref().copied().map_err(String::as_str),
+        };
+        write(&mut self.audit, &entry);
+    }
+}
+
+/// The change is made by now: a log that can't be written is said loudly, and undoes nothing.
+fn write(audit: &mut AuditLog, entry: &Entry<'_>) {
+    if let Err(error) = audit.append(entry) {
+        tracing::error!(%error, action = entry.action, uid = entry.uid, "the audit log has a gap");
+    }
+}
+
+/// Who asked, as rules and people remember it.
+fn name(peer: &Peer) -> String {
+    peer.user.clone().unwrap_or_else(|| format!("uid {}", peer.uid))
+}

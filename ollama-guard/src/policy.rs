@@ -1,0 +1,60 @@
+//! Who may knock on which port: from the text that a person writes to the image that the kernel's
+//! maps are filled with.
+//!
+//! # What this room promises
+//!
+//! * Text becomes a type that cannot be wrong, or a message that says what to write instead: see
+//!   [`Prefix`] and [`Port`]. There is no validation afterwards.
+//! * A source is allowed if some allow rule covers it and no deny rule does, whatever the lengths
+//!   of the prefixes. Nothing else lets a source in. [`compile`] turns this into a table that is
+//!   answered by longest match, [`deciding_rule`] names the rule behind an answer.
+//! * [`compile`] is a function of its input alone, independent of the order of the rules, with
+//!   sorted output: the same rules always give the same image.
+//! * The two address families never mix: an IPv4 rule cannot say anything about an IPv6 source.
+//!
+//! # What is deliberately not here
+//!
+//! Input and output, file descriptors, clocks and names: a rule holds addresses, because a guard
+//! that asks a name server whom to admit has handed over its key. Whether a prefix of everyone is
+//! wanted is asked where it is written, not here: see [`Prefix::is_everyone`].
+
+#![forbid(unsafe_code)]
+
+mod compile;
+mod decide;
+mod port;
+mod prefix;
+#[cfg(test)]
+mod properties;
+mod rule;
+
+pub use self::{
+    compile::{CompileError, Entry, Entry4, Entry6, MapImage, Policy, compile},
+    decide::deciding_rule,
+    port::{Port, PortError},
+    prefix::{Family, Prefix, PrefixError},
+    rule::{Effect, Origin, Rule},
+};
+
+/// A text as a message quotes it: in quotes, without control characters, and clipped.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", clipped(text))
+}
+
+/// The beginning of a text, on one line and without control characters.
+///
+/// What is shown was written by somebody else and ends up in terminals and logs.
+pub(crate) fn clipped(text: &str) -> String {
+    const MOST: usize = 60;
+    let mut shown = String::new();
+    for character in text.chars().take(MOST) {
+        match character {
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    if text.chars().nth(MOST).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}

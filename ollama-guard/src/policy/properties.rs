@@ -1,0 +1,184 @@
+//! What holds for any rules: the compiled image against the plain definition.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use ollama_guard_common::{Mode, abi::standing};
+use proptest::prelude::*;
+
+use super::{Effect, Entry, MapImage, Origin, Policy, Port, Prefix, Rule, compile, deciding_rule};
+
+/// Addresses that differ in few bits, so that random prefixes are nested and random probes hit.
+fn address() -> impl Strategy<Value = IpAddr> {
+    let bits = prop::collection::vec(0_u32..32, 0..4);
+    (any::<bool>(), bits).prop_map(|(v6, bits)| {
+        let flipped = bits.iter().fold(0_u32, |address, bit| address ^ 1 << bit);
+        let v4 = 0x0a00_0000 ^ flipped;
+        // The same 32 bits at the front: what would be mistaken if the families were mixed.
+        let v6_bits = u128::from(v4) << 96 | u128::from(flipped & 0xff);
+        if v6 { Ipv6Addr::from(v6_bits).into() } else { Ipv4Addr::from(v4).into() }
+    })
+}
+
+fn prefix() -> impl Strategy<Value = Prefix> {
+    (address(), any::<u8>()).prop_filter_map("no rule can be about it", |(address, length)| {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let net = IpNet::new(address, length % (most + 1)).ok()?;
+        Prefix::try_from(net.trunc()).ok()
+    })
+}
+
+fn rules(effect: impl Strategy<Value = Effect>) -> impl Strategy<Value = Vec<Rule>> {
+    let rule = (prefix(), effect).prop_map(|(prefix, effect)| Rule {
+        prefix,
+        effect,
+        comment: None,
+        origin: Origin::Flag,
+    });
+    prop::collection::vec(rule, 0..40)
+}
+
+fn any_effect() -> impl Strategy<Value = Effect> {
+    prop_oneof![3 => Just(Effect::Allow), 1 => Just(Effect::Deny)]
+}
+
+fn image(rules: &[Rule]) -> MapImage {
+    compile(&Policy {
+        mode: Mode::Enforce,
+        ports: BTreeSet::from([Port::OLLAMA]),
+        rules: rules.to_vec(),
+        capacity: 1_000_000,
+    })
+    .unwrap()
+}
+
+/// The definition, word for word.
+fn is_allowed(rules: &[Rule], source: IpAddr) -> bool {
+    let some = |effect| rules.iter().any(|r| r.effect == effect && r.prefix.contains(source));
+    some(Effect::Allow) && !some(Effect::Deny)
+}
+
+/// The answer of a map that is asked by longest match, as the kernel's are.
+fn admits(image: &MapImage, source: IpAddr) -> bool {
+    fn longest<A: Copy>(entries: &[Entry<A>], covers: impl Fn(A, u8) -> bool) -> Option<u32> {
+        let matching = entries.iter().filter(|entry| covers(entry.address, entry.length));
+        matching.max_by_key(|entry| entry.length).map(|entry| entry.standing)
+    }
+    let found = match source {
+        IpAddr::V4(source) => longest(&image.v4, |address, length| {
+            let differing = (u32::from_be_bytes(address) ^ u32::from(source)).leading_zeros();
+            differing >= u32::from(length)
+        }),
+        IpAddr::V6(source) => longest(&image.v6, |address, length| {
+            let differing = (u128::from_be_bytes(address) ^ u128::from(source)).leading_zeros();
+            differing >= u32::from(length)
+        }),
+    };
+    found == Some(standing::ALLOWED)
+}
+
+/// The probes, and the first and the last address of every rule.
+fn sources(rules: &[Rule], probes: Vec<IpAddr>) -> Vec<IpAddr> {
+    let edges = rules.iter().flat_map(|r| [r.prefix.net().network(), r.prefix.net().broadcast()]);
+    edges.chain(probes).collect()
+}
+
+proptest! {
+    #[test]
+    fn longest_match_on_the_image_is_the_definition(
+        rules in rules(any_effect()),
+        probes in prop::collection::vec(address(), 40),
+    ) {
+        let image = image(&rules);
+        for source in sources(&rules, probes) {
+            let allowed = is_allowed(&rules, source);
+            prop_assert_eq!(admits(&image, source), allowed, "{}", source);
+            let decided = deciding_rule(&rules, source).map(|rule| rule.effect);
+            prop_assert_eq!(decided == Some(Effect::Allow), allowed, "{}", source);
+        }
+    }
+
+    #[test]
+    fn a_stricter_list_never_admits_more(
+        rules in rules(any_effect()),
+        more_denied in rules(Just(Effect::Deny)),
+        keep in any::<prop::sample::Index>(),
+        probes in prop::collection::vec(address(), 40),
+    ) {
+        let mut stricter = rules.clone();
+        if !rules.is_empty() {
+            let position = keep.index(rules.len());
+            if rules[position].effect == Effect::Allow {
+                stricter.remove(position);
+            }
+        }
+        stricter.extend(more_denied);
+        let (before, after) = (image(&rules), image(&stricter));
+        for source in sources(&stricter, probes) {
+            prop_assert!(!admits(&after, source) || admits(&before, source), "{}", source);
+        }
+    }
+
+    #[test]
+    fn rules_of_one_family_leave_the_other_map_empty(rules in rules(any_effect())) {
+        let (v4, v6): (Vec<Rule>, Vec<Rule>) =
+            rules.iter().cloned().partition(|rule| rule.prefix.net().addr().is_ipv4());
+        prop_assert!(image(&v4).v6.is_empty());
+        prop_assert!(image(&v6).v4.is_empty());
+        prop_assert_eq!(image(&rules).v4, image(&v4).v4);
+        prop_assert_eq!(image(&rules).v6, image(&v6).v6);
+    }
+
+    #[test]
+    fn the_order_of_the_rules_and_repeating_them_change_nothing(
+        (rules, shuffled) in rules(any_effect())
+            .prop_flat_map(|rules| (Just(rules.clone()), Just(rules).prop_shuffle())),
+    ) {
+        let twice: Vec<Rule> = shuffled.iter().chain(&rules).cloned().collect();
+        prop_assert_eq!(image(&rules), image(&shuffled));
+        prop_assert_eq!(image(&rules), image(&twice));
+    }
+
+    #[test]
+    fn entries_are_sorted_unique_and_one_for_each_prefix(rules in rules(any_effect())) {
+        let image = image(&rules);
+        let prefixes: BTreeSet<Prefix> = rules.iter().map(|rule| rule.prefix).collect();
+        prop_assert_eq!(image.v4.len() + image.v6.len(), prefixes.len());
+        prop_assert!(image.v4.is_sorted_by_key(|entry| (entry.address, entry.length)));
+        prop_assert!(image.v6.is_sorted_by_key(|entry| (entry.address, entry.length)));
+    }
+}
+
+/// A chain of networks one within the other, beside many single addresses: what a scan of all the
+/// rules for each prefix, or a stack that is searched from the bottom, would choke on.
+#[test]
+fn a_hundred_thousand_prefixes_compile_at_once() {
+    let addresses =
+        (0..100_000_u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n))));
+    let chain =
+        (8..=31).map(|length| IpNet::new(Ipv4Addr::from(0x0a00_0000).into(), length).unwrap());
+    let rules: Vec<Rule> = addresses
+        .chain(chain)
+        .map(|net| Rule {
+            prefix: Prefix::try_from(net).unwrap(),
+            effect: Effect::Allow,
+            comment: None,
+            origin: Origin::Flag,
+        })
+        .collect();
+    let start = Instant::now();
+    let image = image(&rules);
+    assert_eq!(image.v4.len(), rules.len());
+    // Unoptimised and on a busy machine it takes well under a second; quadratic takes minutes.
+    assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+    let by_length: HashMap<u8, usize> =
+        image.v4.iter().fold(HashMap::new(), |mut counts, entry| {
+            *counts.entry(entry.length).or_default() += 1;
+            counts
+        });
+    assert_eq!(by_length[&32], 100_000);
+}

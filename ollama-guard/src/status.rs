@@ -1,0 +1,185 @@
+//! What is so: the kernel's state and the interfaces, side by side.
+//!
+//! The one place where what is desired and what is observed meet. It reads both and writes
+//! neither, and works with or without a daemon. What it calls covered is covered by the kernel's
+//! word, not by anybody's memory: the pinned link is alive, runs the pinned program, and netlink
+//! shows that program on the interface.
+
+#![forbid(unsafe_code)]
+
+mod doors;
+mod text;
+
+use std::collections::BTreeMap;
+
+use ollama_guard_common::Reason;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dataplane::{
+        DataplaneError, PinDir, Snapshot,
+        counters::{AllCounts, BookTotals},
+        ring::RingBooks,
+        snapshot::{ProgramState, RuleTotals},
+    },
+    doors::{Door, DoorsError, Selection, choose, list},
+};
+
+pub use doors::{DoorState, DoorStatus};
+
+/// The state of the guard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Whether every door that should be covered is, in enforce mode, by a program with its rules.
+    pub enforcing: bool,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+    /// "enforce" or "observe".
+    pub mode: String,
+    /// The number of the policy in force.
+    pub generation: u64,
+    /// The guarded ports.
+    pub ports: Vec<String>,
+    /// The rules in force, in entries of the kernel's tables.
+    pub rules: RuleTotals,
+    /// Every interface, and how it is covered or why not.
+    pub doors: Vec<DoorStatus>,
+    /// Packets for guarded ports, and undecidable ones, by reason.
+    pub counters: BTreeMap<String, ModeCounts>,
+    /// What became of the events.
+    pub books: BooksStatus,
+    /// The ring of events.
+    pub ring: RingBooks,
+    /// The pinned programs.
+    pub programs: Vec<ProgramState>,
+    /// The daemon.
+    pub daemon: DaemonStatus,
+}
+
+/// Packets by mode at the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeCounts {
+    /// Judged in enforce mode.
+    pub enforce: u64,
+    /// Judged in observe mode: a drop was only computed.
+    pub observe: u64,
+}
+
+/// The books of both modes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct BooksStatus {
+    /// Of packets that were dropped.
+    pub enforce: BookTotals,
+    /// Of packets that would have been dropped.
+    pub observe: BookTotals,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Whether one runs. Without one the filter goes on; edits and events need one.
+    pub running: bool,
+    /// Its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The kernel could not be read.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The interfaces could not be listed.
+    #[error(transparent)]
+    Doors(#[from] DoorsError),
+}
+
+impl StatusError {
+    /// Whether nothing of ours is loaded.
+    #[must_use]
+    pub const fn is_not_loaded(&self) -> bool {
+        matches!(self, Self::Dataplane(DataplaneError::NotLoaded { .. }))
+    }
+}
+
+/// Reads everything. `selection` is what the daemon was told to guard; without a daemon it is not
+/// known, and the automatic choice only gives the reasons.
+pub async fn report(
+    pins: &PinDir,
+    selection: Option<&(dyn SelectionSource + Sync)>,
+    daemon: DaemonStatus,
+) -> Result<StatusReport, StatusError> {
+    let snapshot = Snapshot::read(pins)?;
+    let interfaces = list().await?;
+    let doors = match selection {
+        Some(source) => source.choose(&interfaces),
+        None => {
+            let excluded = |_: &str| false;
+            let attach = Default::default();
+            choose(&interfaces, &Selection { named: None, excluded: &excluded, attach })
+        }
+    };
+    Ok(assemble(snapshot, &doors, selection.is_some(), daemon))
+}
+
+/// Whoever knows which interfaces are to be guarded.
+pub trait SelectionSource {
+    /// Decides for every interface.
+    fn choose(&self, interfaces: &[crate::doors::Interface]) -> Vec<Door>;
+}
+
+fn assemble(
+    snapshot: Snapshot,
+    doors: &[Door],
+    is_chosen: bool,
+    daemon: DaemonStatus,
+) -> StatusReport {
+    let mut problems = Vec::new();
+    let doors = doors::describe(&snapshot, doors, is_chosen, &mut problems);
+    if !snapshot.rules.intact {
+        problems.push(
+            "the rules of the policy in force are not the pinned ones, or are missing; everything \
+             for a guarded port may be dropped: restart the daemon"
+                .into(),
+        );
+    }
+    if !doors.iter().any(|door| door.state == DoorState::Covered) {
+        problems.push("no interface is covered: the guarded ports are open".into());
+    }
+    problems.extend(snapshot.programs.iter().filter(|program| !program.twin_matches).map(
+        |program| format!("the twin of the {} program has other instructions", program.start),
+    ));
+    StatusReport {
+        enforcing: problems.is_empty() && snapshot.mode == "enforce",
+        problems,
+        mode: snapshot.mode,
+        generation: snapshot.generation,
+        ports: snapshot.ports,
+        rules: snapshot.rules,
+        doors,
+        counters: by_reason(&snapshot.counters),
+        books: BooksStatus { enforce: snapshot.books, observe: snapshot.observed_books },
+        ring: snapshot.ring,
+        programs: snapshot.programs,
+        daemon,
+    }
+}
+
+fn by_reason(counts: &AllCounts) -> BTreeMap<String, ModeCounts> {
+    let of = |by_name: &BTreeMap<String, u64>, reason: &Reason| {
+        by_name.get(reason.name()).copied().unwrap_or(0)
+    };
+    Reason::ALL
+        .iter()
+        .map(|reason| {
+            let enforce = of(&counts.total.enforce, reason);
+            let observe = of(&counts.total.observe, reason);
+            (reason.name().to_owned(), ModeCounts { enforce, observe })
+        })
+        .filter(|(_, counts)| *counts != ModeCounts::default())
+        .collect()
+}

@@ -1,0 +1,154 @@
+//! Every interface, and how it is covered or why not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dataplane::{AttachMode, LinkState, Snapshot, counters::Counts},
+    doors::{Door, Interface, Plan},
+};
+
+/// Whether an interface is covered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DoorState {
+    /// Our program runs on it.
+    Covered,
+    /// It does not.
+    NotCovered,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DoorStatus {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// Whether it is covered.
+    pub state: DoorState,
+    /// The attach mode in force, as netlink shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach: Option<AttachMode>,
+    /// The program that the link runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_id: Option<u32>,
+    /// The link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_id: Option<u32>,
+    /// Why it is not covered, or what is wrong with how it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What was counted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+}
+
+/// Compares the interfaces with the links. What is wrong is added to `problems`.
+pub(super) fn describe(
+    snapshot: &Snapshot,
+    doors: &[Door],
+    is_chosen: bool,
+    problems: &mut Vec<String>,
+) -> Vec<DoorStatus> {
+    let link_of = |ifindex| snapshot.links.iter().find(|link| link.ifindex == ifindex);
+    let mut described: Vec<DoorStatus> = doors
+        .iter()
+        .map(|door| {
+            let status = match link_of(door.interface.ifindex).filter(|link| link.alive) {
+                Some(link) => linked(snapshot, &door.interface, link),
+                None => unlinked(door, is_chosen),
+            };
+            let should_be = matches!(&door.plan, Plan::Guard { .. }) && is_chosen;
+            let is_loud = matches!(&door.plan, Plan::Skip(skip) if skip.is_loud());
+            let is_wrong = status.link_id.is_some() && status.reason.is_some();
+            if status.state == DoorState::NotCovered && (should_be || is_loud) || is_wrong {
+                let why = status.reason.as_deref().unwrap_or("it is not covered");
+                problems.push(format!("{}: {why}", status.name));
+            }
+            DoorStatus { counts: counts(snapshot, status.ifindex), ..status }
+        })
+        .collect();
+    described.extend(severed(snapshot, doors, problems));
+    described
+}
+
+/// An interface with a pinned link that has it.
+fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorStatus {
+    let slots =
+        [(AttachMode::Native, interface.xdp.native), (AttachMode::Generic, interface.xdp.generic)];
+    let shown = slots.iter().find(|(_, id)| *id == Some(link.program_id));
+    let expected = interface.start().and_then(|start| snapshot.program(start));
+    let reason = if shown.is_none() {
+        Some(format!("netlink does not show program {} on it", link.program_id))
+    } else if expected.is_none_or(|program| program.id != link.program_id) {
+        Some(format!("its link runs program {}, which is not the pinned one", link.program_id))
+    } else {
+        None
+    };
+    DoorStatus {
+        name: interface.name.clone(),
+        ifindex: interface.ifindex,
+        state: if reason.is_none() { DoorState::Covered } else { DoorState::NotCovered },
+        attach: shown.map(|(mode, _)| *mode),
+        program_id: Some(link.program_id),
+        link_id: Some(link.link_id),
+        reason,
+        counts: None,
+    }
+}
+
+fn unlinked(door: &Door, is_chosen: bool) -> DoorStatus {
+    let interface = &door.interface;
+    let foreign = interface.xdp.native.or(interface.xdp.generic).or(interface.xdp.offload);
+    let reason = match (&door.plan, foreign) {
+        (Plan::Skip(skip), _) => skip.to_string(),
+        (Plan::Guard { .. }, Some(id)) => {
+            format!("its XDP slot is taken by program {id}, which is not ours")
+        }
+        (Plan::Guard { .. }, None) if is_chosen => "no filter: packets pass unjudged".into(),
+        (Plan::Guard { .. }, None) => "no filter here".into(),
+    };
+    DoorStatus {
+        name: interface.name.clone(),
+        ifindex: interface.ifindex,
+        state: DoorState::NotCovered,
+        attach: None,
+        program_id: None,
+        link_id: None,
+        reason: Some(reason),
+        counts: None,
+    }
+}
+
+/// Pinned links whose interface is gone.
+fn severed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> Vec<DoorStatus> {
+    let exists = |ifindex| doors.iter().any(|door| door.interface.ifindex == ifindex);
+    snapshot
+        .links
+        .iter()
+        .filter(|link| !link.alive || !exists(link.ifindex))
+        .map(|link| {
+            let reason = format!(
+                "the link for interface {} has lost it: the interface is gone, and a new one of \
+                 the same name is not covered before the daemon restarts",
+                link.ifindex
+            );
+            problems.push(reason.clone());
+            DoorStatus {
+                name: format!("(interface {})", link.ifindex),
+                ifindex: link.ifindex,
+                state: DoorState::NotCovered,
+                attach: None,
+                program_id: Some(link.program_id),
+                link_id: Some(link.link_id),
+                reason: Some(reason),
+                counts: counts(snapshot, link.ifindex),
+            }
+        })
+        .collect()
+}
+
+fn counts(snapshot: &Snapshot, ifindex: u32) -> Option<Counts> {
+    let door = snapshot.counters.doors.iter().find(|door| door.ifindex == Some(ifindex))?;
+    Some(door.counts.clone())
+}

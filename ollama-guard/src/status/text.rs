@@ -1,0 +1,80 @@
+//! The report for a person.
+
+use std::fmt::{self, Write as _};
+
+use super::{BookTotals, DoorState, DoorStatus, StatusReport};
+
+impl fmt::Display for StatusReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match (self.enforcing, self.mode.as_str()) {
+            (true, _) => "ENFORCING",
+            (false, "observe") if self.problems.is_empty() => "OBSERVING: nothing is dropped",
+            (false, _) => "NOT ENFORCING",
+        };
+        writeln!(f, "{word}")?;
+        for problem in &self.problems {
+            writeln!(f, "  problem: {problem}")?;
+        }
+        writeln!(f, "policy   generation {}, mode {}", self.generation, self.mode)?;
+        writeln!(f, "ports    {}", self.ports.join(", "))?;
+        let rules = &self.rules;
+        writeln!(
+            f,
+            "rules    {} IPv4 and {} IPv6 prefixes of {} each",
+            rules.v4, rules.v6, rules.capacity
+        )?;
+        match (self.daemon.running, self.daemon.pid) {
+            (true, Some(pid)) => writeln!(f, "daemon   running, process {pid}")?,
+            (true, None) => writeln!(f, "daemon   running")?,
+            (false, _) => writeln!(
+                f,
+                "daemon   not running: the filter goes on, but edits and events need one"
+            )?,
+        }
+        write_doors(f, &self.doors)?;
+        writeln!(f, "counters")?;
+        if self.counters.is_empty() {
+            writeln!(f, "  no packet for a guarded port so far")?;
+        }
+        for (reason, counts) in &self.counters {
+            write!(f, "  {reason:<28} {:>12}", counts.enforce)?;
+            if counts.observe > 0 {
+                write!(f, "  and {} in observe mode", counts.observe)?;
+            }
+            writeln!(f)?;
+        }
+        write_book(f, "events of drops", &self.books.enforce)?;
+        if self.books.observe.dropped > 0 {
+            write_book(f, "events of would-be drops", &self.books.observe)?;
+        }
+        write!(f, "  unread in the ring           {:>12}", self.ring.unread)
+    }
+}
+
+fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result {
+    writeln!(f, "doors")?;
+    for door in doors {
+        let mut line = format!("  {:<16}", door.name);
+        match (door.state, door.attach) {
+            (DoorState::Covered, Some(mode)) => write!(line, "covered, {mode}")?,
+            (DoorState::Covered, None) => line.push_str("covered"),
+            (DoorState::NotCovered, _) => line.push_str("not covered"),
+        }
+        if let (Some(program), Some(link)) = (door.program_id, door.link_id) {
+            write!(line, " (program {program}, link {link})")?;
+        }
+        if let Some(reason) = &door.reason {
+            write!(line, ": {reason}")?;
+        }
+        writeln!(f, "{line}")?;
+    }
+    Ok(())
+}
+
+fn write_book(f: &mut fmt::Formatter<'_>, title: &str, book: &BookTotals) -> fmt::Result {
+    writeln!(f, "{title}")?;
+    writeln!(f, "  packets                      {:>12}", book.dropped)?;
+    writeln!(f, "  submitted                    {:>12}", book.submitted)?;
+    writeln!(f, "  suppressed by the budget     {:>12}", book.suppressed)?;
+    writeln!(f, "  lost because the ring was full {:>10}", book.lost)
+}

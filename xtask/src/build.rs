@@ -1,0 +1,84 @@
+//! `cargo xtask build`: the kernel program, then the user side with the program embedded.
+
+use std::{fs, path::Path, time::Instant};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{
+    command,
+    compiler::{BPF_TARGET, KernelCompiler},
+    setup::{self, Needs},
+    workspace::{KERNEL_PACKAGE, Workspace},
+};
+
+/// How the user side is built. The kernel side is always optimised: the verifier refuses less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Optimised, into `target/release`.
+    Release,
+    /// Quickly, into `target/debug`.
+    Debug,
+}
+
+/// Sets up, builds both sides, and says what came out.
+pub fn build(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
+    let compiler = setup::setup(workspace, Needs::BUILD)?;
+    both_sides(workspace, &compiler, profile)
+}
+
+/// Builds both sides.
+pub fn both_sides(
+    workspace: &Workspace,
+    compiler: &KernelCompiler,
+    profile: Profile,
+) -> anyhow::Result<()> {
+    kernel_side(workspace, compiler)?;
+    user_side(workspace, profile)
+}
+
+/// Builds the kernel program and puts it where the user side looks for it.
+pub fn kernel_side(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut cargo = compiler.cargo_build(workspace);
+    command::run(cargo.args(["--package", KERNEL_PACKAGE])).context("the kernel side")?;
+    let built = workspace.bpf_target().join(BPF_TARGET).join("release").join(KERNEL_PACKAGE);
+    let object = fs::read(&built).with_context(|| format!("could not read {}", built.display()))?;
+    ensure!(!object.is_empty(), "the kernel object {} is empty", built.display());
+    write_if_different(&workspace.bpf_object(), &object)?;
+    println!(
+        "build: target/bpf/ollama-guard.bpf.o, {} bytes, {:.1} s",
+        object.len(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// An unchanged object keeps its time stamp, so that the user side is not built again.
+fn write_if_different(file: &Path, content: &[u8]) -> anyhow::Result<()> {
+    if fs::read(file).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    // Renamed into place: an interrupted write must not leave half an object to embed.
+    let half = file.with_extension("o.new");
+    fs::write(&half, content).with_context(|| format!("could not write {}", half.display()))?;
+    fs::rename(&half, file).with_context(|| format!("could not write {}", file.display()))
+}
+
+/// Builds the user side with the finished kernel object embedded.
+pub fn user_side(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut cargo = workspace.cargo("build");
+    cargo
+        .args(["--workspace", "--exclude", KERNEL_PACKAGE, "--exclude", "xtask"])
+        .env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
+    let dir = match profile {
+        Profile::Release => {
+            cargo.arg("--release");
+            "release"
+        }
+        Profile::Debug => "debug",
+    };
+    command::run(&mut cargo).context("the user side")?;
+    println!("build: target/{dir}/ollama-guard, {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}

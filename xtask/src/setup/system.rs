@@ -1,0 +1,106 @@
+//! The running system: programs that the demo and the tests call, bpffs, rustup's components.
+
+use std::{fs, process::Command};
+
+use anyhow::Context as _;
+
+use super::{Needs, run_elevated, say};
+use crate::{
+    command::{Elevation, ask, find_program, run},
+    workspace::Workspace,
+};
+
+/// A program that is called by name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its file name.
+    pub name: &'static str,
+    /// The Debian package that has it.
+    pub package: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Whether the demo needs it too, not only the tests.
+    demo: bool,
+}
+
+const fn for_tests(name: &'static str, package: &'static str, purpose: &'static str) -> Program {
+    Program { name, package, purpose, demo: false }
+}
+
+/// Everything that the demo and the tests call. A bare Debian has few of them.
+pub const PROGRAMS: [Program; 9] = [
+    Program { name: "ip", package: "iproute2", purpose: "network namespaces", demo: true },
+    for_tests("nmap", "nmap", "a stranger's port scan"),
+    for_tests("curl", "curl", "clients of the guarded port"),
+    for_tests("tcpdump", "tcpdump", "captures"),
+    for_tests("bpftool", "bpftool", "the kernel's own lists"),
+    for_tests("ps", "procps", "processes"),
+    for_tests("nsenter", "util-linux", "commands in a namespace"),
+    for_tests("unshare", "util-linux", "namespaces of their own"),
+    for_tests("mount", "mount", "bpffs of their own"),
+];
+
+const BPFFS: &str = "/sys/fs/bpf";
+/// Mounts the file system that pinned kernel objects live in.
+pub const MOUNT_BPFFS: [&str; 5] = ["mount", "-t", "bpf", "bpf", BPFFS];
+
+/// The programs for `needs`.
+pub fn needed(needs: Needs) -> impl Iterator<Item = &'static Program> {
+    PROGRAMS.iter().filter(move |program| needs.tests || (needs.demo && program.demo))
+}
+
+/// The programs for `needs` that are not there.
+pub fn missing_programs(needs: Needs) -> Vec<&'static Program> {
+    needed(needs).filter(|program| find_program(program.name).is_none()).collect()
+}
+
+/// Whether pins are possible where the guard puts them by default.
+pub fn bpffs_is_mounted() -> bool {
+    fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| lists_bpffs(&mounts))
+}
+
+fn lists_bpffs(mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next() == Some(BPFFS) && fields.next() == Some("bpf")
+    })
+}
+
+/// Mounts bpffs, which a system without systemd does not do by itself.
+pub fn mount_bpffs(elevation: Elevation) -> anyhow::Result<()> {
+    say("mount bpffs at /sys/fs/bpf: the guard's kernel objects are pinned there (at once)");
+    run_elevated(elevation, &MOUNT_BPFFS, &[]).context(
+        "bpffs could not be mounted; a container needs CAP_SYS_ADMIN for that, or the host's \
+         /sys/fs/bpf as a volume",
+    )
+}
+
+/// Adds rustfmt and clippy where rustup was told to install a minimal profile.
+pub fn complete_rustup(workspace: &Workspace) -> anyhow::Result<()> {
+    let lacks = |verb: &str| ask(workspace.bare_cargo().args([verb, "--version"])).is_none();
+    let missing: Vec<_> = [("fmt", "rustfmt"), ("clippy", "clippy")]
+        .into_iter()
+        .filter_map(|(verb, component)| lacks(verb).then_some(component))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    say(&format!("rustup component add {names}: format and lint the user side (about 10 s)"));
+    run(Command::new("rustup").args(["component", "add"]).args(&missing)).with_context(|| {
+        format!("{names} could not be added; install them beside the cargo that you use")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bpffs_counts_only_at_its_place() {
+        let sysfs = "sysfs /sys sysfs rw,nosuid 0 0\n";
+        assert!(!lists_bpffs(sysfs));
+        assert!(!lists_bpffs(&format!("{sysfs}bpf /elsewhere bpf rw 0 0\n")));
+        assert!(lists_bpffs(&format!("{sysfs}none /sys/fs/bpf bpf rw,mode=700 0 0\n")));
+    }
+}

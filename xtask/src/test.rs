@@ -1,0 +1,107 @@
+//! `cargo xtask test`: everything that CI runs, and a table of what became of it.
+//!
+//! Nothing is left out silently: what cannot run is a failure or a line of the table with the
+//! reason, and a stage that was left out for want of an earlier one makes the whole fail. Every
+//! test runs once: those that need root are marked `#[ignore = "needs root: cargo xtask test"]`,
+//! so that the ordinary run of cargo leaves them out, and are then run from their finished
+//! programs, because cargo as root would leave root's files in `target/`.
+
+mod binaries;
+mod table;
+
+use std::ffi::OsStr;
+
+use anyhow::{Context as _, bail};
+
+use self::{
+    binaries::TestBinary,
+    table::{Table, Verdict},
+};
+use crate::{
+    build::{self, Profile},
+    command::{self, Elevation},
+    compiler::KernelCompiler,
+    demo, lint,
+    setup::{self, Needs},
+    workspace::{KERNEL_PACKAGE, Workspace},
+};
+
+/// Runs everything, or with `quick` everything that needs no root.
+pub fn test(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
+    let needs = if quick { Needs::LINT } else { Needs::TESTS };
+    let compiler = setup::setup(workspace, needs)?;
+    let mut table = Table::default();
+    lint_stage(workspace, &compiler, &mut table);
+    let kernel = table.run("kernel build", || build::kernel_side(workspace, &compiler));
+    let built = if kernel {
+        table.run("user build", || build::user_side(workspace, Profile::Release))
+    } else {
+        table.blocked("user build", "the kernel build failed")
+    };
+    table.run("unprivileged tests", || unprivileged(workspace));
+    if quick {
+        table.left_out("privileged tests", "--quick");
+        table.left_out("demo", "--quick");
+    } else if built {
+        privileged(workspace, &mut table);
+        table.run("demo", || command::run(&mut demo::program(workspace)?));
+    } else {
+        table.blocked("privileged tests", "nothing was built to test");
+        table.blocked("demo", "nothing was built to show");
+    }
+    println!("\n{table}");
+    if table.is_good() { Ok(()) } else { bail!("not everything passed; see the table above") }
+}
+
+fn lint_stage(workspace: &Workspace, compiler: &KernelCompiler, table: &mut Table) {
+    let mut skipped = Vec::new();
+    table.run("lint", || {
+        let outcome = lint::check(workspace, compiler);
+        skipped = outcome.skipped;
+        if outcome.failed.is_empty() { Ok(()) } else { bail!("{}", outcome.failed.join(", ")) }
+    });
+    for part in skipped {
+        table.left_out("lint", &part);
+    }
+}
+
+/// All tests that are not marked as needing root, as the caller.
+fn unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut cargo = workspace.cargo("test");
+    command::run(cargo.args(["--workspace", "--exclude", KERNEL_PACKAGE, "--no-fail-fast"]))
+}
+
+/// All tests that are marked as needing root: one row for each program that has any.
+fn privileged(workspace: &Workspace, table: &mut Table) {
+    let mut found = Vec::new();
+    let listed = table.quiet("privileged tests", || {
+        found = binaries::with_ignored_tests(workspace)?;
+        // Looked up once: a password may be asked for in between, but never is it given up silently.
+        Elevation::detect().require("the privileged tests", "true", &[]).map(drop)
+    });
+    if !listed {
+        return;
+    }
+    if found.is_empty() {
+        table.push("privileged tests", Verdict::Failed("no test is marked as needing root".into()));
+    }
+    for binary in &found {
+        let stage = format!("privileged tests: {}", binary.name);
+        table.run(&stage, || run_as_root(workspace, binary));
+    }
+}
+
+/// One program at a time and few threads: the tests measure time and fill the network.
+fn run_as_root(workspace: &Workspace, binary: &TestBinary) -> anyhow::Result<()> {
+    let (guard, object) = (workspace.release_binary("ollama-guard"), workspace.bpf_object());
+    let env: [(&str, &OsStr); 3] = [
+        ("OLLAMA_GUARD_BINARY", guard.as_os_str()),
+        ("OLLAMA_GUARD_BPF_OBJECT", object.as_os_str()),
+        ("CARGO_MANIFEST_DIR", binary.package_dir.as_os_str()),
+    ];
+    let mut command = Elevation::detect().require(&binary.name, &binary.program, &env)?;
+    command.args(["--ignored", "--test-threads", "2"]);
+    // Where cargo would start it.
+    command.current_dir(&binary.package_dir);
+    command::run(&mut command).with_context(|| format!("tests of {}", binary.name))
+}
