@@ -14,7 +14,10 @@
 //! latter mounts a fresh `/sys` without bpffs.
 
 mod client;
+mod foreign;
 mod guard;
+mod kernel;
+mod knock;
 mod namespace;
 mod process;
 mod reap;
@@ -25,7 +28,10 @@ mod wait;
 mod wire;
 
 pub use client::{Answer, download, get, post};
+pub use foreign::{Foreign, XDP_PASS, XDP_TX};
 pub use guard::{Guard, GuardSetup, guard_binary};
+pub use kernel::{Objects, pins, xdp_program_id};
+pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;
 pub use process::{Finished, Process, run, start};
 pub use reap::{PIN_DIR_PREFIX, reap};

@@ -5,12 +5,14 @@
 //! * [`table`]: the one table of packets with the verdict and the reason of each. It runs on the
 //!   host and through the loaded kernel object.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
+//! * [`demo`]: the main job, played for an audience.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
 
 #![forbid(unsafe_code)]
 
 pub mod bed;
+pub mod demo;
 pub mod packet;
 pub mod policy;
 pub mod table;

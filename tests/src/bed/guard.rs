@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::{
     Namespace, Status, next_number,
-    process::{Finished, Process, run, start},
+    process::{Finished, Process, complain, run, start},
     reap::{BPFFS, PIN_DIR_PREFIX},
     wait::until_some,
 };
@@ -284,8 +284,13 @@ impl Guard<'_> {
     /// A command line, with the paths of this guard added where the command takes them.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let words = match arguments.first().copied() {
+            Some("allow" | "deny") => 2,
+            _ => 1,
+        };
+        let (verb, rest) = arguments.split_at(words.min(arguments.len()));
         let mut command = self.namespace.command(&self.binary);
-        command.args(arguments);
+        command.args(verb);
         match arguments.first().copied() {
             Some("allow" | "deny" | "events") => command.arg("--socket").arg(self.socket()),
             Some("status" | "explain" | "detach") => {
@@ -293,6 +298,7 @@ impl Guard<'_> {
             }
             _ => &mut command,
         };
+        command.args(rest);
         command
     }
 
@@ -356,19 +362,44 @@ impl Guard<'_> {
         self.directory.path().join("daemon.log")
     }
 
+    /// Asks the control socket, without the command line in between.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or not with status 200; the message holds the answer.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        let mut stream = UnixStream::connect(self.socket())
+            .with_context(|| format!("connecting to {}", self.socket().display()))?;
+        stream.set_read_timeout(Some(SOCKET_PATIENCE))?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: guard\r\nConnection: close\r\nContent-Type: \
+             application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
+        Ok(answer)
+    }
+
+    /// Replaces the allow rules that were added at run time, through the control socket: the
+    /// fastest way there is.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon refuses.
+    pub fn replace_allowed(&self, prefixes: &[String]) -> Result<()> {
+        let rules: Vec<_> =
+            prefixes.iter().map(|prefix| serde_json::json!({ "prefix": prefix })).collect();
+        let body = serde_json::json!({ "effect": "allow", "rules": rules, "anyone": false });
+        self.ask("POST", "/v1/rules/replace", &body.to_string())?;
+        Ok(())
+    }
+
     /// Whether the control socket answers a request for the status.
     fn answers(&self) -> bool {
-        let ask = || -> Result<bool> {
-            let mut stream = UnixStream::connect(self.socket())?;
-            stream.set_read_timeout(Some(SOCKET_PATIENCE))?;
-            stream.write_all(
-                b"GET /v1/status HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n",
-            )?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer)?;
-            Ok(answer.starts_with(b"HTTP/1.1 200"))
-        };
-        ask().unwrap_or(false)
+        self.ask("GET", "/v1/status", "").is_ok()
     }
 
     fn clean_up(&mut self) -> Result<()> {
@@ -394,10 +425,10 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("what the daemon said:\n{}", self.log());
+            complain(&format!("what the daemon said:\n{}", self.log()));
         }
         if let Err(error) = self.clean_up() {
-            println!("cleaning up after the guard: {error:#}");
+            complain(&format!("cleaning up after the guard: {error:#}"));
         }
     }
 }

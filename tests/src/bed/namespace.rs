@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
 use super::{
-    process::{Finished, run},
+    process::{Finished, complain, run},
     reap::{NAMESPACE_PREFIX, reap_once},
 };
 
@@ -112,13 +112,15 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if let Err(error) = ip(&["netns", "del", &self.name]) {
-            println!("the namespace {} stays behind: {error:#}", self.name);
+            complain(&format!("the namespace {} stays behind: {error:#}", self.name));
         }
     }
 }
 
 /// Runs `ip`, which has to succeed.
 pub(super) fn ip(arguments: &[&str]) -> Result<()> {
-    run(Command::new("ip").args(arguments), IP_LIMIT)?.expect_success()?;
+    run(Command::new("ip").args(arguments), IP_LIMIT)
+        .context("`ip` is needed (package iproute2)")?
+        .expect_success()?;
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use std::{
     fs::File,
-    io::{Read, Seek},
-    process::{Child, Command, ExitStatus, Stdio},
+    io::{self, Read, Seek, Write},
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -14,6 +15,12 @@ use nix::{
 };
 
 use super::wait::until_some;
+
+/// Says that cleaning up failed. Never panics, whatever became of standard error: it is called
+/// while a panic unwinds.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
 
 /// A running child process. Dropping it kills it.
 #[derive(Debug)]
@@ -67,7 +74,9 @@ impl Finished {
 /// If the program can't be started.
 pub fn start(command: &mut Command) -> Result<Process> {
     let what = described(command);
-    let child = command.spawn().with_context(|| format!("starting `{what}`"))?;
+    // A group of its own: an interrupt from the terminal is for us alone, and we end our children
+    // in the order that cleans up.
+    let child = command.process_group(0).spawn().with_context(|| format!("starting `{what}`"))?;
     Ok(Process { what, child })
 }
 
@@ -106,6 +115,11 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Its standard output, if it was started with a pipe there. Can be taken once.
+    pub const fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Whether it is still running.
