@@ -82,9 +82,10 @@ pub fn play(stage: &mut Stage, binary: &Path) -> Result<()> {
     everyone_asks(stage, &bed, |client| client.mac == bed.friend.mac)?;
 
     stage.step("kill -9 of the daemon opens nothing")?;
+    // Before the daemon: a reader says when its stream breaks off.
+    drop(events);
     guard.kill9()?;
     everyone_asks(stage, &bed, |client| client.mac == bed.friend.mac)?;
-    drop(events);
 
     stage.step("`detach` removes it from the kernel: the way is free again")?;
     let detached = guard.cli(&["detach"])?;

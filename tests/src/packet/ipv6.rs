@@ -23,6 +23,7 @@ pub struct Ipv6 {
     /// Number and bytes of each extension header, outermost first. The first byte, which names
     /// what follows, is filled in when the packet is finished.
     extensions: Vec<(u8, Vec<u8>)>,
+    identification: u32,
     version: u8,
     payload_length: Option<u16>,
 }
@@ -30,7 +31,14 @@ pub struct Ipv6 {
 /// A packet between two addresses.
 #[must_use]
 pub const fn ipv6(source: Ipv6Addr, destination: Ipv6Addr) -> Ipv6 {
-    Ipv6 { source, destination, extensions: Vec::new(), version: 6, payload_length: None }
+    Ipv6 {
+        source,
+        destination,
+        extensions: Vec::new(),
+        identification: 0x4711,
+        version: 6,
+        payload_length: None,
+    }
 }
 
 impl Ipv6 {
@@ -76,12 +84,20 @@ impl Ipv6 {
         self.extension(ROUTING, &header)
     }
 
+    /// With this identification in the fragment headers that follow.
+    #[must_use]
+    pub const fn identification(mut self, number: u32) -> Self {
+        self.identification = number;
+        self
+    }
+
     /// A further fragment header.
     #[must_use]
     pub fn fragment(self, offset: u16, more: bool) -> Self {
         assert!(offset.is_multiple_of(8));
         let field = (offset | u16::from(more)).to_be_bytes();
-        self.extension(FRAGMENT, &[0, 0, field[0], field[1], 0, 0, 0x47, 0x11])
+        let identification = self.identification.to_be_bytes();
+        self.extension(FRAGMENT, &[&[0, 0], &field[..], &identification].concat())
     }
 
     /// A fragment header that says "whole packet" (RFC 6946).
