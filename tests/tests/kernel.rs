@@ -1,5 +1,7 @@
 //! The loaded kernel object: the packet table, the rules, the counters and the events.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, with a backtrace")]
+
 use std::collections::BTreeMap;
 
 use aya::maps::{Map, MapData, RingBuf};
@@ -220,7 +222,8 @@ fn random_policy(rng: &mut TestRng) -> HostPolicy {
         // Twelve bits that differ, so that prefixes nest and probes hit, and now and then a wide
         // one around them all.
         let low = rng.next_u32() & 0xfff;
-        let host_bits = if rng.next_u32() % 64 == 0 { 24 } else { rng.next_u32() as u8 % 8 };
+        let host_bits =
+            if rng.next_u32().is_multiple_of(64) { 24 } else { rng.next_u32() as u8 % 8 };
         let v4 = 0x5000_0000 | low;
         let v6 = 0x2001_0db8_u128 << 96 | u128::from(low) << 50;
         let nets: [IpNet; 2] = [
@@ -228,7 +231,8 @@ fn random_policy(rng: &mut TestRng) -> HostPolicy {
             Ipv6Net::new(v6.into(), 78 - host_bits).unwrap().trunc().into(),
         ];
         for net in nets {
-            if rng.next_u32() % 6 == 0 { &mut policy.deny } else { &mut policy.allow }.push(net);
+            if rng.next_u32().is_multiple_of(6) { &mut policy.deny } else { &mut policy.allow }
+                .push(net);
         }
     }
     policy
