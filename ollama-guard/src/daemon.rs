@@ -16,6 +16,7 @@ mod selection;
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use nix::unistd::geteuid;
+use ollama_guard_common::Mode;
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -26,9 +27,10 @@ use crate::{
     audit_log::AuditLog,
     config::{Config, RuleStore},
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
-    dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, ring::EventRing},
+    dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
     events::Journal,
     guard::{self, Desired, Guard, Handle},
+    policy::Effect,
 };
 
 pub use error::StartError;
@@ -68,6 +70,7 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
         terminate: signal(SignalKind::terminate()).map_err(StartError::Signals)?,
         interrupt: signal(SignalKind::interrupt()).map_err(StartError::Signals)?,
     };
+    check_privileges()?;
     let state = &config.paths.state_dir;
     make_state_dir(state)?;
     let store = RuleStore::open(state)?;
@@ -90,12 +93,27 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
         rules: config.rules.clone(),
         capacity: config.capacity,
     };
-    // The policy first: no program that is attached below ever sees another one.
-    let mut guard = Guard::start(dataplane, desired, store)?;
-    let dataplane = guard.sink_mut();
+    let is_adopted = dataplane.is_adopted();
+    let mut guard = Guard::new(dataplane, desired, store)?;
+    if !guard.all().any(|rule| rule.effect == Effect::Allow) {
+        let word = if config.mode == Mode::Enforce { "is" } else { "would be" };
+        tracing::warn!(
+            "the allowlist is empty: every packet to a guarded port {word} dropped; let somebody \
+             in with `ollama-guard allow add`"
+        );
+    }
+    // New maps get the policy before any program that reads them is attached. Adopted ones have a
+    // policy, which stays in force until nothing can fail any more.
+    if !is_adopted {
+        guard.apply()?;
+    }
     // A full budget, so that the first drops are told.
-    dataplane.refill_allowance(config.events_per_second, 0.0)?;
-    cover::cover(dataplane, &plan)?;
+    guard.sink_mut().refill_allowance(config.events_per_second, 0.0)?;
+    cover::cover(guard.sink_mut(), &plan)?;
+    if is_adopted {
+        guard.apply()?;
+    }
+    let dataplane = guard.sink_mut();
     let ring = dataplane.event_ring()?;
     let kernel_logs = dataplane.take_kernel_logs();
 

@@ -51,11 +51,17 @@ pub struct Guard<S> {
 }
 
 impl<S: PolicySink> Guard<S> {
-    /// Compiles what is configured and stored, and puts it in force.
-    pub fn start(mut sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
-        let image = compile(&policy(&desired, store.rules()))?;
-        let generation = sink.swap(&image)?;
-        Ok(Self { sink, desired, store, generation })
+    /// Checks that what is configured and stored compiles. Nothing is in force yet.
+    pub fn new(sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
+        compile(&policy(&desired, store.rules()))?;
+        Ok(Self { sink, desired, store, generation: 0 })
+    }
+
+    /// Puts what is configured and stored in force.
+    pub fn apply(&mut self) -> Result<(), GuardError> {
+        let image = compile(&policy(&self.desired, self.store.rules()))?;
+        self.generation = self.sink.swap(&image)?;
+        Ok(())
     }
 
     /// Every rule, with where it comes from.

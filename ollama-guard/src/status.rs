@@ -79,6 +79,9 @@ pub struct BooksStatus {
 pub struct DaemonStatus {
     /// Whether one runs. Without one the filter goes on; edits and events need one.
     pub running: bool,
+    /// Whether one holds the socket and does not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hangs: bool,
     /// Its process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

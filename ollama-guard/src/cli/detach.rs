@@ -8,15 +8,16 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, ClientError},
     dataplane::{DataplaneError, PinDir, check_privileges, detach_all},
+    doors,
 };
 
-/// How long the daemon may take to end after it has detached.
+/// How long the daemon may take to answer, and then to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Arguments of `detach`.
@@ -37,11 +38,17 @@ pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
     }
     match pins.lock() {
         Ok(_lock) => {
-            let interfaces = detach_all(&pins)?.len();
+            let names = doors::list().await.unwrap_or_default();
+            let mut text = String::new();
+            for ifindex in detach_all(&pins)? {
+                let name = names.iter().find(|one| one.ifindex == ifindex);
+                let name = name.map_or_else(|| ifindex.to_string(), |one| one.name.clone());
+                text.push_str(&format!("removed the filter on interface {name}\n"));
+            }
             written(writeln!(
                 io::stdout(),
-                "detached from {interfaces} interfaces: nothing of ours is left in the kernel, and \
-                 the guarded ports are open"
+                "{text}detached: nothing of ours is left in the kernel, and the guarded ports are \
+                 open"
             ))
         }
         Err(DataplaneError::Locked { .. }) => through_daemon(&args, &pins).await,
@@ -51,7 +58,14 @@ pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
 
 async fn through_daemon(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<ExitCode> {
     let socket = &args.socket.socket;
-    let reply = match Client::new(socket).detach().await {
+    let Ok(answer) = timeout(PATIENCE, Client::new(socket).detach()).await else {
+        bail!(
+            "the daemon on {} does not answer: end it (`kill -9` does no harm to the filter), then \
+             detach again",
+            socket.display()
+        );
+    };
+    let reply = match answer {
         Err(ClientError::NotRunning { .. }) => bail!(
             "a daemon holds {}, but none answers on {}: name its socket with --socket, or stop \
              the daemon first",

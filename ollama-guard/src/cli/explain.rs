@@ -77,7 +77,10 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             None => bail!("no port is guarded"),
         },
     };
-    let (start, note) = arrival(&args, &snapshot).await?;
+    let Arrival { start, uncovered } = arrival(&args, &snapshot).await?;
+    if let Some(interface) = uncovered {
+        return say_uncovered(&args, port, &interface, snapshot);
+    }
     let frame = knock::frame(args.address, port, start);
     let answer = Twin::open(&pins, start)?.run(&frame)?;
     let would_drop = answer.reason.verdict() == Verdict::Drop;
@@ -96,7 +99,7 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             Reason::Allowed | Reason::Denied => rule(&args, &pins).await?,
             _ => None,
         },
-        note,
+        note: None,
     };
     let text = if args.json {
         serde_json::to_string(&explanation)?
@@ -107,26 +110,56 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     Ok(if would_drop { ExitCode::from(NO) } else { done })
 }
 
-/// Where frames start on the interface in question, and what to say about that interface.
-async fn arrival(
+/// Nothing is judged on this interface: the packet passes, whatever the rules say.
+fn say_uncovered(
     args: &ExplainArgs,
-    snapshot: &Snapshot,
-) -> anyhow::Result<(Start, Option<String>)> {
+    port: Port,
+    interface: &str,
+    snapshot: Snapshot,
+) -> anyhow::Result<ExitCode> {
+    let explanation = Explanation {
+        source: args.address,
+        port: port.to_string(),
+        verdict: "pass",
+        reason: "not-covered",
+        mode: snapshot.mode,
+        generation: snapshot.generation,
+        rule: None,
+        note: Some(format!("{interface} is not covered: nothing is judged there")),
+    };
+    let text = if args.json {
+        serde_json::to_string(&explanation)?
+    } else {
+        format!(
+            "{} to {} on {interface}: PASS (not-covered)\n  The guard does not cover {interface}: \
+             nothing is judged there, whatever the rules say.",
+            explanation.source, explanation.port
+        )
+    };
+    written(writeln!(io::stdout(), "{text}"))
+}
+
+/// Where a packet would arrive.
+struct Arrival {
+    start: Start,
+    /// The interface, if it is one where nothing is judged.
+    uncovered: Option<String>,
+}
+
+/// Where frames start on the interface in question, and whether it is covered.
+async fn arrival(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Arrival> {
     let Some(name) = &args.interface else {
-        return Ok((Start::Link, None));
+        return Ok(Arrival { start: Start::Link, uncovered: None });
     };
     let interfaces = doors::list().await?;
     let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
         let names: Vec<&str> = interfaces.iter().map(|one| one.name.as_str()).collect();
         bail!("there is no interface {name}; there are: {}", names.join(", "));
     };
-    let Some(start) = interface.start() else {
-        bail!("{name} is of a type whose frames the guard cannot read: it is not covered");
-    };
     let is_covered =
         snapshot.links.iter().any(|link| link.alive && link.ifindex == interface.ifindex);
-    let note = format!("{name} is not covered: nothing is judged there, whatever the rules say");
-    Ok((start, (!is_covered).then_some(note)))
+    let start = interface.start().unwrap_or(Start::Link);
+    Ok(Arrival { start, uncovered: (!is_covered).then(|| name.clone()) })
 }
 
 /// The rule behind the answer: with its comment and origin if a daemon runs, and otherwise what
@@ -179,9 +212,6 @@ fn describe(found: &Explanation, reason: Reason) -> String {
     }
     if found.verdict == "would-drop" {
         text.push_str("\n  mode observe: it is delivered all the same");
-    }
-    if let Some(note) = &found.note {
-        text.push_str(&format!("\n  {note}"));
     }
     text
 }

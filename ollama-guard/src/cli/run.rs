@@ -14,6 +14,7 @@ use crate::{
 /// Arguments of `run`. Text that the configuration room understands is left to it, so that every
 /// mistake of every source is reported at once.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct RunArgs {
     /// The configuration file [default: /etc/ollama-guard/config.toml, if there is one]
     #[arg(long, value_name = "FILE")]

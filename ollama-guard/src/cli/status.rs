@@ -3,9 +3,11 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
+use tokio::time::timeout;
 
 use super::{NO, PinDirArg, SocketArg, written};
 use crate::{
@@ -13,6 +15,9 @@ use crate::{
     dataplane::PinDir,
     status::{self, DaemonStatus, StatusReport},
 };
+
+/// How long the daemon may take to answer before the kernel is asked instead.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -45,19 +50,19 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.enforcing { done } else { ExitCode::from(NO) })
 }
 
-/// From the daemon, which knows what is to be guarded, or from the pins. `None` if nothing is
-/// loaded.
+/// From the daemon, which knows what is to be guarded, or from the pins, if none runs or if it
+/// hangs. `None` if nothing is loaded.
 async fn read(args: &StatusArgs) -> anyhow::Result<Option<StatusReport>> {
-    match Client::new(&args.socket.socket).status().await {
-        Ok(report) => Ok(Some(serde_json::from_value(report)?)),
-        Err(ClientError::NotRunning { .. }) => {
-            let pins = PinDir::new(&args.pins.pin_dir);
-            match status::report(&pins, None, DaemonStatus::default()).await {
-                Ok(report) => Ok(Some(report)),
-                Err(error) if error.is_not_loaded() => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        }
+    let asked = timeout(PATIENCE, Client::new(&args.socket.socket).status()).await;
+    let daemon = match asked {
+        Ok(Ok(report)) => return Ok(Some(serde_json::from_value(report)?)),
+        Ok(Err(ClientError::NotRunning { .. })) => DaemonStatus::default(),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => DaemonStatus { hangs: true, ..DaemonStatus::default() },
+    };
+    match status::report(&PinDir::new(&args.pins.pin_dir), None, daemon).await {
+        Ok(report) => Ok(Some(report)),
+        Err(error) if error.is_not_loaded() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

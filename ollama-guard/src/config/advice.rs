@@ -35,13 +35,6 @@ pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) 
 pub(super) fn warn(rules: &[Rule], warnings: &mut Vec<String>) {
     push_few(without_effect(rules), "allow rules without effect", warnings);
     push_few(wide(rules), "wide rules", warnings);
-    if !rules.iter().any(|rule| rule.effect == Effect::Allow) {
-        warnings.push(
-            "the configuration allows nobody: every door is closed, except to sources that were \
-             added by `ollama-guard allow add`"
-                .to_owned(),
-        );
-    }
 }
 
 /// Allow rules that lie within a deny rule. Elsewhere the more specific rule often wins; here it
@@ -138,14 +131,6 @@ mod tests {
                 "/c line 8: allow 2000::/3 lets a large part of the world in over IPv6",
             ]
         );
-    }
-
-    #[test]
-    fn an_empty_allowlist_is_said() {
-        let [warning] = &warnings(vec![rule(Effect::Deny, "192.0.2.1", 1)])[..] else {
-            panic!("one warning")
-        };
-        assert!(warning.contains("every door is closed"), "{warning}");
     }
 
     #[test]

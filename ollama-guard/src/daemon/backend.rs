@@ -41,6 +41,7 @@ impl Backend for LiveBackend {
         Box::pin(async {
             let daemon = DaemonStatus {
                 running: true,
+                hangs: false,
                 pid: Some(process::id()),
                 version: Some(env!("CARGO_PKG_VERSION").into()),
             };

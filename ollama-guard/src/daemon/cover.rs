@@ -1,5 +1,7 @@
 //! Covering the doors at start.
 
+use ollama_guard_common::Start;
+
 use super::{Chosen, StartError};
 use crate::{
     dataplane::{AttachMode, Dataplane, DataplaneError, Outcome, links::Target},
@@ -50,23 +52,50 @@ pub(super) async fn plan(chosen: &Chosen) -> Result<CoverPlan, StartError> {
 }
 
 /// Covers what is to be covered, releases what the operator leaves out, and makes the loaded
-/// programs the pinned ones. On an error, links that were made here are taken back, and those
-/// that were there before stay.
+/// programs the pinned ones.
+///
+/// What can fail comes first: looking whether pinned links can be adopted, then making new ones.
+/// If any of it fails, the new ones are taken back, and what was in force before is untouched.
 pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
     let mut made = Vec::new();
-    let result = attach_all(dataplane, plan, &mut made).and_then(|()| {
-        release(dataplane, plan)?;
-        dataplane.commit()?;
-        Ok(())
-    });
-    if result.is_err() {
+    if let Err(error) = attach_all(dataplane, plan, &mut made) {
         for ifindex in made {
             if let Err(error) = dataplane.release(ifindex) {
                 tracing::error!(%error, "cannot take back a link");
             }
         }
+        return Err(error);
     }
-    result
+    release(dataplane, plan)?;
+    dataplane.commit()?;
+    Ok(())
+}
+
+/// An interface to be guarded.
+struct Wanted<'a> {
+    start: Start,
+    interface: &'a Interface,
+    target: Target<'a>,
+}
+
+fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
+    plan.doors.iter().filter_map(|Door { interface, plan }| match plan {
+        Plan::Guard { start, modes } => {
+            let target = Target {
+                interface: &interface.name,
+                ifindex: interface.ifindex,
+                modes,
+                occupied: occupied(interface),
+            };
+            Some(Wanted { start: *start, interface, target })
+        }
+        Plan::Skip(skip) => {
+            if skip.is_loud() {
+                tracing::warn!("{} is NOT COVERED: {skip}", interface.name);
+            }
+            None
+        }
+    })
 }
 
 fn attach_all(
@@ -74,36 +103,41 @@ fn attach_all(
     plan: &CoverPlan,
     made: &mut Vec<u32>,
 ) -> Result<(), StartError> {
-    let mut covered = 0;
     let mut failures = Vec::new();
-    for Door { interface, plan: door } in &plan.doors {
-        let (start, modes) = match door {
-            Plan::Guard { start, modes } => (*start, modes),
-            Plan::Skip(skip) => {
-                if skip.is_loud() {
-                    tracing::warn!("{} is NOT COVERED: {skip}", interface.name);
-                }
-                continue;
-            }
-        };
-        let (ifindex, occupied) = (interface.ifindex, occupied(interface));
-        let target = Target { interface: &interface.name, ifindex, modes, occupied };
-        match dataplane.attach(start, &target) {
-            Ok(outcome) => {
-                covered += 1;
-                if matches!(outcome, Outcome::Attached { .. }) {
-                    made.push(ifindex);
-                }
-                say(interface, &outcome);
-            }
-            Err(error) if !plan.is_named && is_the_doors_own(&error) => {
-                tracing::error!("{} is NOT COVERED: {error}", interface.name);
-                failures.push(error.to_string());
-            }
-            Err(error) => return Err(error.into()),
+    let mut refuse = |wanted: &Wanted<'_>, error: DataplaneError| {
+        if plan.is_named || !is_the_doors_own(&error) {
+            return Err(error);
+        }
+        tracing::error!("{} is NOT COVERED: {error}", wanted.interface.name);
+        failures.push(error.to_string());
+        Ok(())
+    };
+    let (mut adopted, mut fresh) = (Vec::new(), Vec::new());
+    for wanted in wanted(plan) {
+        match dataplane.can_adopt(&wanted.target) {
+            Ok(true) => adopted.push(wanted),
+            Ok(false) => fresh.push(wanted),
+            Err(error) => refuse(&wanted, error)?,
         }
     }
-    if covered == 0 { Err(StartError::NothingCovered(failures)) } else { Ok(()) }
+    for wanted in fresh {
+        match dataplane.attach(wanted.start, &wanted.target) {
+            Ok(outcome) => {
+                made.push(wanted.target.ifindex);
+                say(wanted.interface, &outcome);
+            }
+            Err(error) => refuse(&wanted, error)?,
+        }
+    }
+    if made.is_empty() && adopted.is_empty() {
+        return Err(StartError::NothingCovered(failures));
+    }
+    for Wanted { start, interface, target } in adopted {
+        dataplane.adopt(start, target.ifindex)?;
+        let mode = target.occupied.map_or("its", |(mode, _)| mode.name());
+        tracing::info!("guarding {} in {mode} mode: adopted, without a gap", interface.name);
+    }
+    Ok(())
 }
 
 /// Removes links of interfaces that are gone or that the operator leaves out.
@@ -137,20 +171,13 @@ fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
         .or(interface.xdp.generic.map(|id| (AttachMode::Generic, id)))
 }
 
-fn say(interface: &Interface, outcome: &Outcome) {
+fn say(interface: &Interface, Outcome { mode, refused }: &Outcome) {
     let name = &interface.name;
-    match outcome {
-        Outcome::Adopted => {
-            let mode = occupied(interface).map_or("its", |(mode, _)| mode.name());
-            tracing::info!("guarding {name} in {mode} mode: adopted, without a gap");
-        }
-        Outcome::Attached { mode, refused } if refused.is_empty() => {
-            tracing::info!("guarding {name} in {mode} mode");
-        }
-        Outcome::Attached { mode, refused } => {
-            let refused: Vec<String> =
-                refused.iter().map(|(mode, error)| format!("{mode}: {error}")).collect();
-            tracing::info!("guarding {name} in {mode} mode; refused: {}", refused.join(", "));
-        }
+    if refused.is_empty() {
+        tracing::info!("guarding {name} in {mode} mode");
+        return;
     }
+    let refused: Vec<String> =
+        refused.iter().map(|(mode, error)| format!("{mode}: {error}")).collect();
+    tracing::info!("guarding {name} in {mode} mode; refused: {}", refused.join(", "));
 }

@@ -17,9 +17,7 @@ pub enum DataplaneError {
         missing: String,
     },
     /// The kernel lacks a feature.
-    #[error(
-        "this kernel ({release}) has no {feature}; ollama-guard needs Linux 5.15 or newer (proven from 6.1 on)"
-    )]
+    #[error("this kernel ({release}) has no {feature}; ollama-guard needs Linux 5.15 or newer")]
     KernelTooOld {
         /// What is missing.
         feature: &'static str,
@@ -111,7 +109,7 @@ pub enum DataplaneError {
     },
     /// The XDP slot of an interface is taken by somebody else's program.
     #[error(
-        "the XDP slot of {interface} is taken by {holder}, which ollama-guard never displaces; detach it (`ip link set dev {interface} xdp off`, or by the tool that loaded it), or leave this interface out with `exclude`"
+        "the XDP slot of {interface} is taken by {holder}, which ollama-guard never displaces; detach it with the tool that loaded it, or leave this interface out with `exclude`"
     )]
     SlotTaken {
         /// The interface.

@@ -60,18 +60,13 @@ pub struct Target<'a> {
     pub occupied: Option<(AttachMode, u32)>,
 }
 
-/// How an interface came to be covered.
+/// How a new link was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// A pinned link was there; it runs the new program now, without a gap.
-    Adopted,
-    /// A new link.
-    Attached {
-        /// The mode that the kernel took.
-        mode: AttachMode,
-        /// The modes that it refused before, and how.
-        refused: Vec<(AttachMode, String)>,
-    },
+pub struct Outcome {
+    /// The mode that the kernel took.
+    pub mode: AttachMode,
+    /// The modes that it refused before, and how.
+    pub refused: Vec<(AttachMode, String)>,
 }
 
 /// A pinned link, as the kernel describes it.
@@ -88,15 +83,52 @@ pub struct LinkState {
     pub alive: bool,
 }
 
-/// Attaches a program to an interface, or puts it into the link that is pinned for it.
-pub(super) fn attach(
+/// Whether an interface has a pinned link that lives, and that may go on in the mode asked for.
+/// A dead one is cleared away.
+pub(super) fn can_adopt(pins: &PinDir, target: &Target<'_>) -> Result<bool> {
+    let path = pins.xdp_link(target.ifindex);
+    let link = match sys::obj_get(&path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(DataplaneError::pin("open", path)(error)),
+    };
+    let info = sys::link_info(link.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
+    if !info.is_xdp {
+        return Err(DataplaneError::ForeignPin { path, problem: "it is no XDP link".into() });
+    }
+    if info.ifindex == 0 {
+        // The interface is gone; this is another one that was given its number.
+        pins::unpin(&path)?;
+        return Ok(false);
+    }
+    if info.ifindex != target.ifindex {
+        let problem = format!("it is attached to interface {}", info.ifindex);
+        return Err(DataplaneError::ForeignPin { path, problem });
+    }
+    match (target.occupied, target.modes) {
+        (Some((current, _)), [wanted]) if current != *wanted => Err(DataplaneError::OtherMode {
+            interface: target.interface.into(),
+            current: current.name(),
+            wanted: wanted.name(),
+        }),
+        _ => Ok(true),
+    }
+}
+
+/// Puts a program into the pinned link of an interface, in place.
+pub(super) fn adopt(pins: &PinDir, program: BorrowedFd<'_>, ifindex: u32) -> Result<()> {
+    let path = pins.xdp_link(ifindex);
+    let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
+    sys::link_update(link.as_fd(), program)
+        .map_err(DataplaneError::pin("put the new program into the link", path))
+}
+
+/// Makes a link, pinned, in the first mode that the interface takes.
+pub(super) fn create(
     pins: &PinDir,
     program: BorrowedFd<'_>,
     target: &Target<'_>,
 ) -> Result<Outcome> {
-    if adopt(pins, program, target)? {
-        return Ok(Outcome::Adopted);
-    }
     let mut refused: Vec<(AttachMode, io::Error)> = Vec::new();
     for &mode in target.modes {
         match sys::link_create(program, target.ifindex, mode.flags()) {
@@ -106,7 +138,7 @@ pub(super) fn attach(
                 // attached that a dead daemon would take along.
                 sys::obj_pin(link.as_fd(), &path).map_err(DataplaneError::pin("pin", path))?;
                 let refused = refused.into_iter().map(|(mode, e)| (mode, e.to_string())).collect();
-                return Ok(Outcome::Attached { mode, refused });
+                return Ok(Outcome { mode, refused });
             }
             // Somebody else's program, in the same mode or in the other.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
@@ -122,42 +154,6 @@ pub(super) fn attach(
         tried: format!("a program in {tried} mode"),
         source,
     })
-}
-
-/// Puts the program into the pinned link of an interface. False if there is none that lives.
-fn adopt(pins: &PinDir, program: BorrowedFd<'_>, target: &Target<'_>) -> Result<bool> {
-    let path = pins.xdp_link(target.ifindex);
-    let link = match sys::obj_get(&path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(DataplaneError::pin("open", path)(error)),
-    };
-    let info = sys::link_info(link.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
-    if !info.is_xdp {
-        return Err(DataplaneError::ForeignPin { path, problem: "it is no XDP link".into() });
-    }
-    if info.ifindex == target.ifindex {
-        if let (Some((current, _)), [wanted]) = (target.occupied, target.modes)
-            && current != *wanted
-        {
-            return Err(DataplaneError::OtherMode {
-                interface: target.interface.into(),
-                current: current.name(),
-                wanted: wanted.name(),
-            });
-        }
-        match sys::link_update(link.as_fd(), program) {
-            Ok(()) => return Ok(true),
-            // Severed between the look and the update.
-            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
-            Err(error) => return Err(DataplaneError::pin("update the link", path)(error)),
-        }
-    } else if info.ifindex != 0 {
-        let problem = format!("it is attached to interface {}", info.ifindex);
-        return Err(DataplaneError::ForeignPin { path, problem });
-    }
-    pins::unpin(&path)?;
-    Ok(false)
 }
 
 /// The pinned links, dead or alive.

@@ -1,7 +1,7 @@
 //! The kernel objects of a running daemon.
 
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -32,8 +32,8 @@ pub struct OpenOptions<'a> {
 /// Programs and maps, loaded or adopted, and the lock that makes this the only writer.
 ///
 /// Opening loads new programs over the pinned maps, or over new maps if there are none that can be
-/// trusted. [`Dataplane::attach`] puts them into the pinned links or makes new ones.
-/// [`Dataplane::commit`] makes them the pinned ones and clears away what they replace.
+/// trusted. [`Dataplane::adopt`] puts them into the pinned links, [`Dataplane::attach`] makes new
+/// ones. [`Dataplane::commit`] makes them the pinned ones and clears away what they replace.
 pub struct Dataplane {
     pins: PinDir,
     /// The directory with the pins of programs and maps: the current one if it was adopted, and
@@ -123,14 +123,28 @@ impl Dataplane {
         Ok(self.maps.slot_info(self.maps.selected_slot()?)?.generation)
     }
 
-    /// Covers an interface: its pinned link runs the new program, or a new link is made.
+    /// Whether an interface has a pinned link that lives and can be adopted. Nothing is changed.
+    pub fn can_adopt(&self, target: &Target<'_>) -> Result<bool> {
+        links::can_adopt(&self.pins, target)
+    }
+
+    /// Covers an interface with a new link.
     pub fn attach(&mut self, start: Start, target: &Target<'_>) -> Result<Outcome> {
         counters::register(&mut self.maps, target.ifindex)?;
-        let program = match start {
+        links::create(&self.pins, self.program(start), target)
+    }
+
+    /// Puts the new program into the pinned link of an interface, without a gap.
+    pub fn adopt(&mut self, start: Start, ifindex: u32) -> Result<()> {
+        counters::register(&mut self.maps, ifindex)?;
+        links::adopt(&self.pins, self.program(start), ifindex)
+    }
+
+    fn program(&self, start: Start) -> BorrowedFd<'_> {
+        match start {
             Start::Link => self.link.as_fd(),
             Start::Network => self.network.as_fd(),
-        };
-        links::attach(&self.pins, program, target)
+        }
     }
 
     /// The pinned links, dead or alive.

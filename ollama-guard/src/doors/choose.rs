@@ -98,10 +98,10 @@ impl Chooser<'_> {
     fn named(&self, interface: &Interface, named: &dyn Fn(&str) -> bool) -> Result<Start, Skip> {
         if (self.selection.excluded)(&interface.name) {
             Err(Skip::Excluded)
+        } else if interface.is_loopback() {
+            Err(if named(&interface.name) { Skip::LoopbackRefused } else { Skip::Loopback })
         } else if !named(&interface.name) {
             Err(Skip::NotChosen)
-        } else if interface.is_loopback() {
-            Err(Skip::LoopbackRefused)
         } else {
             readable(interface)
         }

@@ -4,6 +4,7 @@
 use std::thread;
 
 use jiff::Timestamp;
+use nix::net::if_::if_nameindex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Guard, GuardError};
@@ -154,7 +155,7 @@ impl Actor {
         };
         write(audit, &entry);
         let interfaces = result.map_err(|error| Failure::Internal(error.to_string()))?;
-        let removed = interfaces.iter().map(|n| format!("the filter on interface {n}")).collect();
+        let removed = interfaces.into_iter().map(filter_on).collect();
         Ok(DetachReply { removed, warnings: Vec::new() })
     }
 
@@ -193,6 +194,15 @@ impl Actor {
 fn write(audit: &mut AuditLog, entry: &Entry<'_>) {
     if let Err(error) = audit.append(entry) {
         tracing::error!(%error, action = entry.action, uid = entry.uid, "the audit log has a gap");
+    }
+}
+
+fn filter_on(ifindex: u32) -> String {
+    let names = if_nameindex().ok();
+    let name = names.as_ref().and_then(|all| all.iter().find(|one| one.index() == ifindex));
+    match name {
+        Some(one) => format!("the filter on interface {}", one.name().to_string_lossy()),
+        None => format!("the filter on interface {ifindex}"),
     }
 }
 

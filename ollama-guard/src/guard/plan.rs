@@ -52,9 +52,12 @@ impl Planner<'_> {
         let mut rules = self.stored.to_vec();
         let mut reply = EditReply::default();
         let mut changes_rules = false;
-        let mut positions = positions(&rules, request.effect);
+        let mut seen = BTreeSet::new();
+        let positions = positions(&rules, request.effect);
         for prefix in prefixes {
-            if let Some(rule) = find(self.configured, request.effect, prefix) {
+            if !seen.insert(prefix) {
+                reply.warnings.push(given_twice(prefix));
+            } else if let Some(rule) = find(self.configured, request.effect, prefix) {
                 let written = rule.written();
                 reply.warnings.push(format!("{prefix} is there already, from {written}"));
                 reply.unchanged.push(prefix.to_string());
@@ -66,7 +69,6 @@ impl Planner<'_> {
                 }
                 reply.unchanged.push(prefix.to_string());
             } else {
-                positions.insert(prefix, rules.len());
                 rules.push(self.rule(request.effect, prefix, request.comment.as_ref()));
                 reply.added.push(prefix.to_string());
                 changes_rules = true;
@@ -126,7 +128,7 @@ impl Planner<'_> {
         let mut seen = BTreeSet::new();
         for (prefix, new) in prefixes.into_iter().zip(&request.rules) {
             if !seen.insert(prefix) {
-                reply.warnings.push(format!("{prefix} is listed more than once"));
+                reply.warnings.push(given_twice(prefix));
                 continue;
             }
             if configured.contains(&prefix) {
@@ -193,6 +195,10 @@ fn positions(rules: &[Rule], effect: Effect) -> BTreeMap<Prefix, usize> {
 
 fn find(rules: &[Rule], effect: Effect, prefix: Prefix) -> Option<&Rule> {
     rules.iter().find(|rule| rule.effect == effect && rule.prefix == prefix)
+}
+
+fn given_twice(prefix: Prefix) -> String {
+    format!("{prefix} is given more than once")
 }
 
 fn text(comment: Option<&Comment>) -> Option<String> {

@@ -47,7 +47,9 @@ impl Bench {
         let ports = BTreeSet::from([Port::OLLAMA]);
         let desired = Desired { mode: Mode::Enforce, ports, rules, capacity };
         let store = RuleStore::open(directory.path()).unwrap();
-        Self { guard: Guard::start(Sink::default(), desired, store).unwrap(), directory }
+        let mut guard = Guard::new(Sink::default(), desired, store).unwrap();
+        guard.apply().unwrap();
+        Self { guard, directory }
     }
 
     fn edit(&mut self, edit: Edit) -> Result<EditReply, GuardError> {
@@ -104,9 +106,13 @@ fn what_is_there_already_changes_nothing() {
     bench.add(Allow, &["192.0.2.7"]).unwrap();
     let swaps = bench.swaps();
     let reply = bench.add(Allow, &["192.0.2.7", "198.51.100.0/24", "192.0.2.7"]).unwrap();
-    assert_eq!(reply.unchanged.len(), 3);
+    assert_eq!(reply.unchanged, ["192.0.2.7", "198.51.100.0/24"]);
     assert!(reply.added.is_empty());
-    assert_eq!(reply.warnings, ["198.51.100.0/24 is there already, from /etc/guard.toml line 7"]);
+    let warnings = [
+        "198.51.100.0/24 is there already, from /etc/guard.toml line 7",
+        "192.0.2.7 is given more than once",
+    ];
+    assert_eq!(reply.warnings, warnings);
     assert_eq!(bench.swaps(), swaps);
 }
 
@@ -169,7 +175,7 @@ fn replace_takes_its_own_effect_whole_and_leaves_the_rest() {
     assert_eq!(reply.added, ["192.0.2.3"]);
     assert_eq!(reply.removed, ["192.0.2.1"]);
     assert_eq!(reply.unchanged, ["192.0.2.2"]);
-    assert_eq!(reply.warnings, ["192.0.2.3 is listed more than once"]);
+    assert_eq!(reply.warnings, ["192.0.2.3 is given more than once"]);
     assert_eq!(reply.kept[0].prefix, "198.51.100.0/24");
     assert_eq!(bench.prefixes(), ["198.51.100.0/24", "192.0.2.66", "192.0.2.2", "192.0.2.3"]);
 }

@@ -26,6 +26,11 @@ impl fmt::Display for StatusReport {
         match (self.daemon.running, self.daemon.pid) {
             (true, Some(pid)) => writeln!(f, "daemon   running, process {pid}")?,
             (true, None) => writeln!(f, "daemon   running")?,
+            (false, _) if self.daemon.hangs => writeln!(
+                f,
+                "daemon   does not answer: the filter goes on; restart it to edit rules and to see \
+                 events"
+            )?,
             (false, _) => writeln!(
                 f,
                 "daemon   not running: the filter goes on, but edits and events need one"
