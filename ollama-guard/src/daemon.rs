@@ -92,8 +92,10 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     };
     // The policy first: no program that is attached below ever sees another one.
     let mut guard = Guard::start(dataplane, desired, store)?;
-    cover::cover(guard.sink_mut(), &plan)?;
     let dataplane = guard.sink_mut();
+    // A full budget, so that the first drops are told.
+    dataplane.refill_allowance(config.events_per_second, 0.0)?;
+    cover::cover(dataplane, &plan)?;
     let ring = dataplane.event_ring()?;
     let kernel_logs = dataplane.take_kernel_logs();
 

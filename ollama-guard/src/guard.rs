@@ -132,3 +132,6 @@ pub fn view(rule: &Rule) -> RuleView {
         removable: matches!(rule.origin, Origin::Cli { .. }),
     }
 }
+
+#[cfg(test)]
+mod tests;

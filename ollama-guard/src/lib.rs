@@ -1,4 +1,130 @@
 //! The user side of `ollama-guard`: a library with a thin binary.
+//!
+//! # The architecture, from above
+//!
+//! An XDP program in the kernel drops every packet to a guarded port whose source is not allowed.
+//! A root daemon loads it, keeps its rules in maps, and streams what it dropped. There are four
+//! crates and one contract:
+//!
+//! * `ollama-guard-common`: the decision itself, [`judge`](ollama_guard_common::judge()), pure and
+//!   total on any bytes, and the layouts that both sides share ([`ollama_guard_common::abi`]).
+//! * `ollama-guard-ebpf`: adapters around the decision. It reads packets and maps, and does no
+//!   arithmetic on packet contents.
+//! * this library: everything that runs in user space.
+//! * `tests` and `xtask`: the table of packets, the network bed, and the verbs that build and test.
+//!
+//! # Two one-way streets
+//!
+//! ```text
+//!    DESIRED, downwards                                OBSERVED, upwards
+//!
+//!    file, environment, flags, `allow add`             stdout, control socket
+//!              v                                                ^
+//!    config: three sources -> Config                            |
+//!              v                                                |
+//!    policy: text -> rules                             events: bytes -> Record
+//!              v                                       dataplane: counters -> Snapshot
+//!    policy: compile -> MapImage                                ^
+//!              v                                                |
+//!    guard: the single writer                                   |
+//!              v                                                |
+//!    dataplane: swap                                   dataplane: ring, counter maps
+//!              v                                                ^
+//!    - - - - - - - - - - - - - - - kernel - - - - - - - - - - - - - - - - - - -
+//!         prefix tries, ports, mode --> hook --> judge(frame, policy) --> Verdict
+//! ```
+//!
+//! They meet only in [`status`], which reads both and writes neither.
+//!
+//! # The rooms, and who may import whom
+//!
+//! A room imports only from the rows below its own; `cargo xtask lint` checks it.
+//!
+//! | row | rooms |
+//! | --- | --- |
+//! | 1 | `main.rs` |
+//! | 2 | [`cli`]: one file for each command |
+//! | 3 | [`daemon`]: the composition root, the only one that starts long-lived tasks |
+//! | 4 | [`guard`]: the single writer; [`status`]: what is so |
+//! | 5 | [`control`], [`audit_log`], [`doors`] |
+//! | 6 | [`events`]; [`dataplane`]: the only one that imports aya or has `unsafe` |
+//! | 7 | [`config`]: the finished, typed configuration, and the stored rules |
+//! | 8 | [`policy`]: prefixes, rules, compile; no input or output |
+//! | 9 | `ollama-guard-common` |
+//!
+//! # The life of a packet
+//!
+//! 1. The hook reads once which policy slot is selected. Ports, mode and rules of this packet all
+//!    come from that slot.
+//! 2. `locate` walks link, network and extension headers to the ports. Not for a guarded port, and
+//!    cannot be: it passes, uncounted, and nothing was looked up.
+//! 3. The source is looked up by longest match in the slot's trie for its family. A packet that
+//!    cannot be read to the end passes only if its source can be read and is allowed.
+//! 4. Only now is it reported: the counter of its reason and door, and for a drop an event if the
+//!    CPU's budget lasts. Reporting gets the verdict by value and cannot change it.
+//! 5. An event goes through the ring to the daemon, which folds the repeats of a source and hands
+//!    them to any number of readers ([`events::Journal`]).
+//!
+//! # The life of a change
+//!
+//! `allow add 192.0.2.0/24` becomes a request on the control socket. Who asks is the kernel's word;
+//! [`control::access`] decides whether they may. Then, on the guard's one thread
+//! ([`guard::Guard::edit`]):
+//!
+//! 1. **validate**: text becomes prefixes, the request a plan, a value; all mistakes are told.
+//! 2. **compile**: every rule of every origin into one table ([`policy::compile()`]). Too big is
+//!    known here.
+//! 3. **store**: the state directory, atomically and synced.
+//! 4. **build beside**: new tries, filled and pinned in the slot that no packet looks at.
+//! 5. **switch**: one index. Every packet gets the old policy or the new one.
+//! 6. **wait a grace period**: until no packet is judged by the old slot; then the answer goes out,
+//!    and a line into the audit log, which has the refused changes too.
+//!
+//! A failure before the switch leaves rules, file and kernel as they were.
+//!
+//! # Start-up order, and why
+//!
+//! [`config::load`] first: a mistake touches nothing. Then [`daemon::start`]:
+//!
+//! 1. signals, so that none is lost; the state directory, the stored rules, the audit log.
+//! 2. the interfaces are listed and chosen. Nothing was touched so far.
+//! 3. the lock on the pin directory; programs are loaded over the pinned maps if these are what
+//!    they should be, and beside them otherwise. What was attached goes on.
+//! 4. the control socket is bound, though nobody answers yet.
+//! 5. **the policy, before programs are attached**: no program of ours ever sees another one.
+//! 6. **programs into links**: a pinned link gets the new program in place, without a gap; a new
+//!    one is made where there is none. Should a door fail that was asked for by name, the links
+//!    that were made here are taken back.
+//! 7. **commit last**: the loaded programs become the pinned ones, and what they replace goes. A
+//!    daemon that dies before leaves pins that the next one can use.
+//! 8. [`daemon::Daemon::run`] reads the ring and serves the socket until a signal or `detach`.
+//!
+//! # Invariants, and what is deliberately absent
+//!
+//! * What filters is pinned. There is **no clean-up at exit**: ending, in whatever way, opens
+//!   nothing. Only [`dataplane::detach_all`] does.
+//! * There is one writer ([`guard`]) and one reader of the ring. There are **no locks** around
+//!   rules.
+//! * Pins are checked (type, sizes, flags) before they are trusted, and pins of another layout are
+//!   **never reinterpreted**: the layout's number is part of the path.
+//! * The decision exists once. `explain` runs the loaded program's twin in the kernel; there is
+//!   **no second implementation** that could differ, and **no marker in a packet** that changes
+//!   what is counted.
+//! * Length fields, checksums, MAC addresses and VLAN numbers decide nothing. There is **no
+//!   connection state** and **no name lookup**.
+//! * A taken XDP slot is an error, never success, and **never ours to clear**.
+//! * Status is read from kernel and netlink, **never from the daemon's memory**.
+//! * Versions of kernels are **not compared**: features are probed.
+//! * **Not yet**: other hooks than XDP, watching interfaces, metrics, verifying on a timer.
+//!
+//! What is promised, with the test behind each promise, stands in `docs/promises.md` beside this
+//! crate's manifest, and every way past that we know in `docs/packets.md`.
+//!
+//! # Where to start reading
+//!
+//! The decision: `ollama-guard-common/src/judge.rs`, then `parse.rs`. The kernel side:
+//! `ollama-guard-ebpf/src/hooks/xdp.rs`. A change: `guard.rs`, `guard/plan.rs`,
+//! `policy/compile.rs`, `dataplane/slots.rs`. The whole: `daemon.rs`.
 
 pub mod audit_log;
 pub mod cli;

@@ -4,6 +4,7 @@
 //! * [`policy`]: the fixed policies of the packet table, and a host model of them.
 //! * [`table`]: the one table of packets with the verdict and the reason of each. It runs on the
 //!   host and through the loaded kernel object.
+//! * [`loaded`]: the kernel object itself, attached to nothing.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`demo`]: the main job, played for an audience.
 //!
@@ -13,6 +14,7 @@
 
 pub mod bed;
 pub mod demo;
+pub mod loaded;
 pub mod packet;
 pub mod policy;
 pub mod table;

@@ -18,9 +18,8 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::gettid,
 };
-use ollama_guard::doors::{
-    self, AttachChoice, AttachMode, Interface, Plan, Selection, Skip, XdpSlots, choose,
-};
+use ollama_guard::doors::{self, Interface, Plan, Selection, Skip, XdpSlots, choose};
+use ollama_guard::{config::AttachChoice, dataplane::AttachMode};
 use ollama_guard_common::Start;
 
 const ETHERNET: u16 = 1;

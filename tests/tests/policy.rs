@@ -203,6 +203,7 @@ fn broken_configurations() -> Vec<(&'static str, String, Option<usize>)> {
         ("everyone without saying so", with("192.0.2.10", "0.0.0.0/0"), Some(6)),
         ("everyone in ipv6 without saying so", with("2001:db8:7::10", "::/0"), Some(6)),
         ("a second service", format!("{GOOD}{}", &GOOD[GOOD.find("[[").unwrap_or(0)..]), None),
+        ("a service without ports", "[[service]]\nports = []\n".to_owned(), Some(2)),
         ("an unknown way of attaching", format!("attach = \"xdp\"\n{GOOD}"), Some(1)),
         ("a capacity of nothing", format!("capacity = 0\n{GOOD}"), Some(1)),
         (

@@ -152,7 +152,7 @@ impl Elevation {
     ) -> anyhow::Result<Command> {
         self.command(program, env).with_context(|| {
             format!(
-                "{what} needs root, and you are neither root nor may use sudo here; call me as root"
+                "{what}: this needs root, and you are neither root nor may use sudo here; call me as root"
             )
         })
     }

@@ -138,12 +138,9 @@ impl KernelCompiler {
         Some(Self { origin: Origin::Nightly, version, llvm_library })
     }
 
-    /// Whether the kernel side can be linted.
-    pub fn has_clippy(&self) -> bool {
-        match self.origin {
-            Origin::Debian => Path::new(DEBIAN_CLIPPY).is_file(),
-            Origin::Nightly => ask(nightly("cargo").args(["clippy", "--version"])).is_some(),
-        }
+    /// Whether linting the kernel side takes one more of Debian's packages.
+    pub fn lacks_debian_clippy(&self) -> bool {
+        self.origin == Origin::Debian && !Path::new(DEBIAN_CLIPPY).is_file()
     }
 
     /// `cargo build` for the kernel side, optimised, without a choice of packages.
@@ -216,7 +213,7 @@ fn path_with(first: &Path) -> OsString {
 }
 
 /// A program of rustup's nightly. Never downloads a toolchain that is not there.
-fn nightly(program: &str) -> Command {
+pub fn nightly(program: &str) -> Command {
     let rustup = find_program("rustup").unwrap_or_else(|| "rustup".into());
     let mut command = Command::new(rustup);
     command.args(["run", "nightly", program]).env("RUSTUP_AUTO_INSTALL", "0");

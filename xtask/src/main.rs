@@ -102,3 +102,16 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         Verb::Test { quick } => test::test(&workspace, quick),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_run_is_passed_on_exactly() {
+        let words = ["--interface", "a b", "--help", "--", "--x", ""];
+        let line = ["cargo xtask", "run", "--"].into_iter().chain(words);
+        let Verb::Run { args } = Arguments::parse_from(line).verb else { panic!("not run") };
+        assert_eq!(args, words);
+    }
+}

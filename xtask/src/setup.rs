@@ -66,7 +66,7 @@ impl Missing {
     fn probe(compiler: Option<&KernelCompiler>, needs: Needs) -> Self {
         Self {
             compiler: compiler.is_none(),
-            kernel_clippy: needs.lint && !compiler.is_some_and(KernelCompiler::has_clippy),
+            kernel_clippy: needs.lint && compiler.is_none_or(KernelCompiler::lacks_debian_clippy),
             programs: system::missing_programs(needs),
             bpffs: needs.load && !system::bpffs_is_mounted(),
         }
@@ -116,7 +116,7 @@ pub fn setup(workspace: &Workspace, needs: Needs) -> anyhow::Result<KernelCompil
         )?,
     };
     if needs.lint {
-        system::complete_rustup(workspace)?;
+        system::complete_rustup(workspace, &compiler)?;
     }
     linker::ensure(workspace, &compiler)?;
     say(&format!(

@@ -71,9 +71,9 @@ async fn through_daemon(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<Exit
     for line in reply.removed.iter().chain(&reply.warnings) {
         text.push_str(&format!("removed {line}\n"));
     }
-    written(write!(
+    written(writeln!(
         io::stdout(),
         "{text}detached: nothing of ours is left in the kernel, and the guarded ports are open; \
-         the daemon has ended\n"
+         the daemon has ended"
     ))
 }

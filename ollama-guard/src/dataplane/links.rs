@@ -137,14 +137,14 @@ fn adopt(pins: &PinDir, program: BorrowedFd<'_>, target: &Target<'_>) -> Result<
         return Err(DataplaneError::ForeignPin { path, problem: "it is no XDP link".into() });
     }
     if info.ifindex == target.ifindex {
-        if let (Some((current, _)), [wanted]) = (target.occupied, target.modes) {
-            if current != *wanted {
-                return Err(DataplaneError::OtherMode {
-                    interface: target.interface.into(),
-                    current: current.name(),
-                    wanted: wanted.name(),
-                });
-            }
+        if let (Some((current, _)), [wanted]) = (target.occupied, target.modes)
+            && current != *wanted
+        {
+            return Err(DataplaneError::OtherMode {
+                interface: target.interface.into(),
+                current: current.name(),
+                wanted: wanted.name(),
+            });
         }
         match sys::link_update(link.as_fd(), program) {
             Ok(()) => return Ok(true),

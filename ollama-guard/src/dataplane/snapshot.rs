@@ -19,7 +19,7 @@ use super::{
     ring::{self, RingBooks},
     sys,
 };
-use crate::policy::{Effect, Port};
+use crate::policy::{Effect, Port, Prefix};
 
 /// The state of the guard in the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -144,7 +144,10 @@ fn longest<A: aya::Pod + Into<IpAddr>>(
     }
     Ok(found.map(|(net, value)| {
         let effect = if value == standing::ALLOWED { Effect::Allow } else { Effect::Deny };
-        (net.to_string(), effect)
+        (
+            Prefix::try_from(net).map_or_else(|_| net.to_string(), |prefix| prefix.to_string()),
+            effect,
+        )
     }))
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -42,6 +42,7 @@ pub fn ensure(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Resul
     ));
     // If this is interrupted, the old program must not pass for one of the new library.
     remove(&program)?;
+    remove_tree(&tools.join("llvm"))?;
     link_llvm(&lib, &compiler.llvm_library)?;
     let build = tools.join("build");
     let mut install = workspace.bare_cargo();
@@ -59,7 +60,7 @@ pub fn ensure(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Resul
         .env_remove("CARGO_BUILD_TARGET");
     run(&mut install).context("bpf-linker could not be built")?;
     // 300 MB that nobody needs again.
-    let _ = fs::remove_dir_all(&build);
+    remove_tree(&build)?;
     ensure!(
         is_right(&program, &lib, &compiler.llvm_library),
         "{} was built but does not start; see what `{0} --version` says",
@@ -86,16 +87,24 @@ fn link_llvm(lib: &Path, library: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(lib).with_context(|| format!("could not create {}", lib.display()))?;
     for name in [Path::new("libLLVM.so"), Path::new(own_name)] {
         let link: PathBuf = lib.join(name);
-        remove(&link)?;
         symlink(library, &link).with_context(|| format!("could not create {}", link.display()))?;
     }
     Ok(())
 }
 
 fn remove(file: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(file) {
+    absent(fs::remove_file(file), file)
+}
+
+fn remove_tree(directory: &Path) -> anyhow::Result<()> {
+    absent(fs::remove_dir_all(directory), directory)
+}
+
+/// What was not there is removed as well.
+fn absent(result: io::Result<()>, path: &Path) -> anyhow::Result<()> {
+    match result {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("could not remove {}", file.display()))
+            Err(error).with_context(|| format!("could not remove {}", path.display()))
         }
         _ => Ok(()),
     }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::{Needs, run_elevated, say};
 use crate::{
     command::{Elevation, ask, find_program, run},
+    compiler::{KernelCompiler, Origin, nightly},
     workspace::Workspace,
 };
 
@@ -76,19 +77,30 @@ pub fn mount_bpffs(elevation: Elevation) -> anyhow::Result<()> {
 }
 
 /// Adds rustfmt and clippy where rustup was told to install a minimal profile.
-pub fn complete_rustup(workspace: &Workspace) -> anyhow::Result<()> {
-    let lacks = |verb: &str| ask(workspace.bare_cargo().args([verb, "--version"])).is_none();
-    let missing: Vec<_> = [("fmt", "rustfmt"), ("clippy", "clippy")]
-        .into_iter()
-        .filter_map(|(verb, component)| lacks(verb).then_some(component))
-        .collect();
-    if missing.is_empty() {
+pub fn complete_rustup(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<()> {
+    let lacks = |cargo: &mut Command, verb: &str| ask(cargo.args([verb, "--version"])).is_none();
+    let mut missing = Vec::new();
+    for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if lacks(&mut workspace.bare_cargo(), verb) {
+            missing.push(component);
+        }
+    }
+    add_components(&missing, &[])?;
+    if compiler.origin == Origin::Nightly && lacks(&mut nightly("cargo"), "clippy") {
+        add_components(&["clippy"], &["--toolchain", "nightly"])?;
+    }
+    Ok(())
+}
+
+fn add_components(components: &[&str], toolchain: &[&str]) -> anyhow::Result<()> {
+    if components.is_empty() {
         return Ok(());
     }
-    let names = missing.join(" ");
-    say(&format!("rustup component add {names}: format and lint the user side (about 10 s)"));
-    run(Command::new("rustup").args(["component", "add"]).args(&missing)).with_context(|| {
-        format!("{names} could not be added; install them beside the cargo that you use")
+    let names = components.join(" ");
+    say(&format!("rustup component add {names}: format and lint the sources (about 10 s)"));
+    let mut rustup = Command::new("rustup");
+    run(rustup.args(["component", "add"]).args(components).args(toolchain)).with_context(|| {
+        format!("{names} could not be added; install what is missing beside the cargo that you use")
     })
 }
 

@@ -44,8 +44,10 @@ pub fn with_ignored_tests(workspace: &Workspace) -> anyhow::Result<Vec<TestBinar
 
 /// One line of cargo's messages, if it is about a finished test program.
 fn parse(line: &str) -> Option<TestBinary> {
-    let is_test =
-        line.contains(r#""reason":"compiler-artifact""#) && line.contains(r#""test":true}"#);
+    // What is built *as* tests: a target that merely *has* tests says so in another place.
+    let (_, profile) = line.split_once(r#""profile":{"#)?;
+    let is_test = profile.split('}').next()?.ends_with(r#""test":true"#)
+        && line.contains(r#""reason":"compiler-artifact""#);
     let program = string(line, "executable").filter(|_| is_test)?;
     let manifest = string(line, "manifest_path")?;
     // The message's first "name" is the target's.
@@ -92,7 +94,7 @@ mod tests {
         let library =
             TEST.replace(r#""executable":"/w/t/life \"cycle\"-1""#, r#""executable":null"#);
         assert_eq!(parse(&library), None);
-        let program = TEST.replace(r#""test":true}"#, r#""test":false}"#);
+        let program = TEST.replace(r#""test":true},"features""#, r#""test":false},"features""#);
         assert_eq!(parse(&program), None);
         assert_eq!(parse(r#"{"reason":"build-finished","success":true}"#), None);
         assert_eq!(parse("running 3 tests"), None);

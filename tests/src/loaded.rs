@@ -1,0 +1,131 @@
+//! The kernel object, loaded under pins of its own and attached to nothing.
+//!
+//! Packets run through it by `BPF_PROG_TEST_RUN`: through the twins, which answer with the reason,
+//! and through the programs that would filter, which count and report.
+
+use std::{
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+use aya::{TestRun as _, TestRunOptions, programs::Xdp};
+use aya_obj::programs::XdpAttachType;
+use ollama_guard::{
+    dataplane::{Dataplane, OpenOptions, PinDir, PolicySink as _, Snapshot, Twin},
+    policy::{Effect, Origin, Policy, Port, Rule, compile},
+};
+use ollama_guard_common::{Mode, Start};
+use tempfile::TempDir;
+
+use crate::policy::HostPolicy;
+
+/// The loaded object. Everything of it is removed from the kernel when it is dropped.
+pub struct Loaded {
+    dataplane: Option<Dataplane>,
+    pins: PinDir,
+    _logs: TempDir,
+}
+
+impl Loaded {
+    /// Loads the object that the library carries.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or the object is not there.
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pins = PinDir::new(format!("/sys/fs/bpf/og-test-{}-loaded{number}", process::id()));
+        let logs = tempfile::tempdir()?;
+        let options = OpenOptions { debug: false, log_directory: logs.path() };
+        let mut dataplane = Dataplane::open(pins.clone(), options)?;
+        dataplane.commit()?;
+        Ok(Self { dataplane: Some(dataplane), pins, _logs: logs })
+    }
+
+    /// Puts a policy in force.
+    ///
+    /// # Errors
+    ///
+    /// If it does not compile, or the kernel refuses.
+    pub fn apply(&mut self, policy: &HostPolicy, mode: Mode) -> Result<u64> {
+        let rules = policy
+            .allow
+            .iter()
+            .map(|net| (net, Effect::Allow))
+            .chain(policy.deny.iter().map(|net| (net, Effect::Deny)))
+            .map(|(net, effect)| {
+                let prefix = net.to_string().parse()?;
+                Ok(Rule { prefix, effect, comment: None, origin: Origin::Flag })
+            })
+            .collect::<Result<Vec<Rule>>>()?;
+        let ports =
+            policy.ports.iter().map(|&(protocol, number)| Port { protocol, number }).collect();
+        let capacity = 65_536;
+        let image = compile(&Policy { mode, ports, rules, capacity })?;
+        Ok(self.dataplane()?.swap(&image)?)
+    }
+
+    /// Lets each CPU report, as the daemon does every tenth of a second.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn refill(&mut self, per_second: u32, seconds: f64) -> Result<()> {
+        Ok(self.dataplane()?.refill_allowance(per_second, seconds)?)
+    }
+
+    /// The twin of an entry program.
+    ///
+    /// # Errors
+    ///
+    /// If it is not pinned.
+    pub fn twin(&self, start: Start) -> Result<Twin> {
+        Ok(Twin::open(&self.pins, start)?)
+    }
+
+    /// Runs a frame through the program that would filter. Returns the XDP action.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not take the frame.
+    pub fn run(&self, start: Start, frame: &[u8], times: u32) -> Result<u32> {
+        let name = if start == Start::Link { "link" } else { "network" };
+        let program = Xdp::from_pin(self.pin(name), XdpAttachType::Interface)?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = times;
+        Ok(program.test_run(options)?.return_value)
+    }
+
+    /// What the kernel holds.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot::read(&self.pins)?)
+    }
+
+    /// The path of a pin.
+    #[must_use]
+    pub fn pin(&self, name: &str) -> PathBuf {
+        self.pins.root().join("v1").join(name)
+    }
+
+    fn dataplane(&mut self) -> Result<&mut Dataplane> {
+        self.dataplane.as_mut().context("the object is gone")
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Some(dataplane) = self.dataplane.take()
+            && let Err(error) = dataplane.detach()
+        {
+            println!("left behind: {}: {error}", self.pins.root().display());
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What goes wrong on a host, and what the guard makes of it: the port stays closed.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
+use ollama_guard_common::{Mode, Reason};
+use ollama_guard_tests::{
+    bed::{
+        Answer, Bed, GuardSetup, Objects, SERVER_DOOR, Standin, get, only_the_friend_is_served,
+        run, until,
+    },
+    policy::{FRIEND4, FRIEND6, GUARDED, STRANGER4},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(700);
+
+fn guard_for_the_friend() -> GuardSetup {
+    GuardSetup::of(SERVER_DOOR).attach("native").allow(FRIEND4).allow(FRIEND6)
+}
+
+fn bpftool(arguments: &[&str]) -> Result<String> {
+    Ok(run(Command::new("bpftool").args(arguments), PATIENCE)?.expect_success()?.to_owned())
+}
+
+/// Whoever empties the tables behind our back closes the port for everyone, and the kernel side
+/// says so.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn missing_rules_close_the_port_for_everyone_and_say_so() -> Result<()> {
+    let bed = Bed::new()?;
+    let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
+    let mut guard =
+        guard_for_the_friend().arguments(&["--debug-kernel"]).start(&bed.server.namespace)?;
+    only_the_friend_is_served(&bed)?;
+    for outer in ["OG_RULES_V4", "OG_RULES_V6"] {
+        let pin = guard.pin_dir().join("v1").join(outer);
+        for slot in ["0", "1"] {
+            // One of the two slots may be empty.
+            let key = ["key", slot, "0", "0", "0"];
+            let mut command = Command::new("bpftool");
+            command.args(["map", "delete", "pinned"]).arg(&pin).args(key);
+            run(&mut command, PATIENCE)?;
+        }
+    }
+    for server in bed.friend.servers(GUARDED) {
+        let answer = get(&bed.friend.namespace, server, "/", SILENCE)?;
+        ensure!(answer == Answer::NoAnswer, "without rules, {server} answers {answer:?}");
+    }
+    let status = guard.cli(&["status"])?;
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.stdout.contains("NOT ENFORCING"), "{status:?}");
+    assert!(guard.status()?.counter(Mode::Enforce, Reason::RulesAbsent)? > 0);
+    until("the kernel side to say so", PATIENCE, || {
+        guard.log().contains("the rules of the selected policy slot are missing")
+    })?;
+    // A new daemon puts them back.
+    guard.kill9()?;
+    guard.start()?;
+    only_the_friend_is_served(&bed)
+}
+
+/// P1, the other ways to die.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_daemon_that_crashes_or_hangs_keeps_filtering() -> Result<()> {
+    let bed = Bed::new()?;
+    let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
+    let mut guard = guard_for_the_friend().start(&bed.server.namespace)?;
+    for signal in [Signal::SIGSEGV, Signal::SIGABRT, Signal::SIGSTOP] {
+        guard.signal(signal)?;
+        only_the_friend_is_served(&bed)?;
+        guard.kill9()?;
+        guard.start()?;
+    }
+    only_the_friend_is_served(&bed)
+}
+
+/// P1 and P4: a full disk refuses an edit whole, and costs nothing that was there.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_full_disk_refuses_an_edit_and_opens_nothing() -> Result<()> {
+    let bed = Bed::new()?;
+    let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
+    let disk = Disk::new("64k")?;
+    let state = disk.path().display().to_string();
+    let setup = guard_for_the_friend().arguments(&["--state-dir", &state]);
+    let mut guard = setup.start(&bed.server.namespace)?;
+    guard.done(&["deny", "add", "198.51.100.1"])?;
+    let generation = guard.status()?.generation()?;
+    disk.fill()?;
+    let edit = guard.cli(&["allow", "add", &STRANGER4.to_string()])?;
+    assert_eq!(edit.code, Some(2), "{edit:?}");
+    assert!(edit.stderr.contains("No space left"), "{edit:?}");
+    assert_eq!(guard.status()?.generation()?, generation);
+    assert!(!guard.done(&["allow", "list"])?.contains(&STRANGER4.to_string()));
+    only_the_friend_is_served(&bed)?;
+    // And over a restart, still without room: what was stored is there.
+    guard.kill9()?;
+    guard.start()?;
+    assert!(guard.done(&["deny", "list"])?.contains("198.51.100.1"));
+    only_the_friend_is_served(&bed)
+}
+
+/// Pinned state that can't be trusted is replaced whole, and the door never opens.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_pin_of_another_shape_is_not_trusted_and_costs_no_gap() -> Result<()> {
+    let bed = Bed::new()?;
+    let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
+    let mut guard = guard_for_the_friend().start(&bed.server.namespace)?;
+    let link = guard.status()?.door(SERVER_DOOR)?.link.context("a link")?;
+    guard.kill9()?;
+    let pin = guard.pin_dir().join("v1/OG_COUNTERS");
+    fs::remove_file(&pin)?;
+    let pin = pin.display().to_string();
+    bpftool(&[
+        "map",
+        "create",
+        &pin,
+        "type",
+        "hash",
+        "key",
+        "4",
+        "value",
+        "512",
+        "entries",
+        "256",
+        "name",
+        "OG_COUNTERS",
+    ])?;
+    only_the_friend_is_served(&bed)?;
+    guard.start()?;
+    assert!(guard.log().contains("building new ones"), "{}", guard.log());
+    let door = guard.status()?.door(SERVER_DOOR)?;
+    assert!(door.is_covered && door.link == Some(link), "{door:?} instead of link {link}");
+    only_the_friend_is_served(&bed)
+}
+
+/// A newer version builds its own state beside the old one, moves the links over, and clears up.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn pins_of_another_version_are_replaced_and_never_reinterpreted() -> Result<()> {
+    let bed = Bed::new()?;
+    let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
+    let before = Objects::now()?;
+    let mut guard = guard_for_the_friend().start(&bed.server.namespace)?;
+    let old = Objects::now()?.without(&before);
+    let link = guard.status()?.door(SERVER_DOOR)?.link.context("a link")?;
+    guard.stop()?;
+    let directory = guard.pin_dir().to_owned();
+    fs::rename(directory.join("v1"), directory.join("v0"))?;
+    fs::create_dir(directory.join("next"))?;
+    guard.start()?;
+    let door = guard.status()?.door(SERVER_DOOR)?;
+    assert!(door.is_covered && door.link == Some(link), "{door:?} instead of link {link}");
+    assert!(!directory.join("v0").exists() && !directory.join("next").exists());
+    only_the_friend_is_served(&bed)?;
+    let left = || -> Result<Objects> {
+        let mut left = Objects::now()?.within(&old);
+        left.links.clear();
+        Ok(left)
+    };
+    until("the old programs and maps to be gone", PATIENCE, || {
+        left().is_ok_and(|left| left.is_empty())
+    })
+    .with_context(|| format!("left: {:?}", left()))
+}
+
+/// A failed first start leaves nothing at all.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_start_that_fails_leaves_nothing_behind() -> Result<()> {
+    let bed = Bed::new()?;
+    let before = Objects::now()?;
+    let too_many = (0..10).map(|n| format!("192.0.2.{n}"));
+    let mut setup = GuardSetup::of(SERVER_DOOR).arguments(&["--capacity", "5"]);
+    for prefix in too_many {
+        setup = setup.allow(prefix);
+    }
+    let guard = setup.prepare(&bed.server.namespace)?;
+    let refused = guard.run_to_the_end(PATIENCE)?;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("--capacity"), "{refused:?}");
+    assert!(!guard.pin_dir().exists());
+    until("nothing of ours to be left", PATIENCE, || {
+        Objects::now().is_ok_and(|now| now.without(&before).is_empty())
+    })
+}
+
+/// Every error that a person meets is a sentence or two with the way out, and exit status 2.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn errors_are_for_people() -> Result<()> {
+    let bed = Bed::new()?;
+    let guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
+    let run_with = |arguments: &[&str]| -> Result<String> {
+        let mut command = guard.run_command();
+        command.args(arguments);
+        told(&run(&mut command, PATIENCE)?)
+    };
+    let cases = [
+        (run_with(&["--interface", "eth9"])?, "there is no interface eth9; there are: "),
+        (run_with(&["--interface", "lo"])?, "can't be guarded"),
+        (run_with(&["--port", "70000"])?, "70000"),
+        (run_with(&["--attach", "turbo"])?, "turbo"),
+        (run_with(&["--allow", "10.1.2.3/8"])?, "10.0.0.0/8"),
+        (run_with(&["--allow", "0.0.0.0/0"])?, "--anyone"),
+        (run_with(&["--config", "/nonexistent/guard.toml"])?, "/nonexistent/guard.toml"),
+        (told(&guard.cli(&["allow", "add", "192.0.2.1"])?)?, "ollama-guard run"),
+        (told(&guard.cli(&["events"])?)?, "ollama-guard run"),
+        (told(&guard.cli(&["explain", "192.0.2.1"])?)?, "ollama-guard run"),
+    ];
+    for (text, hint) in &cases {
+        ensure!(text.contains(hint), "no {hint:?} in: {text}");
+    }
+    off_bpffs(&bed)?;
+    without_root(&bed)
+}
+
+fn off_bpffs(bed: &Bed) -> Result<()> {
+    let guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
+    let mut command = guard.run_command();
+    command.args(["--pin-dir", "/tmp/og-no-bpffs"]);
+    let finished = run(&mut command, PATIENCE)?;
+    // The directory was given twice: that is told, too.
+    ensure!(finished.code == Some(2), "{finished:?}");
+    let mut command = guard.command(&["status"]);
+    command.args(["--json"]);
+    ensure!(run(&mut command, PATIENCE)?.code == Some(1), "nothing is loaded");
+    Ok(())
+}
+
+fn without_root(bed: &Bed) -> Result<()> {
+    let guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
+    let directory = tempfile::tempdir()?;
+    let binary = directory.path().join("ollama-guard");
+    fs::copy(ollama_guard_tests::bed::guard_binary()?, &binary)?;
+    Command::new("chmod").arg("0755").args([directory.path(), &binary]).status()?;
+    let state = directory.path().join("state");
+    fs::create_dir(&state)?;
+    nix::unistd::chown(&state, Some(65_534.into()), Some(65_534.into()))?;
+    let mut command = bed.server.namespace.command(Path::new("setpriv"));
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", "-all"])
+        .arg(&binary)
+        .args(["run", "--interface", SERVER_DOOR, "--state-dir"])
+        .arg(&state)
+        .arg("--socket")
+        .arg(state.join("sock"))
+        .arg("--pin-dir")
+        .arg(guard.pin_dir());
+    let text = told(&run(&mut command, PATIENCE)?)?;
+    ensure!(text.contains("CAP_BPF") && text.contains("run as root"), "{text}");
+    Ok(())
+}
+
+/// The last line of an error: not long, not a debug dump, and with exit status 2.
+fn told(finished: &ollama_guard_tests::bed::Finished) -> Result<String> {
+    ensure!(finished.code == Some(2), "exit status 2 was expected: {finished:?}");
+    let text = finished.stderr.clone();
+    let error = text.rsplit("ollama-guard: ").next().unwrap_or_default();
+    ensure!(error.lines().count() <= 3 && error.len() < 600, "too long: {error}");
+    for noise in ["Os {", "Error(", "stack backtrace", "panicked"] {
+        ensure!(!text.contains(noise), "{noise:?} in: {text}");
+    }
+    Ok(text)
+}
+
+/// A small disk, gone with the test.
+struct Disk {
+    directory: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(size: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let options = format!("size={size},mode=0700");
+        mount(
+            Some("tmpfs"),
+            directory.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
+        Ok(Self { directory })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn fill(&self) -> Result<()> {
+        // Ends with "no space left": that is the point.
+        let _ = fs::write(self.path().join("ballast"), vec![0; 1 << 20]);
+        ensure!(fs::write(self.path().join("more"), [0; 8192]).is_err(), "the disk is not full");
+        Ok(())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(self.path(), MntFlags::MNT_DETACH) {
+            println!("left behind: {}: {error}", self.path().display());
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The loaded kernel object: the packet table, the rules, the counters and the events.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails, with a backtrace")]
+
+use std::collections::BTreeMap;
+
+use aya::maps::{Map, MapData, RingBuf};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ollama_guard_common::{
+    Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict, abi::DropEvent,
+};
+use ollama_guard_tests::{
+    loaded::Loaded,
+    packet::{ethernet, ipv4, ipv6, tcp},
+    policy::{FRIEND4, HostPolicy, Lists, SERVER4, SERVER6, STRANGER4, STRANGER6},
+    table::{Case, table},
+};
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// The table, by policy.
+fn by_lists() -> BTreeMap<Lists, Vec<Case>> {
+    let mut groups: BTreeMap<Lists, Vec<Case>> = BTreeMap::new();
+    for case in table() {
+        groups.entry(case.lists).or_default().push(case);
+    }
+    groups
+}
+
+/// Runs every case that the kernel takes, contiguous or with `linear` bytes in the first buffer,
+/// and compares verdict and reason. Returns how many ran.
+fn run_table(linear: Option<usize>) -> usize {
+    let mut loaded = Loaded::new().unwrap();
+    let (mut ran, mut host_only, mut wrong) = (0, 0, Vec::new());
+    for (lists, cases) in by_lists() {
+        loaded.apply(&lists.policy(), Mode::Enforce).unwrap();
+        let twins = [Start::Link, Start::Network].map(|start| loaded.twin(start).unwrap());
+        for case in cases {
+            if !case.fits_test_run() || linear.is_some_and(|linear| linear >= case.frame.len()) {
+                host_only += 1;
+                continue;
+            }
+            let twin = &twins[usize::from(case.start == Start::Network)];
+            let answer = match linear {
+                None => twin.run(&case.frame),
+                Some(linear) => twin.run_split(&case.frame, linear as u32),
+            };
+            let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            ran += 1;
+            let expected = (case.expect.0 == Verdict::Drop, case.expect.1);
+            if (answer.dropped, answer.reason) != expected {
+                wrong.push(format!("{}: {answer:?} instead of {expected:?}", case.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {ran}, linear {linear:?}:\n{}", wrong.len(), wrong.join("\n"));
+    println!("{ran} packets judged as the table says, {host_only} too short for the kernel");
+    ran
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_loaded_programs_judge_as_the_table_says() {
+    assert!(run_table(None) > 500);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn headers_outside_the_first_buffer_hide_nothing() {
+    // Borders before, inside and behind each header, down to a first buffer that holds nothing.
+    for linear in [0, 2, 13, 14, 16, 20, 30, 34, 35, 38, 40, 50, 54, 56, 58, 70, 100] {
+        assert!(run_table(Some(linear)) > 100, "linear {linear}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_tables_of_the_kernel_and_the_host_model_agree() {
+    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[11; 32]);
+    let mut loaded = Loaded::new().unwrap();
+    let mut seen = BTreeMap::new();
+    for _ in 0..12 {
+        let policy = random_policy(&mut rng);
+        loaded.apply(&policy, Mode::Enforce).unwrap();
+        let twin = loaded.twin(Start::Network).unwrap();
+        for _ in 0..2_000 {
+            let (source, packet) = random_knock(&mut rng, &policy);
+            let expected = source.forbidden().unwrap_or(match policy.standing(&source) {
+                Standing::Allowed => Reason::Allowed,
+                Standing::Denied => Reason::Denied,
+                Standing::NotListed => Reason::NotListed,
+                Standing::RulesAbsent => unreachable!("the host model always has rules"),
+            });
+            let answer = twin.run(&packet).unwrap();
+            assert_eq!(answer.reason, expected, "{source:?} under {policy:?}");
+            *seen.entry(expected).or_insert(0) += 1;
+        }
+    }
+    println!("{seen:?}");
+    for reason in [Reason::Allowed, Reason::Denied, Reason::NotListed] {
+        assert!(seen[&reason] > 500, "the probes must reach every standing: {seen:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn every_packet_is_counted_once_by_its_reason_and_every_drop_is_in_the_books() {
+    let mut loaded = Loaded::new().unwrap();
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    loaded.refill(10_000, 0.0).unwrap();
+    for (lists, cases) in by_lists() {
+        loaded.apply(&lists.policy(), Mode::Enforce).unwrap();
+        for case in cases.iter().filter(|case| case.fits_test_run()) {
+            let action = loaded.run(case.start, &case.frame, 1).unwrap();
+            let wanted = if case.expect.0 == Verdict::Drop { XDP_DROP } else { XDP_PASS };
+            assert_eq!(action, wanted, "{}", case.name);
+            if case.expect.1 != Reason::NotGuarded {
+                *expected.entry(case.expect.1.name()).or_default() += 1;
+            }
+        }
+    }
+    let snapshot = loaded.snapshot().unwrap();
+    let counted: BTreeMap<&str, u64> =
+        snapshot.counters.total.enforce.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    assert_eq!(counted, expected);
+    assert!(snapshot.books.balances(), "{:?}", snapshot.books);
+    assert_eq!(snapshot.books.submitted, snapshot.ring.unread + snapshot.ring.read);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_twin_counts_nothing_and_reports_nothing() {
+    let mut loaded = Loaded::new().unwrap();
+    loaded.apply(&Lists::Standard.policy(), Mode::Enforce).unwrap();
+    loaded.refill(1_000, 0.0).unwrap();
+    let packet = ipv4(STRANGER4, SERVER4).carries(&tcp(40_000, 11_434));
+    for _ in 0..50 {
+        assert!(loaded.twin(Start::Network).unwrap().run(&packet).unwrap().dropped);
+    }
+    let snapshot = loaded.snapshot().unwrap();
+    assert!(snapshot.counters.total.enforce.is_empty());
+    assert_eq!((snapshot.books.dropped, snapshot.ring.unread), (0, 0));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn observing_computes_the_verdict_and_lets_the_packet_pass() {
+    let mut loaded = Loaded::new().unwrap();
+    loaded.apply(&Lists::Standard.policy(), Mode::Observe).unwrap();
+    loaded.refill(1_000, 0.0).unwrap();
+    let packet = ipv4(STRANGER4, SERVER4).carries(&tcp(40_000, 11_434));
+    assert_eq!(loaded.run(Start::Network, &packet, 3).unwrap(), XDP_PASS);
+    let answer = loaded.twin(Start::Network).unwrap().run(&packet).unwrap();
+    assert_eq!((answer.dropped, answer.reason), (false, Reason::NotListed));
+    let snapshot = loaded.snapshot().unwrap();
+    assert_eq!(snapshot.counters.total.observe["not-listed"], 3);
+    assert!(snapshot.counters.total.enforce.is_empty());
+    assert_eq!((snapshot.observed_books.dropped, snapshot.books.dropped), (3, 0));
+    assert!(snapshot.observed_books.balances());
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_full_ring_and_a_spent_budget_are_counted_to_the_packet() {
+    let mut loaded = Loaded::new().unwrap();
+    loaded.apply(&Lists::Standard.policy(), Mode::Enforce).unwrap();
+    let packet = ipv4(STRANGER4, SERVER4).carries(&tcp(40_000, 11_434));
+    // Without any budget.
+    loaded.run(Start::Network, &packet, 1_000).unwrap();
+    let books = loaded.snapshot().unwrap().books;
+    assert_eq!((books.submitted, books.suppressed, books.lost), (0, 1_000, 0));
+    // With more of it than the ring holds.
+    loaded.refill(1_000_000, 0.0).unwrap();
+    loaded.run(Start::Network, &packet, 40_000).unwrap();
+    let snapshot = loaded.snapshot().unwrap();
+    let books = snapshot.books;
+    assert!(books.lost > 20_000, "{books:?}");
+    assert_eq!(books.dropped, 41_000);
+    assert!(books.balances(), "{books:?}");
+    assert_eq!(snapshot.ring.unread, books.submitted);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_event_says_who_knocked_where() {
+    let mut loaded = Loaded::new().unwrap();
+    loaded.apply(&Lists::Standard.policy(), Mode::Enforce).unwrap();
+    loaded.refill(1_000, 0.0).unwrap();
+    let v4 = ipv4(STRANGER4, SERVER4).carries(&tcp(40_001, 11_434));
+    let v6 = ipv6(STRANGER6, SERVER6).carries(&tcp(40_002, 11_434));
+    loaded.run(Start::Link, &ethernet().priority_tag().carries_ip(&v4), 1).unwrap();
+    loaded.run(Start::Network, &v6, 1).unwrap();
+    let allowed = ipv4(FRIEND4, SERVER4).carries(&tcp(40_003, 11_434));
+    loaded.run(Start::Network, &allowed, 1).unwrap();
+
+    let ring = Map::from_map_data(MapData::from_pin(loaded.pin("OG_EVENTS")).unwrap()).unwrap();
+    let mut ring = RingBuf::try_from(ring).unwrap();
+    let mut next = || ring.next().map(|bytes| bytemuck::pod_read_unaligned::<DropEvent>(&bytes));
+    let first = next().unwrap();
+    assert_eq!((first.family, first.protocol), (4, Protocol::Tcp.number()));
+    assert_eq!(first.source[..4], STRANGER4.octets());
+    assert_eq!(first.destination[..4], SERVER4.octets());
+    assert_eq!((first.source_port, first.destination_port), (40_001, 11_434));
+    assert_eq!(first.length as usize, 14 + 4 + v4.len());
+    assert_eq!(Reason::from_number(first.reason), Some(Reason::NotListed));
+    let second = next().unwrap();
+    assert_eq!(second.family, 6);
+    assert_eq!(second.source, STRANGER6.octets());
+    assert_eq!(second.destination, SERVER6.octets());
+    assert_eq!((second.source_port, second.destination_port), (40_002, 11_434));
+    assert!(second.boot_ns > first.boot_ns);
+    assert!(next().is_none(), "an allowed packet is no event");
+}
+
+/// Nested prefixes of both families, some of them denied.
+fn random_policy(rng: &mut TestRng) -> HostPolicy {
+    let mut policy = HostPolicy { ports: vec![(Protocol::Tcp, 11_434)], ..HostPolicy::default() };
+    for _ in 0..60 {
+        // Twelve bits that differ, so that prefixes nest and probes hit, and now and then a wide
+        // one around them all.
+        let low = rng.next_u32() & 0xfff;
+        let host_bits =
+            if rng.next_u32().is_multiple_of(64) { 24 } else { rng.next_u32() as u8 % 8 };
+        let v4 = 0x5000_0000 | low;
+        let v6 = 0x2001_0db8_u128 << 96 | u128::from(low) << 50;
+        let nets: [IpNet; 2] = [
+            Ipv4Net::new(v4.into(), 32 - host_bits).unwrap().trunc().into(),
+            Ipv6Net::new(v6.into(), 78 - host_bits).unwrap().trunc().into(),
+        ];
+        for net in nets {
+            if rng.next_u32().is_multiple_of(6) { &mut policy.deny } else { &mut policy.allow }
+                .push(net);
+        }
+    }
+    policy
+}
+
+/// A SYN from a source inside, at the border of, or near some prefix.
+fn random_knock(rng: &mut TestRng, policy: &HostPolicy) -> (Source, Vec<u8>) {
+    let nets: Vec<&IpNet> = policy.allow.iter().chain(&policy.deny).collect();
+    let noise = 1_u128 << (rng.next_u32() % 13);
+    match nets[rng.next_u32() as usize % nets.len()] {
+        IpNet::V4(net) => {
+            let source = (u32::from(net.network()) ^ noise as u32).into();
+            let packet = ipv4(source, SERVER4).carries(&tcp(40_000, 11_434));
+            (Source::V4(source.octets()), packet)
+        }
+        IpNet::V6(net) => {
+            let noise = noise << 50;
+            let source = (u128::from(net.network()) ^ noise).into();
+            let packet = ipv6(source, SERVER6).carries(&tcp(40_000, 11_434));
+            (Source::V6(source.octets()), packet)
+        }
+    }
+}
