@@ -90,6 +90,39 @@ fn the_books_balance_over_stalls_and_deaths_of_the_daemon() -> Result<()> {
     Ok(())
 }
 
+/// With a budget that no flood exhausts, a reader that stalls lets the ring run full.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_books_balance_over_a_full_ring() -> Result<()> {
+    for attach in MODES {
+        let bed = Bed::new()?;
+        let config = "[[service]]\nname = \"ollama\"\n[events]\nper_second = 1000000\n";
+        let mut guard = GuardSetup::of(SERVER_DOOR)
+            .attach(attach)
+            .config(config)
+            .start(&bed.server.namespace)?;
+        guard.signal(Signal::SIGSTOP)?;
+        flood(&bed, 100_000)?;
+        guard.signal(Signal::SIGCONT)?;
+        let full = assert_balanced(&guard, Mode::Enforce, "after a full ring")?;
+        assert!(full.submitted > 0 && full.lost > 0, "{full:?}");
+        // The reader is there again, and reads on.
+        flood(&bed, 1000)?;
+        let after = assert_balanced(&guard, Mode::Enforce, "and after it")?;
+        assert!(after.submitted > full.submitted, "{after:?}");
+        // Killed with a full ring: what was not read is given up, and the books still balance.
+        guard.signal(Signal::SIGSTOP)?;
+        flood(&bed, 100_000)?;
+        guard.kill9()?;
+        guard.start()?;
+        let restarted = assert_balanced(&guard, Mode::Enforce, "after a death with a full ring")?;
+        assert!(restarted.lost > full.lost, "{restarted:?}");
+        flood(&bed, 1000)?;
+        assert_balanced(&guard, Mode::Enforce, "and by the next daemon")?;
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_books_of_observe_mode_balance_too() -> Result<()> {

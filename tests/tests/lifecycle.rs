@@ -5,6 +5,7 @@ use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
     net::IpAddr,
+    process::Stdio,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,8 +18,8 @@ use anyhow::{Context, Result};
 use ollama_guard_tests::{
     bed::{
         Answer, Bed, CLIENT_INTERFACE, Capture, Direction, Flood, Guard, GuardSetup, Objects,
-        SERVER_DOOR, Standin, everyone_is_served, get, only_the_friend_is_served, pins, until,
-        xdp_program_id,
+        SERVER_DOOR, Standin, everyone_is_served, get, only_the_friend_is_served, pins, start,
+        until, xdp_program_id,
     },
     packet::{ends, ipv4, ipv6, tcp},
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
@@ -154,7 +155,8 @@ fn a_daemon_killed_while_it_starts_over_its_pins_opens_nothing() -> Result<()> {
     guard.kill9()?;
     let outcome = under_flood(&bed, || {
         for position in 0..KILLS {
-            let mut starting = ollama_guard_tests::bed::start(&mut guard.run_command())?;
+            let mut starting =
+                start(guard.run_command().stdout(Stdio::null()).stderr(Stdio::null()))?;
             thread::sleep(Duration::from_millis(position as u64 * 40));
             starting.kill()?;
         }

@@ -1,4 +1,6 @@
 //! What holds for every packet, not only for those of the table.
+//!
+//! Longer than other files: one property after the other.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

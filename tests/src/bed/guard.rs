@@ -1,5 +1,7 @@
 //! The real daemon and its command line, in a namespace, with pins and files of its own.
 
+mod setup;
+
 use std::{
     fs::{self, File},
     io::{Read, Write},
@@ -13,15 +15,13 @@ use anyhow::{Context, Result, bail};
 use nix::{sys::signal::Signal, unistd::Pid};
 use tempfile::TempDir;
 
+pub use setup::{GuardSetup, guard_binary};
+
 use super::{
-    Namespace, Status, next_number,
+    Namespace, Status,
     process::{Finished, Process, complain, run, start},
-    reap::{BPFFS, PIN_DIR_PREFIX},
     wait::until_some,
 };
-
-/// Names the binary to test, if it is not the release build beside the tests.
-const BINARY_VARIABLE: &str = "OLLAMA_GUARD_BINARY";
 
 /// Loading programs takes a while on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -29,43 +29,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How long one question to the control socket may take.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The daemon's binary: `OLLAMA_GUARD_BINARY`, or `release/ollama-guard` in the target directory
-/// that the running test or demo was built into.
-///
-/// # Errors
-///
-/// If it is not there.
-pub fn guard_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
-        let path = PathBuf::from(path);
-        anyhow::ensure!(
-            path.is_file(),
-            "{BINARY_VARIABLE} names {}, which is no file",
-            path.display()
-        );
-        return path.canonicalize().context("finding the binary");
-    }
-    let own = std::env::current_exe().context("finding the running executable")?;
-    own.ancestors()
-        .map(|directory| directory.join("release/ollama-guard"))
-        .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "no release/ollama-guard above {}: build it with `cargo xtask build`, or name it \
-                 in {BINARY_VARIABLE}",
-                own.display()
-            )
-        })
-}
-
-/// A daemon to be started.
-#[derive(Clone, Debug)]
-pub struct GuardSetup {
-    binary: Option<PathBuf>,
-    arguments: Vec<String>,
-    config: Option<String>,
-}
 
 /// A guard: a daemon that may run or not, and what it has put into the kernel. Dropping it
 /// removes both.
@@ -77,90 +40,6 @@ pub struct Guard<'bed> {
     directory: TempDir,
     pin_dir: PathBuf,
     daemon: Option<Process>,
-}
-
-impl GuardSetup {
-    /// A guard of one interface.
-    #[must_use]
-    pub fn of(interface: &str) -> Self {
-        let arguments = vec!["--interface".to_owned(), interface.to_owned()];
-        Self { binary: None, arguments, config: None }
-    }
-
-    /// With another binary than the usual one.
-    #[must_use]
-    pub fn binary(mut self, path: &Path) -> Self {
-        self.binary = Some(path.to_owned());
-        self
-    }
-
-    /// With further arguments to `run`.
-    #[must_use]
-    pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        self
-    }
-
-    /// With `--attach`.
-    #[must_use]
-    pub fn attach(self, mode: &str) -> Self {
-        self.arguments(&["--attach", mode])
-    }
-
-    /// With an allowed prefix.
-    #[must_use]
-    pub fn allow(self, prefix: impl ToString) -> Self {
-        self.arguments(&["--allow", &prefix.to_string()])
-    }
-
-    /// With a denied prefix.
-    #[must_use]
-    pub fn deny(self, prefix: impl ToString) -> Self {
-        self.arguments(&["--deny", &prefix.to_string()])
-    }
-
-    /// With a configuration file of this content.
-    #[must_use]
-    pub fn config(mut self, content: &str) -> Self {
-        self.config = Some(content.to_owned());
-        self
-    }
-
-    /// Lays out the directories without starting anything.
-    ///
-    /// # Errors
-    ///
-    /// If there is no binary, or no directory can be made.
-    pub fn prepare(self, namespace: &Namespace) -> Result<Guard<'_>> {
-        let name = format!("{PIN_DIR_PREFIX}{}-{}", std::process::id(), next_number());
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
-            .tempdir()
-            .context("making a directory for the guard")?;
-        let guard = Guard {
-            namespace,
-            binary: self.binary.map_or_else(guard_binary, Ok)?,
-            arguments: self.arguments,
-            directory,
-            pin_dir: Path::new(BPFFS).join(name),
-            daemon: None,
-        };
-        if let Some(content) = self.config {
-            guard.write_config(&content)?;
-        }
-        Ok(guard)
-    }
-
-    /// Starts the daemon and waits until it answers.
-    ///
-    /// # Errors
-    ///
-    /// If it ends or does not answer in time; the message holds what it said.
-    pub fn start(self, namespace: &Namespace) -> Result<Guard<'_>> {
-        let mut guard = self.prepare(namespace)?;
-        guard.start()?;
-        Ok(guard)
-    }
 }
 
 impl Guard<'_> {

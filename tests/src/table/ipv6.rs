@@ -1,4 +1,6 @@
 //! IPv6.
+//!
+//! Longer than other files: one section of one table.
 
 use std::net::Ipv6Addr;
 
