@@ -30,6 +30,7 @@ pub mod ring;
 mod slots;
 pub mod snapshot;
 mod sys;
+mod table;
 pub mod test_run;
 
 mod live;

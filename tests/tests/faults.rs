@@ -1,6 +1,11 @@
 //! What goes wrong on a host, and what the guard makes of it: the port stays closed.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -86,10 +91,9 @@ fn a_daemon_that_crashes_or_hangs_keeps_filtering() -> Result<()> {
 fn a_full_disk_refuses_an_edit_and_opens_nothing() -> Result<()> {
     let bed = Bed::new()?;
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
-    let disk = Disk::new("64k")?;
-    let state = disk.path().display().to_string();
-    let setup = guard_for_the_friend().arguments(&["--state-dir", &state]);
-    let mut guard = setup.start(&bed.server.namespace)?;
+    let mut guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
+    let disk = Disk::mount_at(&guard.state_dir(), "64k")?;
+    guard.start()?;
     guard.done(&["deny", "add", "198.51.100.1"])?;
     let generation = guard.status()?.generation()?;
     disk.fill()?;
@@ -204,8 +208,7 @@ fn a_start_that_fails_leaves_the_running_policy_as_it_is() -> Result<()> {
 #[ignore = "needs root: cargo xtask test"]
 fn a_hanging_daemon_hides_nothing() -> Result<()> {
     let bed = Bed::new()?;
-    let guard = guard_for_the_friend().start(&bed.server.namespace);
-    let mut guard = guard?;
+    let mut guard = guard_for_the_friend().start(&bed.server.namespace)?;
     guard.signal(Signal::SIGSTOP)?;
     let status = guard.cli(&["status"])?;
     assert!(status.stdout.contains("ENFORCING"), "{status:?}");
@@ -314,39 +317,35 @@ fn told(finished: &ollama_guard_tests::bed::Finished) -> Result<String> {
 
 /// A small disk, gone with the test.
 struct Disk {
-    directory: tempfile::TempDir,
+    path: PathBuf,
 }
 
 impl Disk {
-    fn new(size: &str) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
+    fn mount_at(path: &Path, size: &str) -> Result<Self> {
+        fs::create_dir_all(path)?;
         let options = format!("size={size},mode=0700");
-        mount(
-            Some("tmpfs"),
-            directory.path(),
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )?;
-        Ok(Self { directory })
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
+        mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))?;
+        Ok(Self { path: path.to_owned() })
     }
 
     fn fill(&self) -> Result<()> {
-        // Ends with "no space left": that is the point.
-        let _ = fs::write(self.path().join("ballast"), vec![0; 1 << 20]);
-        ensure!(fs::write(self.path().join("more"), [0; 8192]).is_err(), "the disk is not full");
-        Ok(())
+        // The file system counts its blocks a little late: full is what refuses again and again.
+        let mut refusals = 0;
+        for number in 0..10_000 {
+            let refused = fs::write(self.path.join(format!("ballast-{number}")), [0; 64]).is_err();
+            refusals = if refused { refusals + 1 } else { 0 };
+            if refusals == 50 {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the disk does not fill up")
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if let Err(error) = umount2(self.path(), MntFlags::MNT_DETACH) {
-            println!("left behind: {}: {error}", self.path().display());
+        if let Err(error) = umount2(&self.path, MntFlags::MNT_DETACH) {
+            println!("left behind: {}: {error}", self.path.display());
         }
     }
 }

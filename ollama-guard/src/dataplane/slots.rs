@@ -1,19 +1,15 @@
 //! The two policy slots: building a policy beside the live one, and switching to it.
 
-use std::{os::fd::AsFd as _, path::Path, thread};
+use std::{path::Path, thread};
 
-use aya::maps::{IterableMap as _, LpmTrie, lpm_trie::Key};
 use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps as names};
 
 use super::{
     DataplaneError, Result,
-    maps::{Maps, Rules},
-    pins, sys,
+    maps::{Maps, Rules, SlotInfoWords},
+    table::Table,
 };
-use crate::policy::{Entry, MapImage};
-
-/// `BPF_F_NO_PREALLOC`, without which the kernel makes no LPM trie.
-const NO_PREALLOC: u32 = 1;
+use crate::policy::MapImage;
 
 /// Where a compiled policy goes. The seam between the guard and the kernel.
 pub trait PolicySink: Send {
@@ -26,12 +22,21 @@ pub trait PolicySink: Send {
 
 /// The writer of the slots.
 pub(super) struct Slots {
-    /// The guarded ports that each slot's table holds, so that only changes are written.
+    /// The guarded ports that each slot's part of the table holds, so that only changes are
+    /// written.
     words: [Vec<u64>; SLOTS as usize],
+    /// The rules of each slot, once this process has built them.
+    rules: [Option<Both>; SLOTS as usize],
+}
+
+/// The rules of both families.
+struct Both {
+    v4: Table<[u8; 4]>,
+    v6: Table<[u8; 16]>,
 }
 
 impl Slots {
-    /// Reads what the tables hold.
+    /// Reads what the table of ports holds.
     pub(super) fn read(maps: &Maps) -> Result<Self> {
         let mut words = [const { Vec::new() }; SLOTS as usize];
         for (slot, words) in words.iter_mut().enumerate() {
@@ -44,7 +49,7 @@ impl Slots {
                 words.push(word);
             }
         }
-        Ok(Self { words })
+        Ok(Self { words, rules: [None, None] })
     }
 
     /// See [`PolicySink::swap`].
@@ -58,12 +63,8 @@ impl Slots {
         let slot = (live + 1) % SLOTS;
         let generation = maps.slot_info(live)?.generation + 1;
 
-        // Built beside the live policy: until the switch, no packet sees any of it.
-        let v4 = build(names::RULES_V4, image.capacity, &image.v4)?;
-        let v6 = build(names::RULES_V6, image.capacity, &image.v6)?;
-        pin_rules(directory, names::RULES_V4, slot, &v4)?;
-        pin_rules(directory, names::RULES_V6, slot, &v6)?;
-        set_rules(maps, slot, &v4, &v6)?;
+        // Beside the live policy: until the switch, no packet sees any of it.
+        let rules = self.write_rules(maps, directory, slot, image)?;
         self.write_ports(maps, slot, image)?;
         let info = SlotInfo {
             generation,
@@ -75,18 +76,48 @@ impl Slots {
             ports: image.ports,
         };
         maps.slot_info
-            .set(slot, bytemuck::cast::<_, super::maps::SlotInfoWords>(info), 0)
+            .set(slot, bytemuck::cast::<_, SlotInfoWords>(info), 0)
             .map_err(DataplaneError::map("write", names::SLOT_INFO))?;
 
         // The switch. Only the lowest byte ever differs, so that it can't be seen half written.
         maps.selected.set(0, slot, 0).map_err(DataplaneError::map("write", names::SELECTED))?;
 
         // An update of an array of maps returns only after every program that was running has
-        // ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c). From here on nobody looks at
-        // the old slot, and the next policy may be built in it. Until then its rules stay: an
-        // empty slot is of no use, and emptying it would cost another wait.
-        maps.rules_v4.set(slot, &v4, 0).map_err(DataplaneError::map("write", names::RULES_V4))?;
+        // ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so here the map that is there
+        // is put there again. From here on nobody looks at the old slot, and the next policy may
+        // be written into it. Should it fail, the policy is in force all the same, and the old
+        // slot's tries are left to whoever still looks at them.
+        if let Err(error) = maps.rules_v4.set(slot, rules.v4.rules(), 0) {
+            tracing::warn!(%error, "cannot wait for the last packets of the old policy");
+            self.rules[live as usize] = None;
+        }
+        self.rules[slot as usize] = Some(rules);
         Ok(generation)
+    }
+
+    /// Brings the rules of a slot to the image: tries that are there by writing what differs, so
+    /// that an edit of a long list is quick, and otherwise new ones. Returns what is to be kept
+    /// once the policy is in force; should that fail, the next swap builds them anew.
+    fn write_rules(
+        &mut self,
+        maps: &mut Maps,
+        directory: &Path,
+        slot: u32,
+        image: &MapImage,
+    ) -> Result<Both> {
+        if let Some(mut rules) = self.rules[slot as usize].take()
+            && rules.v4.has_capacity(image.capacity)
+        {
+            rules.v4.change_to(&image.v4)?;
+            rules.v6.change_to(&image.v6)?;
+            return Ok(rules);
+        }
+        let v4 = Table::build(names::RULES_V4, image.capacity, &image.v4)?;
+        let v6 = Table::build(names::RULES_V6, image.capacity, &image.v6)?;
+        v4.pin(directory, slot)?;
+        v6.pin(directory, slot)?;
+        set_rules(maps, slot, v4.rules(), v6.rules())?;
+        Ok(Both { v4, v6 })
     }
 
     fn write_ports(&mut self, maps: &mut Maps, slot: u32, image: &MapImage) -> Result<()> {
@@ -108,27 +139,6 @@ impl Slots {
         }
         Ok(())
     }
-}
-
-fn build<A: aya::Pod>(name: &'static str, capacity: u32, entries: &[Entry<A>]) -> Result<Rules<A>> {
-    let mut rules: Rules<A> = LpmTrie::create(capacity.max(1), NO_PREALLOC)
-        .map_err(DataplaneError::map("create", name))?;
-    for entry in entries {
-        let key = Key::new(u32::from(entry.length), entry.address);
-        rules.insert(&key, entry.standing, 0).map_err(DataplaneError::map("fill", name))?;
-    }
-    Ok(rules)
-}
-
-fn pin_rules<A: aya::Pod>(
-    directory: &Path,
-    outer: &'static str,
-    slot: u32,
-    rules: &Rules<A>,
-) -> Result<()> {
-    let path = directory.join(pins::rules_name(outer, slot));
-    pins::unpin(&path)?;
-    sys::obj_pin(rules.map().fd().as_fd(), &path).map_err(DataplaneError::pin("pin", path))
 }
 
 /// Puts the rules of both families into a slot. Each update waits for the programs that are
