@@ -1,6 +1,6 @@
 //! What holds for every packet, not only for those of the table.
 //!
-//! Longer than other files: one property after the other.
+//! Long because the strategies that make packets serve all the properties, and stand beside them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,6 +1,6 @@
 //! IPv6.
 //!
-//! Longer than other files: one section of one table.
+//! Long because each row of the specification is a row here, and a table is read in one piece.
 
 use std::net::Ipv6Addr;
 
