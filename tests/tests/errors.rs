@@ -49,6 +49,9 @@ fn off_bpffs(bed: &Bed) -> Result<()> {
     let mut command = guard.run_command();
     let text = told(&run(command.args(["--pin-dir", "/tmp/og-no-bpffs"]), PATIENCE)?)?;
     ensure!(text.contains("mount -t bpf"), "{text}");
+    let mut command = guard.run_command();
+    let text = told(&run(command.args(["--pin-dir", "/sys/fs/bpf"]), PATIENCE)?)?;
+    ensure!(text.contains("is the root of a BPF file system"), "{text}");
     Ok(())
 }
 

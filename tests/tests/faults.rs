@@ -220,6 +220,26 @@ fn a_hanging_daemon_hides_nothing() -> Result<()> {
     guard.done(&["detach"]).map(drop)
 }
 
+/// What others pinned into our directory is not ours to remove.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn detaching_leaves_the_pins_of_others() -> Result<()> {
+    let bed = Bed::new()?;
+    let guard = guard_for_the_friend().start(&bed.server.namespace)?;
+    let pin = guard.pin_dir().join("others");
+    let (path, name) = (pin.display().to_string(), "others");
+    bpftool(&[
+        "map", "create", &path, "type", "array", "key", "4", "value", "4", "entries", "1", "name",
+        name,
+    ])?;
+    guard.done(&["detach"])?;
+    let left = ollama_guard_tests::bed::pins(guard.pin_dir())?;
+    fs::remove_file(&pin)?;
+    fs::remove_dir(guard.pin_dir())?;
+    assert_eq!(left, [pin]);
+    Ok(())
+}
+
 /// A failed first start leaves nothing at all.
 #[test]
 #[ignore = "needs root: cargo xtask test"]

@@ -75,9 +75,10 @@ async fn through_daemon(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<Exit
         reply => reply.context("the daemon did not detach")?,
     };
     let deadline = Instant::now() + PATIENCE;
-    while pins.exists() {
+    // Gone, or kept for what others put there: then the daemon has let go of the lock.
+    while pins.exists() && pins.lock().is_err() {
         if Instant::now() > deadline {
-            bail!("the daemon answered, but {} is still there", pins.root().display());
+            bail!("the daemon answered, but has not let go of {}", pins.root().display());
         }
         sleep(Duration::from_millis(20)).await;
     }

@@ -177,9 +177,9 @@ impl Dataplane {
                 .map_err(DataplaneError::pin("rename", &self.directory))?;
             self.directory = self.pins.current();
         }
-        for stale in self.pins.stale()? {
+        for stale in self.pins.versions()?.iter().filter(|path| **path != self.directory) {
             tracing::info!(path = %stale.display(), "removing pins of another version");
-            if stale.is_dir() { pins::remove_tree(&stale)? } else { pins::unpin(&stale)? }
+            pins::remove_tree(stale)?;
         }
         self.is_committed = true;
         Ok(())

@@ -84,8 +84,14 @@ impl PinDir {
     pub fn create(&self) -> Result<()> {
         let parent = self.root.parent().unwrap_or(Path::new("/"));
         let bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
-        if !bpffs(&self.root) && !bpffs(parent) {
-            return Err(DataplaneError::NoBpffs { path: self.root.clone() });
+        if !bpffs(parent) {
+            // The mount point itself would do to the kernel, but it is everybody's.
+            return Err(if bpffs(&self.root) {
+                let problem = "is the root of a BPF file system".into();
+                DataplaneError::PinDirUnsafe { path: self.root.clone(), problem }
+            } else {
+                DataplaneError::NoBpffs { path: self.root.clone() }
+            });
         }
         make_dir(&self.root)?;
         self.check()?;
@@ -146,18 +152,23 @@ impl PinDir {
         Ok(links)
     }
 
-    /// Directories of other layout versions, and one that was left half built.
-    pub(super) fn stale(&self) -> Result<Vec<PathBuf>> {
+    /// Directories with programs and maps, of any version, finished or not. Nothing else in the
+    /// pin directory is ours to remove.
+    pub(super) fn versions(&self) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(&self.root).map_err(DataplaneError::pin("read", &self.root))?;
-        let mut stale = Vec::new();
+        let mut versions = Vec::new();
         for entry in entries {
-            let path = entry.map_err(DataplaneError::pin("read", &self.root))?.path();
-            if path != self.links() && path != self.current() {
-                stale.push(path);
+            let entry = entry.map_err(DataplaneError::pin("read", &self.root))?;
+            if entry.file_name().to_str().is_some_and(is_version) {
+                versions.push(entry.path());
             }
         }
-        Ok(stale)
+        Ok(versions)
     }
+}
+
+fn is_version(name: &str) -> bool {
+    name == "next" || name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// The file name of a program's pin.
@@ -232,5 +243,15 @@ mod tests {
         assert_eq!(parse_link_name("xdp-17"), Some(17));
         assert_eq!(parse_link_name("xdp-"), None);
         assert_eq!(parse_link_name("cgroup-1"), None);
+    }
+
+    #[test]
+    fn only_directories_of_ours_are_cleared_away() {
+        for ours in ["next", "v0", "v1", "v12"] {
+            assert!(is_version(ours), "{ours}");
+        }
+        for other in ["links", "v", "vpn", "v1x", "tc", "cilium", "v-1", ""] {
+            assert!(!is_version(other), "{other}");
+        }
     }
 }
