@@ -75,7 +75,7 @@
 //! 2. **compile**: every rule of every origin into one table ([`policy::compile()`]). Too big is
 //!    known here.
 //! 3. **store**: the state directory, atomically and synced.
-//! 4. **build beside**: new tries, filled and pinned in the slot that no packet looks at.
+//! 4. **write beside**: what differs, into the tries of the slot that no packet looks at.
 //! 5. **switch**: one index. Every packet gets the old policy or the new one.
 //! 6. **wait a grace period**: until no packet is judged by the old slot; then the answer goes out,
 //!    and a line into the audit log, which has the refused changes too.
@@ -91,13 +91,15 @@
 //! 3. the lock on the pin directory; programs are loaded over the pinned maps if these are what
 //!    they should be, and beside them otherwise. What was attached goes on.
 //! 4. the control socket is bound, though nobody answers yet.
-//! 5. **the policy, before programs are attached**: no program of ours ever sees another one.
-//! 6. **programs into links**: a pinned link gets the new program in place, without a gap; a new
-//!    one is made where there is none. Should a door fail that was asked for by name, the links
-//!    that were made here are taken back.
-//! 7. **commit last**: the loaded programs become the pinned ones, and what they replace goes. A
-//!    daemon that dies before leaves pins that the next one can use.
-//! 8. [`daemon::Daemon::run`] reads the ring and serves the socket until a signal or `detach`.
+//! 5. into new maps, **the policy before programs are attached**: none ever runs without one.
+//! 6. **programs into links**, what can fail first: new links where there are none, then the new
+//!    program into the pinned ones, in place, without a gap. Should a door fail that was asked for
+//!    by name, the new links are taken back, and a running filter was not touched.
+//! 7. **commit**: the loaded programs become the pinned ones, and what they replace goes. A daemon
+//!    that dies before leaves pins that the next one can use.
+//! 8. into adopted maps, **the policy last**: the one that they hold stays in force until nothing
+//!    can fail any more.
+//! 9. [`daemon::Daemon::run`] reads the ring and serves the socket until a signal or `detach`.
 //!
 //! # Invariants, and what is deliberately absent
 //!

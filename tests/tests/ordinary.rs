@@ -124,6 +124,7 @@ fn ordinary_traffic_passes_an_empty_allowlist() -> Result<()> {
         let _elsewhere4 = Standin::start_in(&bed.stranger4.namespace, GUARDED)?;
         let _elsewhere6 = Standin::start_in(&bed.stranger6.namespace, GUARDED)?;
         let guard = GuardSetup::of(SERVER_DOOR).attach(mode).start(&bed.server.namespace)?;
+        assert!(guard.log().contains("the allowlist is empty"), "{}", guard.log());
 
         let ordinary: Vec<Case> = carried(Lists::Empty)
             .into_iter()
