@@ -76,6 +76,21 @@ fn without_root(bed: &Bed) -> Result<()> {
         .arg(guard.pin_dir());
     let text = told(&run(&mut command, PATIENCE)?)?;
     ensure!(text.contains("CAP_BPF") && text.contains("run as root"), "{text}");
+    stranger_at_the_socket(bed, &binary)
+}
+
+/// Somebody without a right to the socket of a running guard.
+fn stranger_at_the_socket(bed: &Bed, binary: &Path) -> Result<()> {
+    let guard = guard_for_the_friend().start(&bed.server.namespace)?;
+    let mut command = bed.server.namespace.command(Path::new("setpriv"));
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(binary)
+        .args(["allow", "add", "192.0.2.99", "--socket"])
+        .arg(guard.socket());
+    let text = told(&run(&mut command, PATIENCE)?)?;
+    ensure!(text.contains("sudo") || text.contains("group"), "{text}");
+    ensure!(!guard.done(&["allow", "list"])?.contains("192.0.2.99"), "a stranger edited the rules");
     Ok(())
 }
 

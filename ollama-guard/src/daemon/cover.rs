@@ -4,6 +4,7 @@ use ollama_guard_common::Start;
 
 use super::{Chosen, StartError};
 use crate::{
+    config::AttachChoice,
     dataplane::{AttachMode, Dataplane, DataplaneError, Outcome, links::Target},
     doors::{self, Door, Interface, Plan},
     status::SelectionSource as _,
@@ -16,6 +17,8 @@ pub(super) struct CoverPlan {
     is_named: bool,
     /// Interfaces that the operator leaves out, by number.
     left_out: Vec<u32>,
+    /// The attach mode asked for.
+    attach: AttachChoice,
 }
 
 /// Lists the interfaces and decides for each. Touches nothing.
@@ -48,7 +51,7 @@ pub(super) async fn plan(chosen: &Chosen) -> Result<CoverPlan, StartError> {
         .filter(|door| is_named || chosen.excludes(&door.interface.name))
         .map(|door| door.interface.ifindex)
         .collect();
-    Ok(CoverPlan { doors, is_named, left_out })
+    Ok(CoverPlan { doors, is_named, left_out, attach: chosen.attach() })
 }
 
 /// Covers what is to be covered, releases what the operator leaves out, and makes the loaded
@@ -68,6 +71,10 @@ pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), S
     }
     release(dataplane, plan)?;
     dataplane.commit()?;
+    let others = plan.doors.iter().filter(|door| matches!(door.plan, Plan::Skip(_))).count();
+    if others > 0 {
+        tracing::info!("interfaces not guarded: {others}; `ollama-guard status` says why for each");
+    }
     Ok(())
 }
 
@@ -124,7 +131,7 @@ fn attach_all(
         match dataplane.attach(wanted.start, &wanted.target) {
             Ok(outcome) => {
                 made.push(wanted.target.ifindex);
-                say(wanted.interface, &outcome);
+                say(&wanted, plan.attach, &outcome);
             }
             Err(error) => refuse(&wanted, error)?,
         }
@@ -171,13 +178,17 @@ fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
         .or(interface.xdp.generic.map(|id| (AttachMode::Generic, id)))
 }
 
-fn say(interface: &Interface, Outcome { mode, refused }: &Outcome) {
-    let name = &interface.name;
-    if refused.is_empty() {
-        tracing::info!("guarding {name} in {mode} mode");
-        return;
-    }
+/// Which door, how, and why so.
+fn say(wanted: &Wanted<'_>, choice: AttachChoice, Outcome { mode, refused }: &Outcome) {
     let refused: Vec<String> =
-        refused.iter().map(|(mode, error)| format!("{mode}: {error}")).collect();
-    tracing::info!("guarding {name} in {mode} mode; refused: {}", refused.join(", "));
+        refused.iter().map(|(mode, error)| format!("{mode} was refused: {error}")).collect();
+    let why = match (choice, refused.is_empty(), mode) {
+        (_, false, _) => refused.join(", "),
+        (AttachChoice::Native | AttachChoice::Generic, ..) => "as asked for".into(),
+        (AttachChoice::Auto, _, AttachMode::Native) => "the driver takes it".into(),
+        (AttachChoice::Auto, _, AttachMode::Generic) => {
+            "a software device, where native mode would slow everybody's bulk traffic down".into()
+        }
+    };
+    tracing::info!("guarding {} in {mode} mode ({why})", wanted.interface.name);
 }

@@ -34,6 +34,12 @@ impl Chosen {
         }
     }
 
+    /// The attach mode asked for.
+    #[must_use]
+    pub const fn attach(&self) -> AttachChoice {
+        self.attach
+    }
+
     /// Whether interfaces were asked for by name.
     #[must_use]
     pub const fn is_named(&self) -> bool {
