@@ -39,6 +39,15 @@ fn init_log() {
 
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ollama-guard: {error:#}");
+    // Many errors say their cause in their own words: it is not said twice.
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    eprintln!("ollama-guard: {text}");
     ExitCode::from(TROUBLE)
 }

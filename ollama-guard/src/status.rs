@@ -102,6 +102,15 @@ pub enum StatusError {
 }
 
 impl StatusError {
+    /// Whether a pin is missing or is not what it should be.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Dataplane(DataplaneError::Pin { .. } | DataplaneError::ForeignPin { .. })
+        )
+    }
+
     /// Whether nothing of ours is loaded.
     #[must_use]
     pub const fn is_not_loaded(&self) -> bool {

@@ -45,8 +45,14 @@ fn assert_balanced(guard: &Guard<'_>, mode: Mode, what: &str) -> Result<Book> {
     let book = quiet_book(guard, mode)?;
     println!("{what}: {book:?}");
     assert!(book.balances(), "{what}: {book:?}");
-    let by_reason: u64 = guard.status()?.drops(mode)?.values().sum();
+    let status = guard.status()?;
+    let by_reason: u64 = status.drops(mode)?.values().sum();
     assert_eq!(book.dropped, by_reason, "{what}: the reasons add up to something else");
+    // The reader's side, over all daemons that there were: what was put into the ring was taken out
+    // of it, or is still there.
+    let submitted = status.book(Mode::Enforce)?.submitted + status.book(Mode::Observe)?.submitted;
+    let (read, unread) = status.ring()?;
+    assert_eq!(submitted, read + unread, "{what}: the ring holds something else");
     Ok(book)
 }
 

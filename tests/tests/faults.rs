@@ -121,6 +121,8 @@ fn a_pin_of_another_shape_is_not_trusted_and_costs_no_gap() -> Result<()> {
     guard.kill9()?;
     let pin = guard.pin_dir().join("v1/OG_COUNTERS");
     fs::remove_file(&pin)?;
+    let status = guard.cli(&["status"])?;
+    assert!(status.code == Some(2) && status.stderr.contains("damaged"), "{status:?}");
     let pin = pin.display().to_string();
     bpftool(&[
         "map",
@@ -159,6 +161,8 @@ fn pins_of_another_version_are_replaced_and_never_reinterpreted() -> Result<()> 
     let directory = guard.pin_dir().to_owned();
     fs::rename(directory.join("v1"), directory.join("v0"))?;
     fs::create_dir(directory.join("next"))?;
+    let status = guard.cli(&["status"])?;
+    assert!(status.code == Some(2) && status.stderr.contains("another version"), "{status:?}");
     guard.start()?;
     let door = guard.status()?.door(SERVER_DOOR)?;
     assert!(door.is_covered && door.link == Some(link), "{door:?} instead of link {link}");

@@ -63,6 +63,10 @@ async fn read(args: &StatusArgs) -> anyhow::Result<Option<StatusReport>> {
     match status::report(&PinDir::new(&args.pins.pin_dir), None, daemon).await {
         Ok(report) => Ok(Some(report)),
         Err(error) if error.is_not_loaded() => Ok(None),
+        Err(error) if error.is_damage() => Err(anyhow::Error::new(error).context(
+            "the pins are damaged, though the filter may go on; start the daemon again, which \
+             builds what is missing without a gap",
+        )),
         Err(error) => Err(error.into()),
     }
 }

@@ -56,6 +56,18 @@ pub enum DataplaneError {
         /// The pin directory.
         path: PathBuf,
     },
+    /// A guard of another layout version is loaded.
+    #[error(
+        "a guard of another version ({found}) is loaded under {path}, which this one can't read; \
+         use that version's `ollama-guard`, or start this one's daemon, which takes over without a \
+         gap"
+    )]
+    OtherVersion {
+        /// The pin directory.
+        path: PathBuf,
+        /// The versions found.
+        found: String,
+    },
     /// A pin is not what it should be.
     #[error("the pin {path} is not ours to trust: {problem}")]
     ForeignPin {
@@ -118,7 +130,10 @@ pub enum DataplaneError {
         holder: String,
     },
     /// The interface refused every attach mode that was tried.
-    #[error("{interface} refuses {tried}: {source}")]
+    #[error(
+        "{interface} refuses {tried}: {source}; with `--attach auto` the guard takes the mode that \
+         works, and `exclude` in the configuration leaves an interface out"
+    )]
     AttachRefused {
         /// The interface.
         interface: String,

@@ -152,6 +152,20 @@ impl PinDir {
         Ok(links)
     }
 
+    /// Checks that programs and maps of this version are there.
+    pub(super) fn require_current(&self) -> Result<()> {
+        if self.current().exists() {
+            return Ok(());
+        }
+        let path = self.root.clone();
+        if !self.exists() || self.pinned_links()?.is_empty() {
+            return Err(DataplaneError::NotLoaded { path });
+        }
+        let versions = self.versions()?;
+        let names = versions.iter().filter_map(|path| path.file_name()?.to_str());
+        Err(DataplaneError::OtherVersion { path, found: names.collect::<Vec<_>>().join(", ") })
+    }
+
     /// Directories with programs and maps, of any version, finished or not. Nothing else in the
     /// pin directory is ours to remove.
     pub(super) fn versions(&self) -> Result<Vec<PathBuf>> {

@@ -79,10 +79,8 @@ impl Snapshot {
     /// Reads everything. Changes nothing.
     pub fn read(pins: &PinDir) -> Result<Self> {
         super::probe::check_capabilities()?;
+        pins.require_current()?;
         let directory = pins.current();
-        if !directory.exists() {
-            return Err(DataplaneError::NotLoaded { path: pins.root().into() });
-        }
         let maps = Maps::open(&directory)?;
         let slot = maps.selected_slot()?;
         let info = maps.slot_info(slot)?;

@@ -34,11 +34,9 @@ pub struct Answer {
 impl Twin {
     /// Opens the pinned twin for a kind of device.
     pub fn open(pins: &PinDir, start: Start) -> Result<Self> {
+        pins.require_current()?;
         let name = pins::twin_name(start);
         let path = pins.current().join(name);
-        if !path.exists() {
-            return Err(DataplaneError::NotLoaded { path: pins.root().into() });
-        }
         let program =
             Xdp::from_pin(&path, XdpAttachType::Interface).map_err(|error| failed(name, &error))?;
         Ok(Self { program, name })

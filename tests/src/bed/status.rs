@@ -148,6 +148,11 @@ impl Status {
         })
     }
 
+    /// Events that were taken out of the ring, and that wait in it.
+    pub fn ring(&self) -> Result<(u64, u64)> {
+        Ok((self.number("/ring/read")?, self.number("/ring/unread")?))
+    }
+
     /// Whether a daemon runs.
     pub fn daemon_runs(&self) -> Result<bool> {
         self.at("/daemon/running")?.as_bool().context("status: daemon.running is no boolean")
