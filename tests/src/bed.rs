@@ -6,7 +6,8 @@
 //!   stranger6 -+
 //! ```
 //!
-//! Every host has a namespace of its own; the server has one guarded door. Everything that is
+//! Every host has a namespace of its own; the server has one guarded door. For devices other than
+//! a plain cable there is a [`Pair`] of hosts. Everything that is
 //! made here has a name with this process's id in it, is removed when its owner is dropped (also
 //! by a panic), and, should the process have been killed, by the next run: see [`reap`].
 //!
@@ -19,6 +20,7 @@ mod guard;
 mod kernel;
 mod knock;
 mod namespace;
+mod pair;
 mod process;
 mod reap;
 mod server;
@@ -27,12 +29,13 @@ mod topology;
 mod wait;
 mod wire;
 
-pub use client::{Answer, download, get, post};
+pub use client::{Answer, Asker, download, get, post};
 pub use foreign::{Foreign, XDP_PASS, XDP_TX};
 pub use guard::{Guard, GuardSetup, guard_binary};
 pub use kernel::{Objects, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;
+pub use pair::{CABLE_MTU, Pair};
 pub use process::{Finished, Process, run, start};
 pub use reap::{PIN_DIR_PREFIX, reap};
 pub use server::{GREETING, Standin};

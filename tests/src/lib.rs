@@ -4,7 +4,7 @@
 //! * [`policy`]: the fixed policies of the packet table, and a host model of them.
 //! * [`table`]: the one table of packets with the verdict and the reason of each. It runs on the
 //!   host and through the loaded kernel object.
-//! * [`loaded`]: the kernel object itself, attached to nothing.
+//! * [`loaded`]: the kernel object itself, without a daemon.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`demo`]: the main job, played for an audience.
 //!

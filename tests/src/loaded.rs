@@ -1,4 +1,4 @@
-//! The kernel object, loaded under pins of its own and attached to nothing.
+//! The kernel object, loaded under pins of its own and attached to nothing unless a test says so.
 //!
 //! Packets run through it by `BPF_PROG_TEST_RUN`: through the twins, which answer with the reason,
 //! and through the programs that would filter, which count and report.
@@ -12,14 +12,18 @@ use std::{
 use anyhow::{Context, Result};
 use aya::{TestRun as _, TestRunOptions, programs::Xdp};
 use aya_obj::programs::XdpAttachType;
+use nix::net::if_::if_nametoindex;
 use ollama_guard::{
-    dataplane::{Dataplane, OpenOptions, PinDir, PolicySink as _, Snapshot, Twin},
+    dataplane::{
+        AttachMode, Dataplane, DataplaneError, LinkState, OpenOptions, Outcome, PinDir,
+        PolicySink as _, Snapshot, Twin, links::Target,
+    },
     policy::{Effect, Origin, Policy, Port, Rule, compile},
 };
 use ollama_guard_common::{Mode, Start};
 use tempfile::TempDir;
 
-use crate::policy::HostPolicy;
+use crate::{bed::Namespace, policy::HostPolicy};
 
 /// The loaded object. Everything of it is removed from the kernel when it is dropped.
 pub struct Loaded {
@@ -66,6 +70,34 @@ impl Loaded {
         let capacity = 65_536;
         let image = compile(&Policy { mode, ports, rules, capacity })?;
         Ok(self.dataplane()?.swap(&image)?)
+    }
+
+    /// Attaches it to an interface of a namespace, in the first of these modes that it takes.
+    ///
+    /// # Errors
+    ///
+    /// If the bed fails; what the kernel refuses is the inner error.
+    pub fn attach(
+        &mut self,
+        namespace: &Namespace,
+        interface: &str,
+        modes: &[AttachMode],
+    ) -> Result<Result<Outcome, DataplaneError>> {
+        let dataplane = self.dataplane()?;
+        namespace.enter(|| {
+            let ifindex = if_nametoindex(interface).with_context(|| format!("no {interface}"))?;
+            let target = Target { interface, ifindex, modes, occupied: None };
+            Ok(dataplane.attach(Start::Link, &target))
+        })?
+    }
+
+    /// The links that are pinned.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be read.
+    pub fn links(&mut self) -> Result<Vec<LinkState>> {
+        Ok(self.dataplane()?.links()?)
     }
 
     /// Lets each CPU report, as the daemon does every tenth of a second.

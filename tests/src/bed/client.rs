@@ -2,13 +2,46 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as connect_socket,
+            setsockopt, socket, sockopt,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
 
 use super::Namespace;
+
+/// Who asks: somebody in a namespace, from the address that the routes choose or from one that it
+/// chooses itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'bed> {
+    namespace: &'bed Namespace,
+    source: Option<IpAddr>,
+}
+
+impl<'bed> Asker<'bed> {
+    /// Somebody who speaks from this address, which is one of the namespace.
+    #[must_use]
+    pub fn with_address(namespace: &'bed Namespace, source: impl Into<IpAddr>) -> Self {
+        Self { namespace, source: Some(source.into()) }
+    }
+}
+
+impl<'bed> From<&'bed Namespace> for Asker<'bed> {
+    fn from(namespace: &'bed Namespace) -> Self {
+        Self { namespace, source: None }
+    }
+}
 
 /// What a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +71,14 @@ impl Answer {
 /// # Errors
 ///
 /// If the client's own side fails; all that the server may do is an [`Answer`].
-pub fn get(from: &Namespace, server: SocketAddr, path: &str, patience: Duration) -> Result<Answer> {
+pub fn get<'bed>(
+    from: impl Into<Asker<'bed>>,
+    server: SocketAddr,
+    path: &str,
+    patience: Duration,
+) -> Result<Answer> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
-    ask(from, server, &request, patience)
+    ask(from.into(), server, &request, patience)
 }
 
 /// Sends a body by POST.
@@ -48,8 +86,8 @@ pub fn get(from: &Namespace, server: SocketAddr, path: &str, patience: Duration)
 /// # Errors
 ///
 /// As [`get`].
-pub fn post(
-    from: &Namespace,
+pub fn post<'bed>(
+    from: impl Into<Asker<'bed>>,
     server: SocketAddr,
     path: &str,
     body: &str,
@@ -60,10 +98,10 @@ pub fn post(
          application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    ask(from, server, &request, patience)
+    ask(from.into(), server, &request, patience)
 }
 
-fn ask(from: &Namespace, server: SocketAddr, request: &str, patience: Duration) -> Result<Answer> {
+fn ask(from: Asker<'_>, server: SocketAddr, request: &str, patience: Duration) -> Result<Answer> {
     let deadline = Instant::now() + patience;
     let mut stream = match connect(from, server, patience)? {
         Ok(stream) => stream,
@@ -85,11 +123,15 @@ fn ask(from: &Namespace, server: SocketAddr, request: &str, patience: Duration) 
 
 /// A connection, or the answer instead of one.
 fn connect(
-    from: &Namespace,
+    from: Asker<'_>,
     server: SocketAddr,
     patience: Duration,
 ) -> Result<std::result::Result<TcpStream, Answer>> {
-    match from.enter(|| TcpStream::connect_timeout(&server, patience))? {
+    let connected = from.namespace.enter(|| match from.source {
+        None => TcpStream::connect_timeout(&server, patience),
+        Some(source) => connect_from(source, server, patience),
+    })?;
+    match connected {
         Ok(stream) => Ok(Ok(stream)),
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused => Ok(Err(Answer::Refused)),
@@ -100,6 +142,20 @@ fn connect(
             ErrorKind::ConnectionReset => Ok(Err(Answer::Broken(error.to_string()))),
             _ => Err(error).with_context(|| format!("connecting to {server}")),
         },
+    }
+}
+
+/// A connection from a chosen address, which the standard library does not offer.
+fn connect_from(source: IpAddr, server: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
+    // It bounds `connect` as well, which then says EINPROGRESS: see socket(7).
+    let patience = i64::try_from(patience.as_millis()).map_err(io::Error::other)?;
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(patience))?;
+    match connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(server)) {
+        Err(Errno::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),
+        outcome => Ok(outcome.map(|()| TcpStream::from(socket))?),
     }
 }
 
@@ -121,14 +177,14 @@ fn understood(response: &[u8]) -> Answer {
 /// # Errors
 ///
 /// If not every byte arrives within `patience`.
-pub fn download(
-    from: &Namespace,
+pub fn download<'bed>(
+    from: impl Into<Asker<'bed>>,
     server: SocketAddr,
     bytes: u64,
     patience: Duration,
 ) -> Result<Duration> {
     let begin = Instant::now();
-    let mut stream = match connect(from, server, patience)? {
+    let mut stream = match connect(from.into(), server, patience)? {
         Ok(stream) => stream,
         Err(answer) => anyhow::bail!("no download from {server}: {answer:?}"),
     };

@@ -1,7 +1,7 @@
 //! Who is there and how they are connected.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -141,18 +141,26 @@ fn connect(switch: &Namespace, host: &Host, interface: &str, port: &str) -> Resu
     ])?;
     switch.ip(&["link", "set", port, "master", "br0", "up"])?;
     host.namespace.ip(&["link", "set", interface, "up"])?;
-    if let Some(v4) = host.v4 {
-        let address = format!("{v4}/24");
-        host.namespace.ip(&["address", "add", &address, "dev", interface])?;
-        for network in NETWORKS4 {
-            host.namespace.ip(&["route", "replace", network, "dev", interface])?;
-        }
-    }
-    if let Some(v6) = host.v6 {
-        let address = format!("{v6}/64");
-        host.namespace.ip(&["address", "add", &address, "dev", interface, "nodad"])?;
-        for network in NETWORKS6 {
-            host.namespace.ip(&["-6", "route", "replace", network, "dev", interface])?;
+    let v4 = host.v4.map(IpAddr::from);
+    settle(&host.namespace, interface, v4.into_iter().chain(host.v6.map(IpAddr::from)))
+}
+
+/// Gives an interface addresses, and the ways to all networks of their families.
+pub(super) fn settle(
+    namespace: &Namespace,
+    interface: &str,
+    addresses: impl IntoIterator<Item = IpAddr>,
+) -> Result<()> {
+    for address in addresses {
+        let (family, length, networks, flags) = match address {
+            IpAddr::V4(_) => ("-4", 24, NETWORKS4, &[][..]),
+            IpAddr::V6(_) => ("-6", 64, NETWORKS6, &["nodad"][..]),
+        };
+        let prefix = format!("{address}/{length}");
+        let add = [family, "address", "add", &prefix, "dev", interface];
+        namespace.ip(&[&add, flags].concat())?;
+        for network in networks {
+            namespace.ip(&[family, "route", "replace", network, "dev", interface])?;
         }
     }
     Ok(())

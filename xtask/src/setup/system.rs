@@ -29,10 +29,11 @@ const fn for_tests(name: &'static str, package: &'static str, purpose: &'static 
 }
 
 /// Everything that the demo and the tests call. A bare Debian has few of them.
-pub const PROGRAMS: [Program; 9] = [
+pub const PROGRAMS: [Program; 10] = [
     Program { name: "ip", package: "iproute2", purpose: "network namespaces", demo: true },
     for_tests("nmap", "nmap", "a stranger's port scan"),
     for_tests("curl", "curl", "clients of the guarded port"),
+    for_tests("socat", "socat", "a tunnel without Ethernet headers"),
     for_tests("tcpdump", "tcpdump", "captures"),
     for_tests("bpftool", "bpftool", "the kernel's own lists"),
     for_tests("ps", "procps", "processes"),

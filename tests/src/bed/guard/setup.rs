@@ -51,11 +51,16 @@ pub struct GuardSetup {
 }
 
 impl GuardSetup {
+    /// A guard that chooses its interfaces itself.
+    #[must_use]
+    pub const fn automatic() -> Self {
+        Self { binary: None, arguments: Vec::new(), config: None }
+    }
+
     /// A guard of one interface.
     #[must_use]
     pub fn of(interface: &str) -> Self {
-        let arguments = vec!["--interface".to_owned(), interface.to_owned()];
-        Self { binary: None, arguments, config: None }
+        Self::automatic().arguments(&["--interface", interface])
     }
 
     /// With another binary than the usual one.

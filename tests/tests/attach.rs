@@ -1,0 +1,146 @@
+//! Native or generic: what is tried, what is said of a refusal, and packets longer than a page.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::XdpMode;
+use ollama_guard::{
+    dataplane::{AttachMode, DataplaneError, Outcome},
+    doors::{self, XdpSlots},
+};
+use ollama_guard_tests::{
+    bed::{
+        CABLE_MTU, CLIENT_INTERFACE, Capture, Direction, Foreign, GuardSetup, Namespace, Pair,
+        SERVER_DOOR, Standin, XDP_PASS, download, post,
+    },
+    loaded::Loaded,
+    policy::{FRIEND4, FRIEND6, GUARDED},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A device whose driver knows no XDP.
+const BRIDGE: &str = "br0";
+const NATIVE_FIRST: [AttachMode; 2] = [AttachMode::Native, AttachMode::Generic];
+const JUMBO_MTU: u32 = 9000;
+/// Longer than what a packet of one page can be.
+const LONG_FRAME: usize = 4096;
+
+fn pair_with_bridge() -> Result<Pair> {
+    let pair = Pair::new(CABLE_MTU)?;
+    pair.server.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+    pair.server.ip(&["link", "set", BRIDGE, "up"])?;
+    Ok(pair)
+}
+
+/// What the kernel says is attached to an interface.
+fn slots(namespace: &Namespace, interface: &str) -> Result<XdpSlots> {
+    let interfaces = namespace.enter(|| -> Result<_> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        Ok(runtime.block_on(doors::list())?)
+    })??;
+    let found = interfaces.into_iter().find(|found| found.name == interface);
+    Ok(found.with_context(|| format!("no {interface}"))?.xdp)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_device_without_native_mode_gets_the_generic_one() -> Result<()> {
+    let pair = pair_with_bridge()?;
+    let mut loaded = Loaded::new()?;
+    let outcome = loaded.attach(&pair.server, BRIDGE, &NATIVE_FIRST)??;
+    ensure!(outcome.mode == AttachMode::Generic, "{outcome:?}");
+    let [(AttachMode::Native, error)] = &outcome.refused[..] else {
+        anyhow::bail!("one refusal was expected: {outcome:?}");
+    };
+    ensure!(error.contains("not supported"), "{error}");
+    let [link] = loaded.links()?[..] else { anyhow::bail!("one link was expected") };
+    let expected = XdpSlots { generic: Some(link.program_id), ..XdpSlots::default() };
+    assert_eq!(slots(&pair.server, BRIDGE)?, expected);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_device_with_native_mode_gets_it_at_once() -> Result<()> {
+    let pair = Pair::new(CABLE_MTU)?;
+    let mut loaded = Loaded::new()?;
+    let outcome = loaded.attach(&pair.server, SERVER_DOOR, &NATIVE_FIRST)??;
+    assert_eq!(outcome, Outcome { mode: AttachMode::Native, refused: vec![] });
+    let [link] = loaded.links()?[..] else { anyhow::bail!("one link was expected") };
+    let expected = XdpSlots { native: Some(link.program_id), ..XdpSlots::default() };
+    assert_eq!(slots(&pair.server, SERVER_DOOR)?, expected);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_refused_mode_is_named_with_the_interface_and_leaves_nothing() -> Result<()> {
+    let pair = pair_with_bridge()?;
+    let mut loaded = Loaded::new()?;
+    let outcome = loaded.attach(&pair.server, BRIDGE, &[AttachMode::Native])?;
+    let Err(error @ DataplaneError::AttachRefused { .. }) = outcome else {
+        anyhow::bail!("a refusal was expected: {outcome:?}");
+    };
+    let text = error.to_string();
+    ensure!(
+        text.contains(BRIDGE) && text.contains("native") && !text.contains("generic"),
+        "{text}"
+    );
+    assert_eq!(loaded.links()?, []);
+    assert_eq!(slots(&pair.server, BRIDGE)?, XdpSlots::default());
+    Ok(())
+}
+
+/// The daemon on devices without native mode, with and without an Ethernet header: it never
+/// falls back on a mode that was not asked for.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_daemon_that_is_told_native_says_where_it_is_refused() -> Result<()> {
+    const TUN: &str = "tun0";
+    let pair = pair_with_bridge()?;
+    pair.server.ip(&["tuntap", "add", "dev", TUN, "mode", "tun"])?;
+    for interface in [BRIDGE, TUN] {
+        let guard = GuardSetup::of(interface).attach("native").allow(FRIEND4);
+        let guard = guard.prepare(&pair.server)?;
+        let refused = guard.run_to_the_end(PATIENCE * 3)?;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        let error = refused.stderr.rsplit("ollama-guard: ").next().unwrap_or_default();
+        ensure!(error.contains(interface) && error.contains("native"), "{refused:?}");
+        assert_eq!(slots(&pair.server, interface)?, XdpSlots::default(), "{interface}");
+        ensure!(!guard.pin_dir().exists(), "pins were left behind: {refused:?}");
+        // The same door in the other mode.
+        let mut guard = GuardSetup::of(interface).allow(FRIEND4).prepare(&pair.server)?;
+        guard.start()?;
+        assert_eq!(guard.status()?.door(interface)?.attach.as_deref(), Some("generic"));
+    }
+    Ok(())
+}
+
+/// Native mode where a packet does not fit one page, which a program has to be made for.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn jumbo_frames_are_judged_in_native_mode() -> Result<()> {
+    let pair = Pair::new(JUMBO_MTU)?;
+    pair.settle(SERVER_DOOR, CLIENT_INTERFACE)?;
+    let _standin = Standin::start_in(&pair.server, GUARDED)?;
+    pair.everyone_is_served()?;
+    // The contrast: a program that is not made for it is refused here.
+    let foreign = Foreign::attach(&pair.server, SERVER_DOOR, XDP_PASS, XdpMode::Driver);
+    ensure!(foreign.is_err(), "the kernel takes a program without fragments");
+
+    let setup = GuardSetup::of(SERVER_DOOR).attach("native").allow(FRIEND4).allow(FRIEND6);
+    let guard = setup.start(&pair.server)?;
+    assert_eq!(guard.status()?.door(SERVER_DOOR)?.attach.as_deref(), Some("native"));
+    pair.only_the_friend_is_served()?;
+    for (friend, server) in pair.friends() {
+        download(friend, server, 20_000_000, PATIENCE * 3)?;
+        // And the other way, which is the guard's.
+        let long = Capture::start(&pair.server, SERVER_DOOR, |frame, direction| {
+            direction == Direction::In && frame.len() > LONG_FRAME
+        })?;
+        let answer = post(friend, server, "/api/generate", &"x".repeat(60_000), PATIENCE)?;
+        ensure!(answer.is_served(), "{friend:?} at {server} got {answer:?}");
+        ensure!(long.stop().count > 0, "no long frame came from {friend:?}");
+    }
+    pair.only_the_friend_is_served()
+}

@@ -1,0 +1,149 @@
+//! Tunnels are doors of their own: what comes out of them is judged, also where packets have no
+//! Ethernet header, and although the cable under them is not guarded.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use nix::net::if_::if_nametoindex;
+use ollama_guard_common::{Mode, Reason};
+use ollama_guard_tests::{
+    bed::{
+        CABLE_MTU, CLIENT_INTERFACE, Guard, GuardSetup, Namespace, Pair, Process, SERVER_DOOR,
+        Standin, start, until,
+    },
+    policy::{FRIEND4, FRIEND6, GUARDED, STRANGER4, STRANGER6},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A tunnel without Ethernet headers.
+const TUN: &str = "tun0";
+/// A tunnel with them.
+const VXLAN: &str = "vx0";
+const TUNNEL_PORT: u16 = 5000;
+
+/// A layer-3 tunnel in UDP. Dropping it removes both devices.
+struct Tun {
+    _ends: [Process; 2],
+}
+
+impl Tun {
+    fn lay_over(pair: &Pair) -> Result<Self> {
+        let ends = [
+            Self::end(&pair.server, Pair::SERVER_END, Pair::CLIENT_END)?,
+            Self::end(&pair.client, Pair::CLIENT_END, Pair::SERVER_END)?,
+        ];
+        pair.settle(TUN, TUN)?;
+        Ok(Self { _ends: ends })
+    }
+
+    fn end(namespace: &Namespace, own: Ipv4Addr, peer: Ipv4Addr) -> Result<Process> {
+        let carrier = format!("UDP4-DATAGRAM:{peer}:{TUNNEL_PORT},bind={own}:{TUNNEL_PORT}");
+        let device = format!("TUN,tun-name={TUN},iff-no-pi,up");
+        let socat = start(namespace.command("socat").args([carrier, device]))?;
+        until(&format!("{TUN} by `socat` (package socat)"), PATIENCE, || {
+            namespace.enter(|| if_nametoindex(TUN).is_ok()).unwrap_or(false)
+        })?;
+        // `socat` does so too, a moment later; an address needs it now.
+        namespace.ip(&["link", "set", TUN, "up"])?;
+        Ok(socat)
+    }
+}
+
+fn lay_vxlan_over(pair: &Pair) -> Result<()> {
+    for (namespace, interface, own, peer) in [
+        (&pair.server, SERVER_DOOR, Pair::SERVER_END, Pair::CLIENT_END),
+        (&pair.client, CLIENT_INTERFACE, Pair::CLIENT_END, Pair::SERVER_END),
+    ] {
+        let (own, peer) = (own.to_string(), peer.to_string());
+        let ends = ["local", &own, "remote", &peer, "dstport", "4789", "dev", interface];
+        let add = ["link", "add", VXLAN, "type", "vxlan", "id", "7"];
+        namespace.ip(&[&add[..], &ends].concat())?;
+        namespace.ip(&["link", "set", VXLAN, "up"])?;
+    }
+    pair.settle(VXLAN, VXLAN)
+}
+
+fn guard_for_the_friend(setup: GuardSetup) -> GuardSetup {
+    setup.allow(FRIEND4).allow(FRIEND6)
+}
+
+/// Judged, and seen, at the tunnel alone.
+fn the_tunnel_is_the_door(pair: &Pair, guard: &Guard<'_>, tunnel: &str) -> Result<()> {
+    pair.only_the_friend_is_served()?;
+    let status = guard.status()?;
+    let covered: Vec<_> = status.doors()?.into_iter().filter(|door| door.is_covered).collect();
+    let [door] = &covered[..] else { anyhow::bail!("one door was expected: {covered:?}") };
+    ensure!(door.name == tunnel && door.attach.as_deref() == Some("generic"), "{door:?}");
+    ensure!(status.counter(Mode::Enforce, Reason::Allowed)? > 0, "the friend was not counted");
+    ensure!(status.counter(Mode::Enforce, Reason::NotListed)? > 0, "strangers were not counted");
+    for friend in [IpAddr::from(FRIEND4), FRIEND6.into()] {
+        explained(guard, friend, tunnel, "pass", 0)?;
+    }
+    for stranger in [IpAddr::from(STRANGER4), STRANGER6.into()] {
+        explained(guard, stranger, tunnel, "drop", 1)?;
+    }
+    Ok(())
+}
+
+fn explained(
+    guard: &Guard<'_>,
+    source: IpAddr,
+    interface: &str,
+    verdict: &str,
+    code: i32,
+) -> Result<()> {
+    let source = source.to_string();
+    let told = guard.cli(&["explain", &source, "--interface", interface])?;
+    let is_so = told.code == Some(code)
+        && told.stdout.contains(&format!("{source} to {GUARDED}/tcp: {}", verdict.to_uppercase()));
+    ensure!(is_so, "{verdict} was expected of {source}: {told:?}");
+    let told = guard.cli(&["explain", &source, "--interface", interface, "--json"])?;
+    let json: serde_json::Value = serde_json::from_str(&told.stdout)?;
+    ensure!(told.code == Some(code) && json["verdict"] == verdict, "{told:?}");
+    Ok(())
+}
+
+/// The choice of doors, each way of choosing, with the daemon and after its death.
+fn strangers_get_nothing_through(pair: &Pair, tunnel: &str) -> Result<()> {
+    let _standin = Standin::start_in(&pair.server, GUARDED)?;
+    pair.everyone_is_served()?;
+    for (setup, why_not) in [
+        (GuardSetup::automatic(), "plumbing"),
+        (GuardSetup::of(tunnel), "not among the chosen interfaces"),
+    ] {
+        let mut guard = guard_for_the_friend(setup).start(&pair.server)?;
+        let cable = guard.status()?.door(SERVER_DOOR)?;
+        let is_left =
+            !cable.is_covered && cable.reason.as_ref().is_some_and(|r| r.contains(why_not));
+        ensure!(is_left, "no {why_not:?} in {cable:?}");
+        the_tunnel_is_the_door(pair, &guard, tunnel)?;
+        guard.kill9()?;
+        the_tunnel_is_the_door(pair, &guard, tunnel)?;
+        // The contrast: it was the guard.
+        drop(guard);
+        pair.everyone_is_served()?;
+    }
+    // And it was the guard of the tunnel: at the cable a stranger's packets are the tunnel's.
+    let guard = guard_for_the_friend(GuardSetup::of(SERVER_DOOR)).start(&pair.server)?;
+    ensure!(guard.status()?.door(SERVER_DOOR)?.is_covered);
+    pair.everyone_is_served()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn strangers_get_nothing_through_a_tunnel_without_ethernet_headers() -> Result<()> {
+    let pair = Pair::new(CABLE_MTU)?;
+    let _tun = Tun::lay_over(&pair)?;
+    strangers_get_nothing_through(&pair, TUN)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn strangers_get_nothing_through_a_tunnel_with_ethernet_headers() -> Result<()> {
+    let pair = Pair::new(CABLE_MTU)?;
+    lay_vxlan_over(&pair)?;
+    strangers_get_nothing_through(&pair, VXLAN)
+}
