@@ -17,7 +17,8 @@ pub enum DataplaneError {
         missing: String,
     },
     /// The kernel lacks a feature.
-    #[error("this kernel ({release}) has no {feature}; ollama-guard needs Linux 5.15 or newer")]
+    #[error("this kernel ({release}) has no {feature}, which ollama-guard needs; Linux 5.10 is the oldest that \
+         was tried")]
     KernelTooOld {
         /// What is missing.
         feature: &'static str,
