@@ -17,8 +17,10 @@ pub enum DataplaneError {
         missing: String,
     },
     /// The kernel lacks a feature.
-    #[error("this kernel ({release}) has no {feature}, which ollama-guard needs; Linux 5.10 is the oldest that \
-         was tried")]
+    #[error(
+        "this kernel ({release}) has no {feature}, which ollama-guard needs; Linux 5.10 is the \
+         oldest that was tried"
+    )]
     KernelTooOld {
         /// What is missing.
         feature: &'static str,
