@@ -54,13 +54,29 @@ pub struct Undecidable {
 pub fn locate<F: Frame + ?Sized>(frame: &F, start: Start) -> Located {
     match start {
         Start::Link => ethernet::locate(frame),
-        Start::Network => match frame.load(0) {
-            Some([0x40..=0x4f, _, _, _]) => ipv4::locate(frame, 0),
-            Some([0x60..=0x6f, _, _, _]) => ipv6::locate(frame, 0),
-            // The stack hands nothing but IPv4 and IPv6 to a socket with a port.
-            Some(_) => Located::Elsewhere,
-            None => unreadable(Reason::IpHeaderCut),
-        },
+        Start::Network => network(frame),
+    }
+}
+
+/// A frame without an Ethernet header. Some such devices take the packet's EtherType from the wire
+/// (tun with packet information, GRE over IPv6), and the kernel strips a VLAN tag there as anywhere
+/// else (`__netif_receive_skb_core`). Such a frame starts with the tag's control word.
+#[inline(always)]
+fn network<F: Frame + ?Sized>(frame: &F) -> Located {
+    let Some(bytes) = frame.load::<4>(0) else {
+        return unreadable(Reason::IpHeaderCut);
+    };
+    match bytes {
+        // A control word that looks like IPv4 has a VLAN number or leaves no room for a header:
+        // IPv4 refuses it.
+        [0x40..=0x4f, ..] => ipv4::locate(frame, 0),
+        // A control word of zeros but for the priority looks like IPv6 with one of four flow
+        // labels.
+        [0x60, 0, ..] if ethernet::is_tag(bytes) => unreadable(Reason::TagOrIpv6),
+        [0x60..=0x6f, ..] => ipv6::locate(frame, 0),
+        _ if ethernet::is_tag(bytes) => ethernet::behind_tag(frame, 2),
+        // The stack hands nothing else to a socket with a port.
+        _ => Located::Elsewhere,
     }
 }
 

@@ -144,6 +144,10 @@ reasons! {
     20 SourceMapped "source-ipv4-mapped" Drop,
     /// A loopback destination address from outside (route_localnet would deliver it).
     21 DestinationLoopback "destination-loopback" Drop,
+    /// On a device without an Ethernet header: it could be IPv6, and it could be a VLAN tag before an IP header.
+    22 TagOrIpv6 "tag-or-ipv6" Drop,
+    /// An IP packet in an IPv6 packet behind a routing header, which segment routing would unpack and deliver.
+    23 EncapsulatedBehindRouting "encapsulated-behind-routing" Drop,
 }
 
 impl Reason {

@@ -22,23 +22,29 @@ const VLAN_8021AD: u16 = 0x88a8;
 pub(super) fn locate<F: Frame + ?Sized>(frame: &F) -> Located {
     // The common case first, and by itself: the verifier knows its offsets exactly.
     match frame.load(ETHERTYPE_OFFSET).map(u16::from_be_bytes) {
-        Some(VLAN_8021Q | VLAN_8021AD) => behind_tags(frame),
+        Some(VLAN_8021Q | VLAN_8021AD) => behind_tag(frame, ETHERTYPE_OFFSET + VLAN_TAG_BYTES),
         ethertype => payload(frame, ethertype, ETHERTYPE_OFFSET + 2),
     }
 }
 
-/// A frame with at least one tag.
+/// What follows the first tag: its EtherType stands at `ethertype_offset`.
 #[inline(always)]
-fn behind_tags<F: Frame + ?Sized>(frame: &F) -> Located {
-    let mut ethertype_offset = ETHERTYPE_OFFSET;
-    // One round more than there may be tags: the last one reads what follows the last tag.
-    for _ in 0..=MAX_VLAN_TAGS {
+pub(super) fn behind_tag<F: Frame + ?Sized>(frame: &F, mut ethertype_offset: usize) -> Located {
+    for _ in 0..MAX_VLAN_TAGS {
         match frame.load(ethertype_offset).map(u16::from_be_bytes) {
             Some(VLAN_8021Q | VLAN_8021AD) => ethertype_offset += VLAN_TAG_BYTES,
             ethertype => return payload(frame, ethertype, frame.blur(ethertype_offset + 2)),
         }
     }
     unreadable(Reason::TooManyVlanTags)
+}
+
+/// Whether four bytes are what a VLAN tag leaves at the start of a frame without an Ethernet
+/// header, when its TPID is in the packet's protocol field: the tag's control word, and an
+/// EtherType that leads to IP.
+#[inline(always)]
+pub(super) const fn is_tag([_, _, high, low]: [u8; 4]) -> bool {
+    matches!(u16::from_be_bytes([high, low]), IPV4 | IPV6 | VLAN_8021Q | VLAN_8021AD)
 }
 
 #[inline(always)]

@@ -20,6 +20,9 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
+/// IPv4 and IPv6 in IPv6.
+const IPV4_INSIDE: u8 = 4;
+const IPV6_INSIDE: u8 = 41;
 
 /// The fragment offset within the offset and flags field: its upper 13 bits.
 const FRAGMENT_OFFSET: u16 = 0xfff8;
@@ -34,17 +37,29 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
         return unreadable(Reason::VersionMismatch);
     }
     let network = Network::V6(header);
+    let payload = header + FIXED_HEADER;
     let mut next = bytes[6];
     // Bytes of extension headers walked so far.
     let mut walked = 0;
     let mut fragment_seen = false;
-    let mut is_first_fragment = false;
+    let mut routing_seen = false;
+    // In a first fragment, where its payload ends. Only there a length field counts: the kernel
+    // cuts the packet at it and then takes the next header from another fragment, so that headers
+    // behind the end would be read here and by nobody else. A fragment is never a merged packet,
+    // whose lengths lie.
+    let mut first_fragment_end = None;
 
     // One round more than there may be headers: the last one looks at what follows the last.
     for position in 0..=MAX_EXTENSION_HEADERS {
-        let offset = header + FIXED_HEADER + walked;
+        let offset = payload + walked;
+        if let Some(end) = first_fragment_end
+            && offset + 4 > end
+        {
+            return undecidable(Reason::FragmentWithoutPorts, network);
+        }
         if let Some(protocol) = Protocol::from_number(next) {
             let offset = if position == 0 { offset } else { frame.blur(offset) };
+            let is_first_fragment = first_fragment_end.is_some();
             return ports::locate(frame, network, protocol, offset, is_first_fragment);
         }
         let length = match next {
@@ -55,7 +70,7 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
                     return undecidable(Reason::TooManyExtensionHeaders, network);
                 }
                 let Some(extension) = frame.load::<4>(offset) else {
-                    return undecidable(cut(is_first_fragment), network);
+                    return undecidable(cut(first_fragment_end.is_some()), network);
                 };
                 let length = if next == FRAGMENT {
                     let field = u16::from_be_bytes([extension[2], extension[3]]);
@@ -64,13 +79,22 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
                     }
                     fragment_seen = true;
                     // Without "more", it is an atomic fragment (RFC 6946): a whole packet.
-                    is_first_fragment = field & MORE_FRAGMENTS != 0;
+                    if field & MORE_FRAGMENTS != 0 {
+                        let length = usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+                        first_fragment_end = Some(payload + length);
+                    }
                     FRAGMENT_HEADER
                 } else {
+                    routing_seen |= next == ROUTING;
                     (usize::from(extension[1]) + 1) * 8
                 };
                 next = extension[0];
                 length
+            }
+            // Segment routing unpacks and delivers it (`ipv6_srh_rcv`, net/ipv6/exthdrs.c), if the
+            // host has it switched on.
+            IPV4_INSIDE | IPV6_INSIDE if routing_seen => {
+                return undecidable(Reason::EncapsulatedBehindRouting, network);
             }
             // AH, ESP, mobility, "no next header", ICMPv6, ...: no socket with a port behind them.
             _ => return Located::Elsewhere,

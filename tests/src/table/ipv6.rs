@@ -11,7 +11,7 @@ use ollama_guard_common::{
 
 use super::{ALLOWED, Table, drop};
 use crate::{
-    packet::{Ipv6, Segment, cut, ethernet, icmpv6, ipv4, ipv6, padded, tcp, udp},
+    packet::{Ipv6, Segment, cut, ethernet, icmpv6, ipv4, ipv6, overwritten, padded, tcp, udp},
     policy::{FRIEND4, FRIEND6, GUARDED, Lists, SERVER4, SERVER6, STRANGER6},
 };
 
@@ -36,6 +36,7 @@ pub(super) fn rows(table: &mut Table) {
     extensions(table, &knock);
     too_many_extensions(table, &knock);
     fragments(table);
+    encapsulated(table);
     cuts(table, &knock);
     no_socket_behind(table, &knock);
     lengths(table, &knock);
@@ -149,6 +150,25 @@ fn too_many_extensions(table: &mut Table, knock: &Segment) {
     }
 }
 
+/// Segment routing unpacks the inner packet and delivers it (`ipv6_srh_rcv`).
+fn encapsulated(table: &mut Table) {
+    let bytes = tcp(40_000, GUARDED).bytes(STRANGER6.into(), SERVER6.into());
+    for number in [4, 41] {
+        let name = format!("protocol_{number}_behind_a_routing_header_is_undecidable");
+        table.undecidable6(&name, Reason::EncapsulatedBehindRouting, |source| {
+            ipv6(source, SERVER6).routing(4, 0, SERVER6).carries_bytes(number, &bytes)
+        });
+        let name = format!("protocol_{number}_behind_routing_and_options_is_undecidable");
+        table.undecidable6(&name, Reason::EncapsulatedBehindRouting, |source| {
+            let packet = ipv6(source, SERVER6).routing(4, 0, SERVER6).destination_options(8);
+            packet.carries_bytes(number, &bytes)
+        });
+        let packet = ipv6(STRANGER6, SERVER6).destination_options(8).carries_bytes(number, &bytes);
+        let name = format!("protocol_{number}_without_a_routing_header_is_a_tunnel_of_its_own");
+        table.ordinary(&name, &packet);
+    }
+}
+
 fn fragments(table: &mut Table) {
     let knock = tcp(40_000, GUARDED).payload(b"POST /api/generate HTTP/1.1\r\n\r\n");
     for at in [8, 24, 40] {
@@ -170,6 +190,23 @@ fn fragments(table: &mut Table) {
         let name = format!("a_first_ipv6_fragment_of_{bytes}_bytes_is_undecidable");
         table.undecidable6(&name, Reason::FragmentWithoutPorts, |source| {
             cut(&ipv6(source, SERVER6).fragments(&knock, 8)[0], 40 + 8 + bytes)
+        });
+    }
+    // The kernel cuts a packet at its payload length and takes the next header of a first fragment
+    // from another one: what stands behind the end is read by nobody.
+    let elsewhere = tcp(40_000, 443);
+    for (name, real, headers) in [
+        ("ports", 8, 0),
+        ("an_extension_header", 16, 1),
+        ("extension_headers", 16, 2),
+        ("extension_headers_of_an_empty_fragment", 0, 1),
+    ] {
+        let name = format!("{name}_behind_the_end_of_a_first_fragment_are_not_believed");
+        table.undecidable6(&name, Reason::FragmentWithoutPorts, |source| {
+            let packet = ipv6(source, SERVER6).fragment(0, true);
+            let packet = packet.many_destination_options(headers).carries(&elsewhere);
+            let real: u16 = real;
+            overwritten(&packet, 4, &real.to_be_bytes())
         });
     }
     let inside =

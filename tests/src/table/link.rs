@@ -20,6 +20,7 @@ pub(super) fn rows(table: &mut Table) {
     other_ethertypes(table);
     cuts(table);
     without_ethernet_header(table);
+    tags_without_ethernet_header(table);
 }
 
 fn tags(table: &mut Table) {
@@ -115,6 +116,37 @@ fn cuts(table: &mut Table) {
     table.decided_frame4("a_trailer_does_not_hide_the_port", |source| {
         padded(&ethernet().carries_ip(&knock4(source)), 64)
     });
+}
+
+/// Where the EtherType comes from the wire, a tag leaves its control word and the next EtherType at
+/// the start of the frame.
+fn tags_without_ethernet_header(table: &mut Table) {
+    let senders =
+        [("a_stranger", STRANGER4, drop(Reason::NotListed)), ("a_friend", FRIEND4, super::ALLOWED)];
+    for (sender, source, expect) in senders {
+        for priority in [0x00, 0x20, 0x50, 0x80, 0xe0] {
+            let tag = [priority, 0, 0x08, 0x00];
+            let name = format!("a_tag_{priority:02x}_without_link_header_hides_nothing/{sender}");
+            let packet = [&tag[..], &knock4(source)].concat();
+            table.bare(&name, Lists::Standard, packet, expect);
+        }
+        let tags = [0, 0, 0x81, 0x00, 0, 0, 0x88, 0xa8, 0, 0, 0x08, 0x00];
+        let packet = [&tags[..], &knock4(source)].concat();
+        let name = format!("three_tags_without_link_header_hide_nothing/{sender}");
+        table.bare(&name, Lists::Standard, packet, expect);
+    }
+    let many = [0, 0, 0x81, 0x00].repeat(9);
+    let packet = [&many[..], &[0, 0, 0x08, 0x00], &knock4(FRIEND4)].concat();
+    let expect = drop(Reason::TooManyVlanTags);
+    table.bare("ten_tags_without_link_header_are_too_many", Lists::Standard, packet, expect);
+    // Control words that look like an IP header.
+    let packet = [&[0x40, 0, 0x08, 0x00][..], &knock4(STRANGER4)].concat();
+    let expect = drop(Reason::Ipv4HeaderLength);
+    table.bare("a_tag_that_looks_like_ipv4_is_dropped", Lists::Standard, packet, expect);
+    let knock6 = ipv6(STRANGER6, SERVER6).carries(&tcp(40_000, GUARDED));
+    let packet = [&[0x60, 0, 0x86, 0xdd][..], &knock6].concat();
+    let expect = drop(Reason::TagOrIpv6);
+    table.bare("a_tag_that_looks_like_ipv6_is_dropped", Lists::Everyone, packet, expect);
 }
 
 fn without_ethernet_header(table: &mut Table) {
