@@ -13,9 +13,18 @@ mod error;
 mod events;
 mod selection;
 
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+use std::{
+    fs::{DirBuilder, File},
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+};
 
-use nix::unistd::geteuid;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    unistd::geteuid,
+};
 use ollama_guard_common::Mode;
 use tokio::{
     net::UnixListener,
@@ -49,6 +58,7 @@ pub struct Daemon {
     control: ControlConfig,
     events_per_second: u32,
     signals: Signals,
+    state_lock: Flock<File>,
 }
 
 /// Who asks for the end: SIGTERM is systemd's and Kubernetes' word, SIGINT the keyboard's.
@@ -73,6 +83,7 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     check_privileges()?;
     let state = &config.paths.state_dir;
     make_state_dir(state)?;
+    let state_lock = lock_state_dir(state)?;
     let store = RuleStore::open(state)?;
     let audit = AuditLog::open(state)?;
     let chosen = Chosen::new(config);
@@ -114,6 +125,7 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
         guard.apply()?;
     }
     let dataplane = guard.sink_mut();
+    cover::settle(dataplane, &plan)?;
     let ring = dataplane.event_ring()?;
     let kernel_logs = dataplane.take_kernel_logs();
 
@@ -135,6 +147,7 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
         control: ControlConfig { access, limits: Limits::default() },
         events_per_second: config.events_per_second,
         signals,
+        state_lock,
     })
 }
 
@@ -169,6 +182,7 @@ impl Daemon {
             ),
             End::Detached => tracing::info!("detached: nothing of ours is left in the kernel"),
         }
+        drop(self.state_lock);
     }
 }
 
@@ -185,6 +199,16 @@ impl Signals {
 async fn until(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is the end as well.
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Two daemons that write the same rules would lose each other's.
+fn lock_state_dir(path: &Path) -> Result<Flock<File>, StartError> {
+    let trouble = |source| StartError::StateDir { path: path.into(), source };
+    let directory = File::open(path).map_err(trouble)?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => StartError::StateDirTaken { path: path.into() },
+        errno => trouble(errno.into()),
+    })
 }
 
 fn make_state_dir(path: &Path) -> Result<(), StartError> {

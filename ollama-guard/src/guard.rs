@@ -90,8 +90,10 @@ impl<S: PolicySink> Guard<S> {
     pub fn edit(&mut self, edit: &Edit, by: &str, at: Timestamp) -> Result<EditReply, GuardError> {
         let origin = Origin::Cli { by: by.to_owned(), at };
         let plan = plan::plan(edit, &self.desired.rules, self.store.rules(), &origin)?;
-        if plan.changes_rules {
+        if plan.changes_policy {
             self.put_in_force(&plan.rules)?;
+        } else if plan.changes_rules {
+            self.store.replace(plan.rules)?;
         }
         let mut reply = plan.reply;
         reply.generation = self.generation;

@@ -10,7 +10,7 @@
 mod doors;
 mod text;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ollama_guard_common::Reason;
 use serde::{Deserialize, Serialize};
@@ -79,12 +79,15 @@ pub struct BooksStatus {
 pub struct DaemonStatus {
     /// Whether one runs. Without one the filter goes on; edits and events need one.
     pub running: bool,
-    /// Whether one holds the socket and does not answer.
+    /// Whether one holds the pins or the socket and does not answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hangs: bool,
     /// Its process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Where its pins are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_dir: Option<PathBuf>,
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -41,6 +41,7 @@ fn errors_are_for_people() -> Result<()> {
         ensure!(text.contains(hint), "no {hint:?} in: {text}");
     }
     off_bpffs(&bed)?;
+    someone_elses_directories(&bed)?;
     without_root(&bed)
 }
 
@@ -52,6 +53,26 @@ fn off_bpffs(bed: &Bed) -> Result<()> {
     let mut command = guard.run_command();
     let text = told(&run(command.args(["--pin-dir", "/sys/fs/bpf"]), PATIENCE)?)?;
     ensure!(text.contains("is the root of a BPF file system"), "{text}");
+    Ok(())
+}
+
+/// Directories that are no guard's, or another's.
+fn someone_elses_directories(bed: &Bed) -> Result<()> {
+    let guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
+    let home = tempfile::tempdir()?;
+    for name in ["next/precious", "v2/thesis", "links/xdp-7"] {
+        fs::create_dir_all(home.path().join(name))?;
+    }
+    let mut command = bed.server.namespace.command(&guard_binary()?);
+    command.arg("detach").arg("--pin-dir").arg(home.path()).arg("--socket").arg(guard.socket());
+    let text = told(&run(&mut command, PATIENCE)?)?;
+    ensure!(text.contains("not on a BPF file system"), "{text}");
+    ensure!(home.path().join("next/precious").exists(), "detach removed what is not ours");
+
+    let first = guard_for_the_friend().start(&bed.server.namespace)?;
+    let mut command = guard.run_command();
+    let text = told(&run(command.arg("--state-dir").arg(first.state_dir()), PATIENCE)?)?;
+    ensure!(text.contains("keeps its rules in") && text.contains("--state-dir"), "{text}");
     Ok(())
 }
 

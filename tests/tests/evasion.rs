@@ -21,6 +21,9 @@ const ELSEWHERE: u16 = 443;
 /// A sequence of packets that together are a knock.
 type Knock = Vec<Vec<u8>>;
 
+/// Makes a knock that no earlier one is confused with.
+type Maker = fn() -> Knock;
+
 /// The first fragment holds nothing but extension headers; behind its end stand fake ones that
 /// lead elsewhere. The real ports come in a later fragment.
 fn fake_headers_behind_the_end() -> Knock {
@@ -83,7 +86,7 @@ fn answers(bed: &Bed, knock: &[Vec<u8>]) -> Result<u64> {
 fn headers_behind_the_end_of_a_first_fragment_open_nothing() -> Result<()> {
     let bed = Bed::new()?;
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
-    let knocks: [(&str, fn() -> Knock); 3] = [
+    let knocks: [(&str, Maker); 3] = [
         ("fake headers behind the end", fake_headers_behind_the_end),
         ("no next header behind the end", no_next_header_behind_the_end),
         ("honest fragments", honest_fragments),

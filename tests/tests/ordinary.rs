@@ -35,7 +35,6 @@ fn arrive_as_the_table_says(bed: &Bed, cases: &[Case]) -> Result<u64> {
         wire.send(&case.frame).with_context(|| case.name.clone())?;
         dropped += 1;
     }
-    let before = arrived.count();
     for case in cases.iter().filter(|case| case.expect.0 == Verdict::Pass) {
         let so_far = arrived.count();
         wire.send(&case.frame).with_context(|| case.name.clone())?;
@@ -44,7 +43,6 @@ fn arrive_as_the_table_says(bed: &Bed, cases: &[Case]) -> Result<u64> {
             .wait_for(so_far + 1, PATIENCE)
             .with_context(|| format!("{} was to arrive", case.name))?;
     }
-    assert!(arrived.count() >= before);
     let arrived: HashSet<Vec<u8>> = arrived.stop().frames.into_iter().collect();
     for case in cases {
         let is_there = arrived.contains(&without_outermost_tag(&case.frame));

@@ -327,6 +327,6 @@ fn a_bad_edit_changes_nothing() -> Result<()> {
     let refused = assert_refused(&guard, &before, &["allow", "remove", "192.0.2.10"])?;
     let file = guard.config_file().to_string_lossy().into_owned();
     assert!(refused.stderr.contains(&file), "{}", refused.stderr);
-    assert!(refused.stderr.contains('6'), "line 6 is not in: {}", refused.stderr);
+    assert!(refused.stderr.contains("line 6"), "line 6 is not in: {}", refused.stderr);
     only_the_friend_is_served(&bed)
 }

@@ -36,7 +36,7 @@ pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
     if !pins.exists() {
         return written(writeln!(io::stdout(), "nothing to detach: no guard is loaded"));
     }
-    match pins.lock() {
+    match pins.lock_existing() {
         Ok(_lock) => {
             let names = doors::list().await.unwrap_or_default();
             let mut text = String::new();
@@ -76,7 +76,7 @@ async fn through_daemon(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<Exit
     };
     let deadline = Instant::now() + PATIENCE;
     // Gone, or kept for what others put there: then the daemon has let go of the lock.
-    while pins.exists() && pins.lock().is_err() {
+    while pins.exists() && pins.lock_existing().is_err() {
         if Instant::now() > deadline {
             bail!("the daemon answered, but has not let go of {}", pins.root().display());
         }

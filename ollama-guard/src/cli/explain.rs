@@ -6,20 +6,25 @@ use std::{
     io::{self, Write as _},
     net::IpAddr,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::bail;
 use clap::Args;
 use ollama_guard_common::{Reason, Start, Verdict};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::{NO, PinDirArg, SocketArg, written};
 use crate::{
-    control::{Client, ClientError, protocol::RuleView},
+    control::{Client, protocol::RuleView},
     dataplane::{PinDir, Snapshot, Twin, matching_rule},
     doors,
     policy::{Effect, Origin, Port, Prefix, Rule, deciding_rule},
 };
+
+/// How long the daemon may take to say where a rule comes from.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
@@ -165,19 +170,16 @@ async fn arrival(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Arri
 /// The rule behind the answer: with its comment and origin if a daemon runs, and otherwise what
 /// the kernel's table has.
 async fn rule(args: &ExplainArgs, pins: &PinDir) -> anyhow::Result<Option<DecidingRule>> {
-    let views = match Client::new(&args.socket.socket).rules().await {
-        Ok(list) => list.rules,
-        Err(ClientError::NotRunning { .. }) => {
-            return Ok(matching_rule(pins, args.address)?.map(|(prefix, effect)| DecidingRule {
-                prefix,
-                effect,
-                comment: None,
-                origin: "read from the kernel; no daemon runs that knows where it comes from"
-                    .into(),
-            }));
-        }
-        Err(error) => return Err(error.into()),
+    // The verdict is known; a daemon that is busy or that refuses is no reason to keep it back.
+    let Ok(Ok(list)) = timeout(PATIENCE, Client::new(&args.socket.socket).rules()).await else {
+        return Ok(matching_rule(pins, args.address)?.map(|(prefix, effect)| DecidingRule {
+            prefix,
+            effect,
+            comment: None,
+            origin: "read from the kernel; no daemon answers that knows where it comes from".into(),
+        }));
     };
+    let views = list.rules;
     let rules = views
         .iter()
         .map(|view| {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write as _},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -9,8 +10,9 @@ use std::{
 use clap::Args;
 use tokio::time::timeout;
 
-use super::{NO, PinDirArg, SocketArg, written};
+use super::{NO, SocketArg, written};
 use crate::{
+    config::DEFAULT_PIN_DIR,
     control::{Client, ClientError},
     dataplane::PinDir,
     status::{self, DaemonStatus, StatusReport},
@@ -27,8 +29,16 @@ pub struct StatusArgs {
     json: bool,
     #[command(flatten)]
     socket: SocketArg,
-    #[command(flatten)]
-    pins: PinDirArg,
+    /// Where programs, maps and links are pinned [default: where the daemon has them, or
+    /// /sys/fs/bpf/ollama-guard]
+    #[arg(long, value_name = "DIR", env = "OLLAMA_GUARD_PIN_DIR")]
+    pin_dir: Option<PathBuf>,
+}
+
+impl StatusArgs {
+    fn pins(&self) -> PinDir {
+        PinDir::new(self.pin_dir.as_deref().unwrap_or(Path::new(DEFAULT_PIN_DIR)))
+    }
 }
 
 /// Prints the state. Exit status 0 if the guard enforces on every door that it should, 1 if not.
@@ -39,7 +49,7 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         } else {
             format!(
                 "NOT ENFORCING\n  problem: no guard is loaded under {}; start one with `ollama-guard run`",
-                args.pins.pin_dir.display()
+                args.pins().root().display()
             )
         };
         written(writeln!(io::stdout(), "{text}"))?;
@@ -53,14 +63,26 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 /// From the daemon, which knows what is to be guarded, or from the pins, if none runs or if it
 /// hangs. `None` if nothing is loaded.
 async fn read(args: &StatusArgs) -> anyhow::Result<Option<StatusReport>> {
+    let pins = args.pins();
     let asked = timeout(PATIENCE, Client::new(&args.socket.socket).status()).await;
     let daemon = match asked {
-        Ok(Ok(report)) => return Ok(Some(serde_json::from_value(report)?)),
-        Ok(Err(ClientError::NotRunning { .. })) => DaemonStatus::default(),
+        Ok(Ok(report)) => {
+            let report: StatusReport = serde_json::from_value(report)?;
+            let is_another =
+                args.pin_dir.is_some() && report.daemon.pin_dir.as_deref() != Some(pins.root());
+            if !is_another {
+                return Ok(Some(report));
+            }
+            // Asked for by name: the pins count, whoever answers on the socket.
+            DaemonStatus { hangs: pins.is_locked(), ..DaemonStatus::default() }
+        }
+        Ok(Err(ClientError::NotRunning { .. })) => {
+            DaemonStatus { hangs: pins.is_locked(), ..DaemonStatus::default() }
+        }
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => DaemonStatus { hangs: true, ..DaemonStatus::default() },
     };
-    match status::report(&PinDir::new(&args.pins.pin_dir), None, daemon).await {
+    match status::report(&pins, None, daemon).await {
         Ok(report) => Ok(Some(report)),
         Err(error) if error.is_not_loaded() => Ok(None),
         Err(error) if error.is_damage() => Err(anyhow::Error::new(error).context(

@@ -43,6 +43,7 @@ impl Backend for LiveBackend {
                 running: true,
                 hangs: false,
                 pid: Some(process::id()),
+                pin_dir: Some(self.pins.root().to_owned()),
                 version: Some(env!("CARGO_PKG_VERSION").into()),
             };
             let report = status::report(&self.pins, Some(&self.chosen), daemon)

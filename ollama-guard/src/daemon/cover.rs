@@ -54,8 +54,7 @@ pub(super) async fn plan(chosen: &Chosen) -> Result<CoverPlan, StartError> {
     Ok(CoverPlan { doors, is_named, left_out, attach: chosen.attach() })
 }
 
-/// Covers what is to be covered, releases what the operator leaves out, and makes the loaded
-/// programs the pinned ones.
+/// Covers what is to be covered, and makes the loaded programs the pinned ones.
 ///
 /// What can fail comes first: looking whether pinned links can be adopted, then making new ones.
 /// If any of it fails, the new ones are taken back, and what was in force before is untouched.
@@ -69,8 +68,13 @@ pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), S
         }
         return Err(error);
     }
-    release(dataplane, plan)?;
     dataplane.commit()?;
+    Ok(())
+}
+
+/// Lets go of what the operator leaves out, once nothing can fail any more.
+pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
+    release(dataplane, plan)?;
     let others = plan.doors.iter().filter(|door| matches!(door.plan, Plan::Skip(_))).count();
     if others > 0 {
         tracing::info!("interfaces not guarded: {others}; `ollama-guard status` says why for each");

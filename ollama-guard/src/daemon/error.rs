@@ -27,6 +27,15 @@ pub enum StartError {
         /// The cause.
         source: io::Error,
     },
+    /// Another daemon keeps its rules there.
+    #[error(
+        "another ollama-guard keeps its rules in {path}; stop it first, or give this one a \
+         --state-dir of its own"
+    )]
+    StateDirTaken {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The stored rules can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),

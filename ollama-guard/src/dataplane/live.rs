@@ -152,9 +152,12 @@ impl Dataplane {
         links::list(&self.pins)
     }
 
-    /// Removes the link of an interface that is not to be covered any more, or that is gone.
+    /// Removes the link of an interface that is not to be covered any more, or that is gone. Its
+    /// counts are kept under "departed": an interface with a number of its own is one that is meant
+    /// to be covered.
     pub fn release(&mut self, ifindex: u32) -> Result<()> {
-        pins::unpin(&self.pins.xdp_link(ifindex))
+        pins::unpin(&self.pins.xdp_link(ifindex))?;
+        counters::retire(&mut self.maps, ifindex)
     }
 
     /// Forgets the interfaces that are not in the list: their counts are kept under "departed".

@@ -82,20 +82,34 @@ impl PinDir {
 
     /// Makes the directory if it is not there, and checks that it can be trusted.
     pub fn create(&self) -> Result<()> {
-        let parent = self.root.parent().unwrap_or(Path::new("/"));
-        let bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
-        if !bpffs(parent) {
-            // The mount point itself would do to the kernel, but it is everybody's.
-            return Err(if bpffs(&self.root) {
-                let problem = "is the root of a BPF file system".into();
-                DataplaneError::PinDirUnsafe { path: self.root.clone(), problem }
-            } else {
-                DataplaneError::NoBpffs { path: self.root.clone() }
-            });
-        }
+        self.check_place()?;
         make_dir(&self.root)?;
         self.check()?;
         make_dir(&self.links())
+    }
+
+    /// Takes the lock on a directory that is there, to remove what is in it. Nothing outside a BPF
+    /// file system, and nothing that others may write, is ever taken for ours.
+    pub fn lock_existing(&self) -> Result<PinLock> {
+        self.check_place()?;
+        self.check()?;
+        self.lock()
+    }
+
+    /// Checks that the directory is, or would be, within a BPF file system.
+    fn check_place(&self) -> Result<()> {
+        let parent = self.root.parent().unwrap_or(Path::new("/"));
+        let bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+        if bpffs(parent) {
+            return Ok(());
+        }
+        // The mount point itself would do to the kernel, but it is everybody's.
+        Err(if bpffs(&self.root) {
+            let problem = "is the root of a BPF file system".into();
+            DataplaneError::PinDirUnsafe { path: self.root.clone(), problem }
+        } else {
+            DataplaneError::NoBpffs { path: self.root.clone() }
+        })
     }
 
     /// Checks owner and mode: whoever can change the pins can open the guarded ports.
@@ -120,8 +134,14 @@ impl PinDir {
         Ok(())
     }
 
+    /// Whether a daemon holds the lock.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self.lock(), Err(DataplaneError::Locked { .. }))
+    }
+
     /// Takes the lock, without waiting.
-    pub fn lock(&self) -> Result<PinLock> {
+    pub(super) fn lock(&self) -> Result<PinLock> {
         let directory = File::open(&self.root).map_err(DataplaneError::pin("open", &self.root))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(PinLock { _lock: lock }),

@@ -13,8 +13,10 @@ use crate::{
 pub struct Plan {
     /// The stored rules that there would be.
     pub rules: Vec<Rule>,
-    /// Whether they differ from those there are.
+    /// Whether they differ from those there are, if only by a comment.
     pub changes_rules: bool,
+    /// Whether they decide otherwise, so that the kernel has to know.
+    pub changes_policy: bool,
     /// What to tell the person. The generation is filled in later.
     pub reply: EditReply,
 }
@@ -33,7 +35,7 @@ pub(super) fn plan(
         Edit::Replace(request) => planner.replace(request),
     }?;
     let remaining = configured.iter().chain(&plan.rules);
-    if plan.changes_rules && !remaining.clone().any(|rule| rule.effect == Effect::Allow) {
+    if plan.changes_policy && !remaining.clone().any(|rule| rule.effect == Effect::Allow) {
         let closed = "the allowlist is empty: nobody can reach the guarded ports";
         plan.reply.warnings.push(closed.into());
     }
@@ -66,6 +68,7 @@ impl Planner<'_> {
                 if comment.is_some() && comment != rules[position].comment {
                     rules[position].comment = comment;
                     changes_rules = true;
+                    reply.warnings.push(format!("{prefix} has another comment now"));
                 }
                 reply.unchanged.push(prefix.to_string());
             } else {
@@ -77,7 +80,8 @@ impl Planner<'_> {
                 }
             }
         }
-        Ok(Plan { rules, changes_rules, reply })
+        let changes_policy = !reply.added.is_empty();
+        Ok(Plan { rules, changes_rules, changes_policy, reply })
     }
 
     fn remove(&self, request: &RemoveRequest) -> Result<Plan, GuardError> {
@@ -113,7 +117,7 @@ impl Planner<'_> {
                 ));
             }
         }
-        Ok(Plan { rules, changes_rules: true, reply })
+        Ok(Plan { rules, changes_rules: true, changes_policy: true, reply })
     }
 
     fn replace(&self, request: &ReplaceRequest) -> Result<Plan, GuardError> {
@@ -154,7 +158,8 @@ impl Planner<'_> {
         let kept = self.configured.iter().filter(|rule| rule.effect == request.effect);
         reply.kept = kept.map(view).collect();
         let changes_rules = rules != self.stored;
-        Ok(Plan { rules, changes_rules, reply })
+        let changes_policy = !reply.added.is_empty() || !reply.removed.is_empty();
+        Ok(Plan { rules, changes_rules, changes_policy, reply })
     }
 
     fn rule(&self, effect: Effect, prefix: Prefix, comment: Option<&Comment>) -> Rule {

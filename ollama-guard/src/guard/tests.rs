@@ -212,4 +212,5 @@ fn a_comment_can_be_changed_without_a_new_rule() {
     assert_eq!(reply.unchanged, ["192.0.2.1"]);
     let rules = bench.guard.rules().rules;
     assert_eq!(rules[0].comment.as_deref(), Some("the printer"));
+    assert_eq!(reply.generation, 2, "the kernel need not know");
 }

@@ -56,9 +56,11 @@ pub(super) fn describe(
         .map(|door| {
             let status = match link_of(door.interface.ifindex).filter(|link| link.alive) {
                 Some(link) => linked(snapshot, &door.interface, link),
+                None if is_registered(snapshot, door) => lost(&door.interface),
                 None => unlinked(door, is_chosen),
             };
-            let should_be = matches!(&door.plan, Plan::Guard { .. }) && is_chosen;
+            let should_be = matches!(&door.plan, Plan::Guard { .. }) && is_chosen
+                || is_registered(snapshot, door);
             let is_loud = matches!(&door.plan, Plan::Skip(skip) if skip.is_loud());
             let is_wrong = status.link_id.is_some() && status.reason.is_some();
             if status.state == DoorState::NotCovered && (should_be || is_loud) || is_wrong {
@@ -97,6 +99,17 @@ fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorS
     }
 }
 
+/// Whether the daemon has covered an interface and not let go of it since.
+fn is_registered(snapshot: &Snapshot, door: &Door) -> bool {
+    snapshot.counters.doors.iter().any(|one| one.ifindex == Some(door.interface.ifindex))
+}
+
+/// An interface that was covered and has lost its link.
+fn lost(interface: &Interface) -> DoorStatus {
+    let reason = "its link is gone: packets pass unjudged; restart the daemon, which makes it anew";
+    not_covered(interface, reason.into())
+}
+
 fn unlinked(door: &Door, is_chosen: bool) -> DoorStatus {
     let interface = &door.interface;
     let foreign = interface.xdp.native.or(interface.xdp.generic).or(interface.xdp.offload);
@@ -108,6 +121,10 @@ fn unlinked(door: &Door, is_chosen: bool) -> DoorStatus {
         (Plan::Guard { .. }, None) if is_chosen => "no filter: packets pass unjudged".into(),
         (Plan::Guard { .. }, None) => "no filter here".into(),
     };
+    not_covered(interface, reason)
+}
+
+fn not_covered(interface: &Interface, reason: String) -> DoorStatus {
     DoorStatus {
         name: interface.name.clone(),
         ifindex: interface.ifindex,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{BookTotals, DoorState, DoorStatus, StatusReport};
+use crate::events::text::Printable;
 
 impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -13,7 +14,7 @@ impl fmt::Display for StatusReport {
         };
         writeln!(f, "{word}")?;
         for problem in &self.problems {
-            writeln!(f, "  problem: {problem}")?;
+            writeln!(f, "  problem: {}", Printable(problem))?;
         }
         writeln!(f, "policy   generation {}, mode {}", self.generation, self.mode)?;
         writeln!(f, "ports    {}", self.ports.join(", "))?;
@@ -28,8 +29,8 @@ impl fmt::Display for StatusReport {
             (true, None) => writeln!(f, "daemon   running")?,
             (false, _) if self.daemon.hangs => writeln!(
                 f,
-                "daemon   does not answer: the filter goes on; restart it to edit rules and to see \
-                 events"
+                "daemon   does not answer here: the filter goes on; name its socket with --socket, \
+                 or restart it"
             )?,
             (false, _) => writeln!(
                 f,
@@ -59,7 +60,7 @@ impl fmt::Display for StatusReport {
 fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result {
     writeln!(f, "doors")?;
     for door in doors {
-        let mut line = format!("  {:<16}", door.name);
+        let mut line = format!("  {:<16}", Printable(&door.name).to_string());
         match (door.state, door.attach) {
             (DoorState::Covered, Some(mode)) => write!(line, "covered, {mode}")?,
             (DoorState::Covered, None) => line.push_str("covered"),
@@ -69,7 +70,7 @@ fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result 
             write!(line, " (program {program}, link {link})")?;
         }
         if let Some(reason) = &door.reason {
-            write!(line, ": {reason}")?;
+            write!(line, ": {}", Printable(reason))?;
         }
         writeln!(f, "{line}")?;
     }
