@@ -57,7 +57,7 @@ impl Dataplane {
     pub fn open(pins: PinDir, options: OpenOptions<'_>) -> Result<Self> {
         let features = probe::features()?;
         pins.create()?;
-        let lock = pins.lock()?;
+        let lock = pins.lock_for_daemon()?;
         let adopted = match super::maps::check(&pins.current()) {
             Ok(()) => true,
             Err(error) => {

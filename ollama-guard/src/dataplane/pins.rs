@@ -18,6 +18,8 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -28,6 +30,11 @@ use nix::{
 use ollama_guard_common::{Start, abi};
 
 use super::{DataplaneError, Result};
+
+/// How often, and how far apart, a daemon tries to take the lock before it believes that another
+/// has it: a second in all.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The pin directory of one guard.
 #[derive(Clone, Debug)]
@@ -134,7 +141,19 @@ impl PinDir {
         Ok(())
     }
 
-    /// Whether a daemon holds the lock.
+    /// Takes the lock for a daemon. `status` holds it for a moment to see whether somebody has it,
+    /// so one refusal is not believed yet.
+    pub(super) fn lock_for_daemon(&self) -> Result<PinLock> {
+        for _ in 0..LOCK_TRIES {
+            match self.lock() {
+                Err(DataplaneError::Locked { .. }) => thread::sleep(LOCK_PAUSE),
+                outcome => return outcome,
+            }
+        }
+        self.lock()
+    }
+
+    /// Whether a daemon holds the lock. Holds it for a moment if none does.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         matches!(self.lock(), Err(DataplaneError::Locked { .. }))
