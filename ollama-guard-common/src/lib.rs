@@ -16,7 +16,8 @@
 //! # What is deliberately not here
 //!
 //! * Length fields and checksums: merged and BIG TCP packets in generic XDP carry lengths of 0, so
-//!   they never decide a verdict.
+//!   they never decide a verdict. The one exception is an IPv6 first fragment, which is never a
+//!   merged packet: what stands behind its payload's end the kernel takes from another fragment.
 //! * Destination addresses (but for loopback), MAC addresses and VLAN numbers: the policy does not
 //!   depend on them, so lying about them is no use.
 //! * Inner headers of tunnels: a tunnel's device is a door of its own.

@@ -112,7 +112,8 @@
 //! * The decision exists once. `explain` runs the loaded program's twin in the kernel; there is
 //!   **no second implementation** that could differ, and **no marker in a packet** that changes
 //!   what is counted.
-//! * Length fields, checksums, MAC addresses and VLAN numbers decide nothing. There is **no
+//! * Checksums, MAC addresses and VLAN numbers decide nothing, nor do length fields, but for the
+//!   end of an IPv6 first fragment. There is **no
 //!   connection state** and **no name lookup**.
 //! * A taken XDP slot is an error, never success, and **never ours to clear**.
 //! * Status is read from kernel and netlink, **never from the daemon's memory**.
