@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as the object declares them and as they are pinned.
 ///
@@ -126,6 +126,9 @@ pub const EVENT_RECORD_BYTES: usize = 8 + size_of::<DropEvent>();
 pub struct SlotInfo {
     /// The policy's number: the first one is 1, and each change adds one.
     pub generation: u64,
+    /// A fingerprint of everything else here, of the ports and of the rules, as user space wrote
+    /// them. The program does not look at it.
+    pub digest: u64,
     /// [`Mode`] as a number.
     pub mode: u32,
     /// One bit for each protocol with a guarded port, at [`Protocol::index`].
@@ -218,7 +221,7 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
-    assert!(size_of::<SlotInfo>() == 32);
+    assert!(size_of::<SlotInfo>() == 40);
     assert!(size_of::<DoorCounters>() == 512);
     assert!(size_of::<Books>() == 48);
     assert!(size_of::<DropEvent>() == 56);

@@ -11,7 +11,10 @@ mod backend;
 mod cover;
 mod error;
 mod events;
+mod keeper;
+mod notices;
 mod selection;
+mod tender;
 
 use std::{
     fs::{DirBuilder, File},
@@ -37,6 +40,7 @@ use crate::{
     config::{Config, RuleStore},
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
+    doors::Watch,
     events::Journal,
     guard::{self, Desired, Guard, Handle},
     policy::Effect,
@@ -57,6 +61,7 @@ pub struct Daemon {
     backend: Arc<backend::LiveBackend>,
     control: ControlConfig,
     events_per_second: u32,
+    keeper: keeper::Keeper,
     signals: Signals,
     state_lock: Flock<File>,
 }
@@ -87,6 +92,8 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     let store = RuleStore::open(state)?;
     let audit = AuditLog::open(state)?;
     let chosen = Chosen::new(config);
+    // Before the listing, so that no change between the two is missed.
+    let watch = Watch::open()?;
     let plan = cover::plan(&chosen).await?;
 
     let pins = PinDir::new(&config.paths.pin_dir);
@@ -131,8 +138,16 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
 
     let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
-    let backend =
-        Arc::new(backend::LiveBackend::new(handle.clone(), Arc::clone(&journal), pins, chosen));
+    let notices = Arc::new(notices::Notices::default());
+    let keeper =
+        keeper::Keeper::new(handle.clone(), chosen.clone(), Arc::clone(&notices), Some(watch));
+    let backend = Arc::new(backend::LiveBackend::new(
+        handle.clone(),
+        Arc::clone(&journal),
+        pins,
+        chosen,
+        notices,
+    ));
     let service_uid = geteuid().as_raw();
     let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
     Ok(Daemon {
@@ -146,6 +161,7 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
         backend,
         control: ControlConfig { access, limits: Limits::default() },
         events_per_second: config.events_per_second,
+        keeper,
         signals,
         state_lock,
     })
@@ -166,12 +182,13 @@ impl Daemon {
         let budget = self.events_per_second;
         let reader = events::Reader::new(ring, journal, handle.clone(), budget);
         let events = tokio::spawn(reader.run(until(stopping.clone())));
+        let keeper = tokio::spawn(self.keeper.run(until(stopping.clone())));
         let server = tokio::spawn(serve(listener, self.backend, self.control, until(stopping)));
         tracing::info!(socket = %self.socket_file.path().display(), "ready");
 
         let end = self.signals.wait(ended).await;
         stop.send_replace(true);
-        for task in [events, server] {
+        for task in [events, keeper, server] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task did not end well");
             }

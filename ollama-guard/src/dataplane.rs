@@ -17,9 +17,11 @@
 //! conversion into a pinnable link fails.
 
 pub mod allowance;
+mod contents;
 pub mod counters;
 mod detach;
 mod error;
+mod held;
 pub mod links;
 mod maps;
 mod object;
@@ -35,6 +37,7 @@ pub mod test_run;
 
 mod live;
 
+pub use contents::{Found, InForce};
 pub use detach::detach_all;
 pub use error::DataplaneError;
 pub use links::{AttachMode, LinkState, Outcome};

@@ -20,8 +20,10 @@ mod kind;
 mod link_message;
 mod list;
 mod skip;
+mod watch;
 
 pub use choose::{Door, Plan, Selection, choose, loopback_named, unmatched};
 pub use interface::{Interface, XdpSlots};
 pub use list::{DoorsError, list};
 pub use skip::Skip;
+pub use watch::Watch;

@@ -21,8 +21,8 @@ use ollama_guard_common::Mode;
 use crate::{
     config::RuleStore,
     control::protocol::{Edit, EditReply, RuleList, RuleView},
-    dataplane::PolicySink,
-    policy::{Origin, Policy, Port, Rule, compile},
+    dataplane::{Dataplane, DataplaneError, Found, PolicySink},
+    policy::{Digest, MapImage, Origin, Policy, Port, Rule, compile},
 };
 
 pub use actor::{Handle, Stopped, spawn};
@@ -48,19 +48,26 @@ pub struct Guard<S> {
     desired: Desired,
     store: RuleStore,
     generation: u64,
+    /// The fingerprint of the policy that was put in force last.
+    digest: Digest,
 }
 
 impl<S: PolicySink> Guard<S> {
     /// Checks that what is configured and stored compiles. Nothing is in force yet.
     pub fn new(sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
         compile(&policy(&desired, store.rules()))?;
-        Ok(Self { sink, desired, store, generation: 0 })
+        Ok(Self { sink, desired, store, generation: 0, digest: Digest::new() })
     }
 
     /// Puts what is configured and stored in force.
     pub fn apply(&mut self) -> Result<(), GuardError> {
         let image = compile(&policy(&self.desired, self.store.rules()))?;
-        self.generation = self.sink.swap(&image)?;
+        Ok(self.swap(&image)?)
+    }
+
+    fn swap(&mut self, image: &MapImage) -> Result<(), DataplaneError> {
+        self.generation = self.sink.swap(image)?;
+        self.digest = Digest::of(image);
         Ok(())
     }
 
@@ -104,11 +111,8 @@ impl<S: PolicySink> Guard<S> {
         let image = compile(&policy(&self.desired, rules))?;
         let before = self.store.rules().to_vec();
         self.store.replace(rules.to_vec())?;
-        match self.sink.swap(&image) {
-            Ok(generation) => {
-                self.generation = generation;
-                Ok(())
-            }
+        match self.swap(&image) {
+            Ok(()) => Ok(()),
             Err(error) => {
                 // The kernel still has the old policy, so the file must have it too.
                 if let Err(undo) = self.store.replace(before) {
@@ -117,6 +121,40 @@ impl<S: PolicySink> Guard<S> {
                 Err(error.into())
             }
         }
+    }
+}
+
+impl Guard<Dataplane> {
+    /// Reads the policy in force back from the kernel. If it is not the one that was put there, it
+    /// is put there again. Returns what was wrong.
+    pub fn mend_policy(&mut self) -> Result<Option<String>, GuardError> {
+        let Some(problem) = self.policy_problem()? else {
+            return Ok(None);
+        };
+        self.sink.distrust_policy()?;
+        self.apply()?;
+        Ok(Some(format!("{problem}: put in force again, as generation {}", self.generation)))
+    }
+
+    fn policy_problem(&self) -> Result<Option<String>, DataplaneError> {
+        let in_force = self.sink.policy_in_force()?;
+        let mine = self.generation;
+        let problem = match in_force.found {
+            // Nobody but this thread changes policies.
+            Found::Unsteady => "the policy in force changes all the time".into(),
+            _ if in_force.generation != mine => {
+                format!("generation {} is in force instead of {mine}", in_force.generation)
+            }
+            Found::OtherTables => "the tables of rules in force are not the pinned ones".into(),
+            Found::Digest(found) if found != self.digest.number() => {
+                format!("ports or rules of generation {mine} were changed by somebody else")
+            }
+            Found::Digest(found) if found != in_force.written => {
+                format!("the fingerprint of generation {mine} was changed by somebody else")
+            }
+            Found::Digest(_) => return Ok(None),
+        };
+        Ok(Some(problem))
     }
 }
 

@@ -99,7 +99,17 @@
 //!    that dies before leaves pins that the next one can use.
 //! 8. into adopted maps, **the policy last**: the one that they hold stays in force until nothing
 //!    can fail any more.
-//! 9. [`daemon::Daemon::run`] reads the ring and serves the socket until a signal or `detach`.
+//! 9. [`daemon::Daemon::run`] reads the ring, serves the socket and keeps the doors until a signal
+//!    or `detach`.
+//!
+//! # While it runs
+//!
+//! The keeper (`daemon/keeper.rs`) lists the interfaces whenever the kernel says that one has
+//! changed, and every other second without being told; the tender (`daemon/tender.rs`), on the
+//! guard's thread, compares what there is with what there should be: pins, links, the programs
+//! that they run, the policy read back from the maps. What is pinned is also held open
+//! (`dataplane/held.rs`), so that a pin that is lost loses nothing. What is put right is told in
+//! the log and by `status`. A filter is only ever taken from an interface that is gone.
 //!
 //! # Invariants, and what is deliberately absent
 //!
@@ -118,7 +128,7 @@
 //! * A taken XDP slot is an error, never success, and **never ours to clear**.
 //! * Status is read from kernel and netlink, **never from the daemon's memory**.
 //! * Versions of kernels are **not compared**: features are probed.
-//! * **Not yet**: other hooks than XDP, watching interfaces, metrics, verifying on a timer.
+//! * **Not yet**: other hooks than XDP, metrics.
 //!
 //! What is promised, with the test behind each promise, stands in `docs/promises.md` beside this
 //! crate's manifest, and every way past that we know in `docs/packets.md`.

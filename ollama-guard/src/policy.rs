@@ -22,6 +22,7 @@
 
 mod compile;
 mod decide;
+mod digest;
 mod port;
 mod prefix;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod rule;
 pub use self::{
     compile::{CompileError, Entry, Entry4, Entry6, MapImage, Policy, compile},
     decide::deciding_rule,
+    digest::Digest,
     port::{Port, PortError},
     prefix::{Family, Prefix, PrefixError},
     rule::{Effect, Origin, Rule},

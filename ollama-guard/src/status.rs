@@ -12,6 +12,7 @@ mod text;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::Timestamp;
 use ollama_guard_common::Reason;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ use crate::{
         ring::RingBooks,
         snapshot::{ProgramState, RuleTotals},
     },
-    doors::{Door, DoorsError, Selection, choose, list},
+    doors::{Door, DoorsError, Interface, Selection, choose, list},
 };
 
 pub use doors::{DoorState, DoorStatus};
@@ -91,6 +92,21 @@ pub struct DaemonStatus {
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// What its keeper found to be not as it should be and put right, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
+    /// What its keeper can't put right at the moment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
+}
+
+/// Something that was not as it should be, and was put right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// When.
+    pub at: Timestamp,
+    /// What was wrong, and what was done.
+    pub what: String,
 }
 
 /// Why there is no report.
@@ -138,13 +154,23 @@ pub async fn report(
             choose(&interfaces, &Selection { named: None, excluded: &excluded, attach })
         }
     };
-    Ok(assemble(snapshot, &doors, selection.is_some(), daemon))
+    let missing = selection.map(|source| source.missing(&interfaces)).unwrap_or_default();
+    let mut report = assemble(snapshot, &doors, selection.is_some(), daemon);
+    if !missing.is_empty() {
+        report.enforcing = false;
+        let absent = |name| format!("{name} is to be guarded, and is not there");
+        report.problems.extend(missing.iter().map(absent));
+    }
+    Ok(report)
 }
 
 /// Whoever knows which interfaces are to be guarded.
 pub trait SelectionSource {
     /// Decides for every interface.
-    fn choose(&self, interfaces: &[crate::doors::Interface]) -> Vec<Door>;
+    fn choose(&self, interfaces: &[Interface]) -> Vec<Door>;
+
+    /// The interfaces that were asked for by name and are not there.
+    fn missing(&self, interfaces: &[Interface]) -> Vec<String>;
 }
 
 fn assemble(
@@ -157,8 +183,8 @@ fn assemble(
     let doors = doors::describe(&snapshot, doors, is_chosen, &mut problems);
     if !snapshot.rules.intact {
         problems.push(
-            "the rules of the policy in force are not the pinned ones, or are missing; everything \
-             for a guarded port may be dropped: restart the daemon"
+            "ports or rules in force are not what was put there, or are missing (then everything \
+             for a guarded port is dropped); a running daemon puts them right within seconds"
                 .into(),
         );
     }
@@ -168,6 +194,7 @@ fn assemble(
     problems.extend(snapshot.programs.iter().filter(|program| !program.twin_matches).map(
         |program| format!("the twin of the {} program has other instructions", program.start),
     ));
+    problems.extend(daemon.troubles.iter().cloned());
     StatusReport {
         enforcing: problems.is_empty() && snapshot.mode == "enforce",
         problems,

@@ -31,7 +31,7 @@ mod wire;
 
 pub use client::{Answer, Asker, download, get, post};
 pub use foreign::{Foreign, XDP_PASS, XDP_TX};
-pub use guard::{Guard, GuardSetup, guard_binary};
+pub use guard::{Guard, GuardSetup, VERSION_DIRECTORY, guard_binary};
 pub use kernel::{Objects, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;

@@ -23,7 +23,10 @@ use ollama_guard::{
 use ollama_guard_common::{Mode, Start};
 use tempfile::TempDir;
 
-use crate::{bed::Namespace, policy::HostPolicy};
+use crate::{
+    bed::{Namespace, VERSION_DIRECTORY},
+    policy::HostPolicy,
+};
 
 /// The loaded object. Everything of it is removed from the kernel when it is dropped.
 pub struct Loaded {
@@ -144,7 +147,7 @@ impl Loaded {
     /// The path of a pin.
     #[must_use]
     pub fn pin(&self, name: &str) -> PathBuf {
-        self.pins.root().join("v1").join(name)
+        self.pins.root().join(VERSION_DIRECTORY).join(name)
     }
 
     fn dataplane(&mut self) -> Result<&mut Dataplane> {

@@ -15,8 +15,8 @@ use nix::{
 use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
-        Answer, Bed, GuardSetup, Objects, SERVER_DOOR, Standin, get, only_the_friend_is_served,
-        run, until,
+        Answer, Bed, GuardSetup, Objects, SERVER_DOOR, Standin, VERSION_DIRECTORY, get,
+        only_the_friend_is_served, run, until,
     },
     policy::{FRIEND4, FRIEND6, GUARDED, STRANGER4},
 };
@@ -42,8 +42,10 @@ fn missing_rules_close_the_port_for_everyone_and_say_so() -> Result<()> {
     let mut guard =
         guard_for_the_friend().arguments(&["--debug-kernel"]).start(&bed.server.namespace)?;
     only_the_friend_is_served(&bed)?;
+    // Awake, it would put them back within seconds (`drift.rs`).
+    guard.signal(Signal::SIGSTOP)?;
     for outer in ["OG_RULES_V4", "OG_RULES_V6"] {
-        let pin = guard.pin_dir().join("v1").join(outer);
+        let pin = guard.pin_dir().join(VERSION_DIRECTORY).join(outer);
         for slot in ["0", "1"] {
             // One of the two slots may be empty.
             let key = ["key", slot, "0", "0", "0"];
@@ -56,9 +58,10 @@ fn missing_rules_close_the_port_for_everyone_and_say_so() -> Result<()> {
         let answer = get(&bed.friend.namespace, server, "/", SILENCE)?;
         ensure!(answer == Answer::NoAnswer, "without rules, {server} answers {answer:?}");
     }
-    let status = guard.cli(&["status"])?;
+    let status = guard.status_past_the_daemon()?;
     assert_eq!(status.code, Some(1), "{status:?}");
     assert!(status.stdout.contains("NOT ENFORCING"), "{status:?}");
+    guard.signal(Signal::SIGCONT)?;
     assert!(guard.status()?.counter(Mode::Enforce, Reason::RulesAbsent)? > 0);
     until("the kernel side to say so", PATIENCE, || {
         guard.log().contains("the rules of the selected policy slot are missing")
@@ -119,7 +122,7 @@ fn a_pin_of_another_shape_is_not_trusted_and_costs_no_gap() -> Result<()> {
     let mut guard = guard_for_the_friend().start(&bed.server.namespace)?;
     let link = guard.status()?.door(SERVER_DOOR)?.link.context("a link")?;
     guard.kill9()?;
-    let pin = guard.pin_dir().join("v1/OG_COUNTERS");
+    let pin = guard.pin_dir().join(VERSION_DIRECTORY).join("OG_COUNTERS");
     fs::remove_file(&pin)?;
     let status = guard.cli(&["status"])?;
     assert!(status.code == Some(2) && status.stderr.contains("damaged"), "{status:?}");
@@ -159,7 +162,7 @@ fn pins_of_another_version_are_replaced_and_never_reinterpreted() -> Result<()> 
     let link = guard.status()?.door(SERVER_DOOR)?.link.context("a link")?;
     guard.stop()?;
     let directory = guard.pin_dir().to_owned();
-    fs::rename(directory.join("v1"), directory.join("v0"))?;
+    fs::rename(directory.join(VERSION_DIRECTORY), directory.join("v0"))?;
     fs::create_dir(directory.join("next"))?;
     let status = guard.cli(&["status"])?;
     assert!(status.code == Some(2) && status.stderr.contains("another version"), "{status:?}");

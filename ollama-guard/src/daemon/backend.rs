@@ -5,7 +5,7 @@ use std::{process, sync::Arc};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use super::Chosen;
+use super::{Chosen, notices::Notices};
 use crate::{
     control::{
         Backend, Failure, Peer,
@@ -23,6 +23,7 @@ pub(super) struct LiveBackend {
     journal: Arc<Journal>,
     pins: PinDir,
     chosen: Chosen,
+    notices: Arc<Notices>,
 }
 
 impl LiveBackend {
@@ -31,8 +32,9 @@ impl LiveBackend {
         journal: Arc<Journal>,
         pins: PinDir,
         chosen: Chosen,
+        notices: Arc<Notices>,
     ) -> Self {
-        Self { handle, journal, pins, chosen }
+        Self { handle, journal, pins, chosen, notices }
     }
 }
 
@@ -45,6 +47,8 @@ impl Backend for LiveBackend {
                 pid: Some(process::id()),
                 pin_dir: Some(self.pins.root().to_owned()),
                 version: Some(env!("CARGO_PKG_VERSION").into()),
+                repairs: self.notices.repairs(),
+                troubles: self.notices.troubles(),
             };
             let report = status::report(&self.pins, Some(&self.chosen), daemon)
                 .await

@@ -1,4 +1,4 @@
-//! Covering the doors at start.
+//! Covering the doors: what is to be covered, and the first time it is done.
 
 use ollama_guard_common::Start;
 
@@ -34,24 +34,36 @@ pub(super) async fn plan(chosen: &Chosen) -> Result<CoverPlan, StartError> {
     if !loopback.is_empty() {
         return Err(StartError::Loopback(loopback));
     }
-    let doors = chosen.choose(&interfaces);
-    if !doors.iter().any(|door| matches!(door.plan, Plan::Guard { .. })) {
-        let why = doors.iter().filter_map(|door| match &door.plan {
-            Plan::Skip(skip) => Some(format!("{}: {skip}", door.interface.name)),
-            Plan::Guard { .. } => None,
-        });
-        return Err(StartError::NoDoor(why.collect()));
+    let plan = CoverPlan::of(chosen, &interfaces);
+    if wanted(&plan).next().is_none() {
+        tracing::warn!(
+            "there is no interface to guard yet: waiting for one. If this is not meant, name one \
+             with --interface or in `interfaces`; `ollama-guard status` says of each why not"
+        );
     }
-    let is_named = chosen.is_named();
-    let left_out = doors
-        .iter()
-        .filter(|door| matches!(door.plan, Plan::Skip(_)))
-        // With the automatic choice, an interface that was covered stays covered, though it be
-        // down at the moment: only the operator's word opens a door.
-        .filter(|door| is_named || chosen.excludes(&door.interface.name))
-        .map(|door| door.interface.ifindex)
-        .collect();
-    Ok(CoverPlan { doors, is_named, left_out, attach: chosen.attach() })
+    Ok(plan)
+}
+
+impl CoverPlan {
+    /// Decides for each interface.
+    pub(super) fn of(chosen: &Chosen, interfaces: &[Interface]) -> Self {
+        let doors = chosen.choose(interfaces);
+        let is_named = chosen.is_named();
+        let left_out = doors
+            .iter()
+            .filter(|door| matches!(door.plan, Plan::Skip(_)))
+            // With the automatic choice, an interface that was covered stays covered, though it be
+            // down at the moment: only the operator's word opens a door.
+            .filter(|door| is_named || chosen.excludes(&door.interface.name))
+            .map(|door| door.interface.ifindex)
+            .collect();
+        Self { doors, is_named, left_out, attach: chosen.attach() }
+    }
+
+    /// Every interface, with what is to be done with it.
+    pub(super) fn doors(&self) -> &[Door] {
+        &self.doors
+    }
 }
 
 /// Covers what is to be covered, and makes the loaded programs the pinned ones.
@@ -75,6 +87,13 @@ pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), S
 /// Lets go of what the operator leaves out, once nothing can fail any more.
 pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
     release(dataplane, plan)?;
+    for Door { interface, plan } in &plan.doors {
+        if let Plan::Skip(skip) = plan
+            && skip.is_loud()
+        {
+            tracing::warn!("{} is NOT COVERED: {skip}", interface.name);
+        }
+    }
     let others = plan.doors.iter().filter(|door| matches!(door.plan, Plan::Skip(_))).count();
     if others > 0 {
         tracing::info!("interfaces not guarded: {others}; `ollama-guard status` says why for each");
@@ -83,13 +102,32 @@ pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), 
 }
 
 /// An interface to be guarded.
-struct Wanted<'a> {
-    start: Start,
+pub(super) struct Wanted<'a> {
+    pub(super) start: Start,
     interface: &'a Interface,
-    target: Target<'a>,
+    pub(super) target: Target<'a>,
 }
 
-fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
+impl Wanted<'_> {
+    /// Its number.
+    pub(super) const fn ifindex(&self) -> u32 {
+        self.interface.ifindex
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.interface.name
+    }
+
+    /// Whether netlink shows a program on it.
+    pub(super) fn shows(&self, program_id: u32) -> bool {
+        let slots = self.interface.xdp;
+        [slots.native, slots.generic, slots.offload].contains(&Some(program_id))
+    }
+}
+
+/// The interfaces to be guarded.
+pub(super) fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
     plan.doors.iter().filter_map(|Door { interface, plan }| match plan {
         Plan::Guard { start, modes } => {
             let target = Target {
@@ -100,12 +138,7 @@ fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
             };
             Some(Wanted { start: *start, interface, target })
         }
-        Plan::Skip(skip) => {
-            if skip.is_loud() {
-                tracing::warn!("{} is NOT COVERED: {skip}", interface.name);
-            }
-            None
-        }
+        Plan::Skip(_) => None,
     })
 }
 
@@ -140,7 +173,7 @@ fn attach_all(
             Err(error) => refuse(&wanted, error)?,
         }
     }
-    if made.is_empty() && adopted.is_empty() {
+    if made.is_empty() && adopted.is_empty() && !failures.is_empty() {
         return Err(StartError::NothingCovered(failures));
     }
     for Wanted { start, interface, target } in adopted {
@@ -183,7 +216,7 @@ fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
 }
 
 /// Which door, how, and why so.
-fn say(wanted: &Wanted<'_>, choice: AttachChoice, Outcome { mode, refused }: &Outcome) {
+pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, Outcome { mode, refused }: &Outcome) {
     let refused: Vec<String> =
         refused.iter().map(|(mode, error)| format!("{mode} was refused: {error}")).collect();
     let why = match (choice, refused.is_empty(), mode) {

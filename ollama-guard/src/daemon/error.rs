@@ -68,12 +68,6 @@ pub enum StartError {
         .0.join(", ")
     )]
     Loopback(Vec<String>),
-    /// Nothing to guard.
-    #[error(
-        "no interface to guard was found: name one with --interface or in `interfaces`. {}",
-        .0.join("; ")
-    )]
-    NoDoor(Vec<String>),
     /// Every interface refused.
     #[error("no interface could be covered: {}", .0.join("; "))]
     NothingCovered(Vec<String>),

@@ -66,4 +66,8 @@ impl SelectionSource for Chosen {
         };
         doors::choose(interfaces, &Selection { named, excluded: &excluded, attach: self.attach })
     }
+
+    fn missing(&self, interfaces: &[Interface]) -> Vec<String> {
+        doors::unmatched(&self.names(), interfaces)
+    }
 }

@@ -10,7 +10,9 @@ use ollama_guard_common::{Start, abi::maps as names};
 use super::{
     DataplaneError, PinDir, PinLock, Result,
     allowance::Allowance,
+    contents::{self, InForce},
     counters,
+    held::Held,
     links::{self, LinkState, Outcome, Target},
     maps::Maps,
     pins, probe, programs,
@@ -47,8 +49,9 @@ pub struct Dataplane {
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
     is_committed: bool,
+    held: Held,
     // Last: the lock is let go of only after everything else is done.
-    _lock: PinLock,
+    lock: PinLock,
 }
 
 impl Dataplane {
@@ -108,7 +111,8 @@ impl Dataplane {
             allowance: None,
             kernel_logs,
             is_committed: false,
-            _lock: lock,
+            held: Held::default(),
+            lock,
         })
     }
 
@@ -131,13 +135,16 @@ impl Dataplane {
     /// Covers an interface with a new link.
     pub fn attach(&mut self, start: Start, target: &Target<'_>) -> Result<Outcome> {
         counters::register(&mut self.maps, target.ifindex)?;
-        links::create(&self.pins, self.program(start), target)
+        let outcome = links::create(&self.pins, self.program(start), target)?;
+        self.held.take(&self.pins, [self.pins.xdp_link(target.ifindex)])?;
+        Ok(outcome)
     }
 
     /// Puts the new program into the pinned link of an interface, without a gap.
     pub fn adopt(&mut self, start: Start, ifindex: u32) -> Result<()> {
         counters::register(&mut self.maps, ifindex)?;
-        links::adopt(&self.pins, self.program(start), ifindex)
+        links::adopt(&self.pins, self.program(start), ifindex)?;
+        self.held.take(&self.pins, [self.pins.xdp_link(ifindex)])
     }
 
     fn program(&self, start: Start) -> BorrowedFd<'_> {
@@ -156,7 +163,9 @@ impl Dataplane {
     /// counts are kept under "departed": an interface with a number of its own is one that is meant
     /// to be covered.
     pub fn release(&mut self, ifindex: u32) -> Result<()> {
-        pins::unpin(&self.pins.xdp_link(ifindex))?;
+        let link = self.pins.xdp_link(ifindex);
+        self.held.forget(&self.pins, &link);
+        pins::unpin(&link)?;
         counters::retire(&mut self.maps, ifindex)
     }
 
@@ -184,8 +193,46 @@ impl Dataplane {
             tracing::info!(path = %stale.display(), "removing pins of another version");
             pins::remove_tree(stale)?;
         }
+        self.held.take(&self.pins, self.pins.objects())?;
+        self.held.take(&self.pins, self.pins.rules())?;
         self.is_committed = true;
         Ok(())
+    }
+
+    /// Puts back what was taken from the pin directory, or all of it, if the directory is gone.
+    /// Returns what was wrong, a sentence each.
+    pub fn mend_pins(&mut self) -> Result<Vec<String>> {
+        let lock = self.pins.mend(&self.lock)?;
+        let mut mended = self.held.mend(&self.pins)?;
+        if lock.is_some() {
+            let (root, pins) = (self.pins.root().display(), mended.len());
+            mended = vec![format!(
+                "the pin directory {root} was gone or another one: made anew, with {pins} pins"
+            )];
+        }
+        // Only now: until its pins are there, the old directory may be all that keeps the filter.
+        if let Some(lock) = lock {
+            self.lock = lock;
+        }
+        Ok(mended)
+    }
+
+    /// The kernel's id of the program that links of a start should run.
+    pub fn program_id(&self, start: Start) -> Result<u32> {
+        let (_, id) = sys::identity(self.program(start))
+            .map_err(|error| DataplaneError::pin("look at", pins::program_name(start))(error))?;
+        Ok(id)
+    }
+
+    /// Reads the policy in force back from the maps.
+    pub fn policy_in_force(&self) -> Result<InForce> {
+        contents::read(&self.maps, &self.directory)
+    }
+
+    /// Forgets what the maps of the policy were last made to hold: the next policy is written
+    /// whole, and not as a difference.
+    pub fn distrust_policy(&mut self) -> Result<()> {
+        self.slots.distrust(&self.maps)
     }
 
     /// The reader of the event ring. There must be only one.
@@ -215,6 +262,7 @@ impl Dataplane {
     /// Takes everything of ours out of the kernel. The guarded ports are open afterwards.
     pub fn detach(mut self) -> Result<Vec<u32>> {
         self.is_committed = true;
+        self.held.clear();
         super::detach_all(&self.pins)
     }
 }
@@ -245,6 +293,13 @@ impl Drop for Dataplane {
 
 impl PolicySink for Dataplane {
     fn swap(&mut self, image: &MapImage) -> Result<u64> {
-        self.slots.swap(&mut self.maps, &self.directory, image)
+        let generation = self.slots.swap(&mut self.maps, &self.directory, image)?;
+        if self.is_committed {
+            // In force by now, whatever becomes of this.
+            if let Err(error) = self.held.take(&self.pins, self.pins.rules()) {
+                tracing::warn!(%error, "a pin that is lost from now on can't be put back");
+            }
+        }
+        Ok(generation)
     }
 }

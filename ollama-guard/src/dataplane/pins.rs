@@ -3,11 +3,11 @@
 //! ```text
 //! <pin-dir>/                     0700, flock(2) held by the daemon
 //!   links/xdp-<ifindex>          the attachments; unversioned, so that an upgrade keeps them
-//!   v1/OG_...                    the maps
-//!   v1/OG_RULES_V4-<slot>        the rules in each slot in use (inner maps can't be opened by id
-//!   v1/OG_RULES_V6-<slot>        without CAP_SYS_ADMIN, so they are pinned too)
-//!   v1/link, v1/network          the attached programs, by what their frames start with
-//!   v1/link-twin, ...            their twins for test runs
+//!   v2/OG_...                    the maps
+//!   v2/OG_RULES_V4-<slot>        the rules in each slot in use (inner maps can't be opened by id
+//!   v2/OG_RULES_V6-<slot>        without CAP_SYS_ADMIN, so they are pinned too)
+//!   v2/link, v1/network          the attached programs, by what their frames start with
+//!   v2/link-twin, ...            their twins for test runs
 //!   next/                        a complete new set, while it is being built
 //! ```
 //!
@@ -46,7 +46,18 @@ pub struct PinDir {
 /// process dies.
 #[derive(Debug)]
 pub struct PinLock {
-    _lock: Flock<File>,
+    lock: Flock<File>,
+}
+
+impl PinLock {
+    /// Whether this is the lock on the directory that is there now: it may have been removed, or
+    /// another file system mounted over it.
+    fn is_on(&self, pins: &PinDir) -> bool {
+        let held = self.lock.metadata();
+        let there = pins.root.symlink_metadata();
+        matches!((held, there), (Ok(held), Ok(there))
+            if (held.dev(), held.ino()) == (there.dev(), there.ino()))
+    }
 }
 
 impl PinDir {
@@ -79,6 +90,22 @@ impl PinDir {
     /// Programs and maps that are being built.
     pub(super) fn next(&self) -> PathBuf {
         self.root.join("next")
+    }
+
+    /// The pins of the programs and their twins, and of the maps.
+    pub(super) fn objects(&self) -> Vec<PathBuf> {
+        let starts = [Start::Link, Start::Network];
+        let programs = starts.into_iter().flat_map(|start| [program_name(start), twin_name(start)]);
+        programs.chain(abi::maps::ALL).map(|name| self.current().join(name)).collect()
+    }
+
+    /// The pins of the rules in every slot.
+    pub(super) fn rules(&self) -> Vec<PathBuf> {
+        let outers = [abi::maps::RULES_V4, abi::maps::RULES_V6];
+        let names = outers
+            .into_iter()
+            .flat_map(|outer| (0..abi::SLOTS).map(move |slot| rules_name(outer, slot)));
+        names.map(|name| self.current().join(name)).collect()
     }
 
     /// Whether anything of ours is there.
@@ -153,6 +180,17 @@ impl PinDir {
         self.lock()
     }
 
+    /// Makes the directory anew if it is not there any more, and then takes its lock. Returns the
+    /// lock to hold from now on, if it is another one.
+    pub(super) fn mend(&self, lock: &PinLock) -> Result<Option<PinLock>> {
+        if lock.is_on(self) {
+            make_dir(&self.links())?;
+            return Ok(None);
+        }
+        self.create()?;
+        self.lock_for_daemon().map(Some)
+    }
+
     /// Whether a daemon holds the lock. Holds it for a moment if none does.
     #[must_use]
     pub fn is_locked(&self) -> bool {
@@ -163,7 +201,7 @@ impl PinDir {
     pub(super) fn lock(&self) -> Result<PinLock> {
         let directory = File::open(&self.root).map_err(DataplaneError::pin("open", &self.root))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(PinLock { _lock: lock }),
+            Ok(lock) => Ok(PinLock { lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                 Err(DataplaneError::Locked { path: self.root.clone() })
             }

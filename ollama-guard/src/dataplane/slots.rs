@@ -9,7 +9,7 @@ use super::{
     maps::{Maps, Rules, SlotInfoWords},
     table::Table,
 };
-use crate::policy::MapImage;
+use crate::policy::{Digest, MapImage};
 
 /// Where a compiled policy goes. The seam between the guard and the kernel.
 pub trait PolicySink: Send {
@@ -27,6 +27,8 @@ pub(super) struct Slots {
     words: [Vec<u64>; SLOTS as usize],
     /// The rules of each slot, once this process has built them.
     rules: [Option<Both>; SLOTS as usize],
+    /// The number of the last policy that this process has put in force.
+    newest: Option<u64>,
 }
 
 /// The rules of both families.
@@ -49,7 +51,13 @@ impl Slots {
                 words.push(word);
             }
         }
-        Ok(Self { words, rules: [None, None] })
+        Ok(Self { words, rules: [None, None], newest: None })
+    }
+
+    /// Forgets what the slots were last made to hold, so that the next policy is written whole.
+    pub(super) fn distrust(&mut self, maps: &Maps) -> Result<()> {
+        *self = Self { newest: self.newest, ..Self::read(maps)? };
+        Ok(())
     }
 
     /// See [`PolicySink::swap`].
@@ -61,13 +69,16 @@ impl Slots {
     ) -> Result<u64> {
         let live = maps.selected_slot()?;
         let slot = (live + 1) % SLOTS;
-        let generation = maps.slot_info(live)?.generation + 1;
+        // Of what another daemon left, the number is all there is; after that, nobody else counts.
+        let before = self.newest.map_or_else(|| Ok(maps.slot_info(live)?.generation), Ok)?;
+        let generation = before.saturating_add(1);
 
         // Beside the live policy: until the switch, no packet sees any of it.
         let rules = self.write_rules(maps, directory, slot, image)?;
         self.write_ports(maps, slot, image)?;
         let info = SlotInfo {
             generation,
+            digest: Digest::of(image).number(),
             mode: image.mode as u32,
             protocols: image.protocols,
             prefixes_v4: image.v4.len() as u32,
@@ -81,6 +92,7 @@ impl Slots {
 
         // The switch. Only the lowest byte ever differs, so that it can't be seen half written.
         maps.selected.set(0, slot, 0).map_err(DataplaneError::map("write", names::SELECTED))?;
+        self.newest = Some(generation);
 
         // An update of an array of maps returns only after every program that was running has
         // ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so here the map that is there

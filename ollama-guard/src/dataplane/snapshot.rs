@@ -1,8 +1,8 @@
 //! What the kernel holds now, read from the pins: with or without a daemon.
 
-use std::{net::IpAddr, os::fd::AsFd as _, path::Path};
+use std::{net::IpAddr, path::Path};
 
-use aya::{maps::MapInfo, programs::ProgramInfo};
+use aya::programs::ProgramInfo;
 use ipnet::IpNet;
 use ollama_guard_common::{
     Mode, Protocol, Start,
@@ -11,13 +11,12 @@ use ollama_guard_common::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataplaneError, PinDir, Result,
+    DataplaneError, PinDir, Result, contents,
     counters::{self, AllCounts, BookTotals},
     links::{self, LinkState},
     maps::{self, Maps, Rules},
     pins,
     ring::{self, RingBooks},
-    sys,
 };
 use crate::policy::{Effect, Port, Prefix};
 
@@ -57,8 +56,7 @@ pub struct RuleTotals {
     pub v6: u32,
     /// How many of each family fit.
     pub capacity: u32,
-    /// Whether the tables in force are there and are the pinned ones. Without them everything for
-    /// a guarded port is dropped.
+    /// Whether ports and rules in force are what the daemon wrote, and the tables the pinned ones.
     pub intact: bool,
 }
 
@@ -95,7 +93,7 @@ impl Snapshot {
                 v4: info.prefixes_v4,
                 v6: info.prefixes_v6,
                 capacity: info.capacity,
-                intact: intact(pins, &maps, slot)?,
+                intact: contents::read(&maps, &directory)?.is_intact(),
             },
             links: links::list(pins)?,
             programs: programs(pins)?,
@@ -166,20 +164,6 @@ fn ports(maps: &Maps, slot: u32) -> Result<Vec<String>> {
         }
     }
     Ok(ports)
-}
-
-/// Whether the rules that the program would find are the pinned ones.
-fn intact(pins: &PinDir, maps: &Maps, slot: u32) -> Result<bool> {
-    for (name, outer) in [(names::RULES_V4, &maps.outer_v4), (names::RULES_V6, &maps.outer_v6)] {
-        let in_force = sys::inner_map_id(outer.fd().as_fd(), slot)
-            .map_err(|source| DataplaneError::RawMap { action: "read", map: name, source })?;
-        let pinned = MapInfo::from_pin(pins.current().join(pins::rules_name(name, slot)));
-        match (in_force, pinned) {
-            (Some(in_force), Ok(pinned)) if in_force == pinned.id() => {}
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 fn programs(pins: &PinDir) -> Result<Vec<ProgramState>> {

@@ -85,6 +85,20 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(LinkInfo { id: info.id, program_id: info.prog_id, is_xdp, ifindex })
 }
 
+/// `BPF_OBJ_GET_INFO_BY_FD` for anything: its type and its id, with which the information about
+/// programs, maps and links all begins. Ids are unique among objects of one sort.
+pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let mut head = [0_u32; 2];
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = object.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&head) as u32;
+    attr.info.info = &raw mut head as u64;
+    // SAFETY: `head` is writable for `info_len` bytes and outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let [kind, id] = head;
+    Ok((kind, id))
+}
+
 /// `BPF_MAP_LOOKUP_ELEM` in an array of maps: the id of the inner map, without opening it, which
 /// would need `CAP_SYS_ADMIN`. `None` for an empty slot.
 pub(super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::Result<Option<u32>> {

@@ -22,10 +22,14 @@ use crate::{
 /// Requests that may wait.
 const QUEUE: usize = 64;
 
+/// Something to be done on the guard's thread.
+type Work = Box<dyn FnOnce(&mut Guard<Dataplane>) + Send>;
+
 enum Request {
     Rules(oneshot::Sender<RuleList>),
     Kept(oneshot::Sender<Vec<Rule>>),
     Edit(Box<Edit>, Peer, oneshot::Sender<Result<EditReply, Failure>>),
+    Maintain(Work),
     Refill { per_second: u32, seconds: f64 },
     Detach(Peer, oneshot::Sender<Result<DetachReply, Failure>>),
 }
@@ -78,6 +82,16 @@ impl Handle {
         self.ask(|reply| Request::Edit(Box::new(edit), peer, reply)).await?
     }
 
+    /// Does something on the guard's thread, between two requests: what belongs to no request,
+    /// like looking after the doors.
+    pub async fn maintain<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Guard<Dataplane>) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        self.ask(|reply| Request::Maintain(Box::new(move |guard| drop(reply.send(work(guard))))))
+            .await
+    }
+
     /// Takes everything out of the kernel and ends the guard.
     pub async fn detach(&self, peer: Peer) -> Result<DetachReply, Failure> {
         self.ask(|reply| Request::Detach(peer, reply)).await?
@@ -115,6 +129,7 @@ impl Actor {
                 Request::Rules(reply) => drop(reply.send(self.guard.rules())),
                 Request::Kept(reply) => drop(reply.send(self.guard.all().cloned().collect())),
                 Request::Edit(edit, peer, reply) => drop(reply.send(self.edit(&edit, &peer))),
+                Request::Maintain(work) => work(&mut self.guard),
                 Request::Refill { per_second, seconds } => self.refill(per_second, seconds),
                 Request::Detach(peer, reply) => {
                     drop(reply.send(self.detach(&peer)));

@@ -70,7 +70,7 @@ pub(super) fn describe(
             DoorStatus { counts: counts(snapshot, status.ifindex), ..status }
         })
         .collect();
-    described.extend(severed(snapshot, doors, problems));
+    described.extend(departed(snapshot, doors, problems));
     described
 }
 
@@ -106,7 +106,8 @@ fn is_registered(snapshot: &Snapshot, door: &Door) -> bool {
 
 /// An interface that was covered and has lost its link.
 fn lost(interface: &Interface) -> DoorStatus {
-    let reason = "its link is gone: packets pass unjudged; restart the daemon, which makes it anew";
+    let reason = "its link is gone: packets pass unjudged; a running daemon makes it anew within \
+                  seconds";
     not_covered(interface, reason.into())
 }
 
@@ -137,29 +138,37 @@ fn not_covered(interface: &Interface, reason: String) -> DoorStatus {
     }
 }
 
-/// Pinned links whose interface is gone.
-fn severed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> Vec<DoorStatus> {
+/// Pinned links whose interface is not there any more.
+fn departed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> Vec<DoorStatus> {
     let exists = |ifindex| doors.iter().any(|door| door.interface.ifindex == ifindex);
     snapshot
         .links
         .iter()
-        .filter(|link| !link.alive || !exists(link.ifindex))
+        .filter(|link| !exists(link.ifindex))
         .map(|link| {
-            let reason = format!(
-                "the link for interface {} has lost it: the interface is gone, and a new one of \
-                 the same name is not covered before the daemon restarts",
-                link.ifindex
-            );
-            problems.push(reason.clone());
+            let ifindex = link.ifindex;
+            let reason = if link.alive {
+                format!(
+                    "interface {ifindex} has gone to another network namespace, and its filter \
+                     went along"
+                )
+            } else {
+                let reason = format!(
+                    "the link of interface {ifindex} has lost it: the interface is gone; a running \
+                     daemon clears this away within seconds"
+                );
+                problems.push(reason.clone());
+                reason
+            };
             DoorStatus {
-                name: format!("(interface {})", link.ifindex),
-                ifindex: link.ifindex,
+                name: format!("(interface {ifindex})"),
+                ifindex,
                 state: DoorState::NotCovered,
                 attach: None,
                 program_id: Some(link.program_id),
                 link_id: Some(link.link_id),
                 reason: Some(reason),
-                counts: counts(snapshot, link.ifindex),
+                counts: counts(snapshot, ifindex),
             }
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{BookTotals, DoorState, DoorStatus, StatusReport};
+use super::{BookTotals, DoorState, DoorStatus, Repair, StatusReport};
 use crate::events::text::Printable;
 
 impl fmt::Display for StatusReport {
@@ -36,6 +36,9 @@ impl fmt::Display for StatusReport {
                 f,
                 "daemon   not running: the filter goes on, but edits and events need one"
             )?,
+        }
+        for Repair { at, what } in &self.daemon.repairs {
+            writeln!(f, "repaired {at:.0}: {}", Printable(what))?;
         }
         write_doors(f, &self.doors)?;
         writeln!(f, "counters")?;

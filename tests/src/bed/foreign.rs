@@ -1,10 +1,16 @@
 //! An XDP program of somebody else: two instructions, loaded and attached without any of our
 //! code for it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
-    programs::{Xdp, XdpMode, xdp::XdpLinkId},
+    programs::{
+        Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        xdp::{XdpLink, XdpLinkId},
+    },
 };
 
 use super::Namespace;
@@ -43,6 +49,23 @@ impl Foreign {
             .enter(|| program.attach(interface, mode))?
             .with_context(|| format!("attaching a foreign program to {interface}"))?;
         Ok(Self { object, link: Some(link) })
+    }
+
+    /// Loads such a program, and puts it into somebody else's pinned link.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn put_into(link: &Path, action: u8) -> Result<Self> {
+        let mut object = Ebpf::load(&object_file(action)).context("loading a foreign program")?;
+        let program: &mut Xdp =
+            object.program_mut(NAME).context("the program is not in the object")?.try_into()?;
+        program.load()?;
+        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(link)?))?;
+        let id = program.attach_to_link(link)?;
+        // The pin keeps the link; only our descriptor of it is closed.
+        drop(program.take_link(id)?);
+        Ok(Self { object, link: None })
     }
 
     /// The program's id.

@@ -30,6 +30,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How long one question to the control socket may take.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The directory of this version's programs and maps below the pin directory.
+pub const VERSION_DIRECTORY: &str = "v2";
+
 /// A guard: a daemon that may run or not, and what it has put into the kernel. Dropping it
 /// removes both.
 #[derive(Debug)]
@@ -179,6 +182,17 @@ impl Guard<'_> {
         };
         command.args(rest);
         command
+    }
+
+    /// What `status` says from the kernel alone, without asking the daemon.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started or takes too long. A bad exit code is no error here.
+    pub fn status_past_the_daemon(&self) -> Result<Finished> {
+        let mut command = self.namespace.command(&self.binary);
+        command.args(["status", "--socket"]).arg(self.file("no-such-socket"));
+        run(command.arg("--pin-dir").arg(&self.pin_dir), COMMAND_LIMIT)
     }
 
     /// Runs a command line to its end.

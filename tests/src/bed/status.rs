@@ -153,6 +153,26 @@ impl Status {
         Ok((self.number("/ring/read")?, self.number("/ring/unread")?))
     }
 
+    /// Whether every door that should be covered is, by what should be there.
+    pub fn is_enforcing(&self) -> Result<bool> {
+        self.at("/enforcing")?.as_bool().context("status: enforcing is no boolean")
+    }
+
+    /// What is wrong.
+    pub fn problems(&self) -> Result<Vec<String>> {
+        texts(self.at("/problems")?)
+    }
+
+    /// What the daemon has put right.
+    pub fn repairs(&self) -> Result<Vec<String>> {
+        let repairs = self.json.pointer("/daemon/repairs").and_then(Value::as_array);
+        let repairs = repairs.map(Vec::as_slice).unwrap_or_default();
+        repairs
+            .iter()
+            .map(|repair| Ok(repair["what"].as_str().context("a repair of nothing")?.to_owned()))
+            .collect()
+    }
+
     /// Whether a daemon runs.
     pub fn daemon_runs(&self) -> Result<bool> {
         self.at("/daemon/running")?.as_bool().context("status: daemon.running is no boolean")
@@ -175,4 +195,9 @@ impl Status {
             .with_context(|| format!("status: {pointer} is no text"))?
             .to_owned())
     }
+}
+
+fn texts(list: &Value) -> Result<Vec<String>> {
+    let list = list.as_array().context("status: no list")?;
+    list.iter().map(|text| Ok(text.as_str().context("status: no text")?.to_owned())).collect()
 }

@@ -48,13 +48,14 @@ pub struct GuardSetup {
     binary: Option<PathBuf>,
     arguments: Vec<String>,
     config: Option<String>,
+    pin_parent: Option<PathBuf>,
 }
 
 impl GuardSetup {
     /// A guard that chooses its interfaces itself.
     #[must_use]
     pub const fn automatic() -> Self {
-        Self { binary: None, arguments: Vec::new(), config: None }
+        Self { binary: None, arguments: Vec::new(), config: None, pin_parent: None }
     }
 
     /// A guard of one interface.
@@ -67,6 +68,13 @@ impl GuardSetup {
     #[must_use]
     pub fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// With its pins in another BPF file system than the usual one.
+    #[must_use]
+    pub fn pins_in(mut self, mount_point: &Path) -> Self {
+        self.pin_parent = Some(mount_point.to_owned());
         self
     }
 
@@ -118,7 +126,7 @@ impl GuardSetup {
             binary: self.binary.map_or_else(guard_binary, Ok)?,
             arguments: self.arguments,
             directory,
-            pin_dir: Path::new(BPFFS).join(name),
+            pin_dir: self.pin_parent.as_deref().unwrap_or(Path::new(BPFFS)).join(name),
             daemon: None,
         };
         if let Some(content) = self.config {

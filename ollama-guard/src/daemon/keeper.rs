@@ -1,0 +1,128 @@
+//! The keeper: sees to it that what should be guarded is, for as long as the daemon runs.
+//!
+//! Interfaces come, go and change, and other tools touch links, pins and maps. The keeper lists
+//! the interfaces whenever the kernel says that one has changed, and every other second without
+//! being told, and has the guard's thread compare what there is with what there should be; see
+//! [`Tender`]. So a change that was not told, or whose message was lost, is found all the same.
+
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{
+    Chosen,
+    cover::CoverPlan,
+    notices::Notices,
+    tender::{Round, Tender},
+};
+use crate::{
+    doors::{self, Watch},
+    guard::{Handle, Stopped},
+};
+
+/// How often everything is looked at without being told. Drift is to be noticed within five
+/// seconds, and what two rounds have to agree on takes two.
+const TICK: Duration = Duration::from_secs(2);
+/// Between two rounds, however much the kernel has to tell.
+const BREATH: Duration = Duration::from_millis(20);
+/// How long a round waits for the next one to confirm what it saw.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The task that keeps the doors.
+pub(super) struct Keeper {
+    handle: Handle,
+    chosen: Chosen,
+    notices: Arc<Notices>,
+    watch: Option<Watch>,
+    tender: Tender,
+}
+
+impl Keeper {
+    /// Takes over from the start, which has covered the doors that there were.
+    pub(super) fn new(
+        handle: Handle,
+        chosen: Chosen,
+        notices: Arc<Notices>,
+        watch: Option<Watch>,
+    ) -> Self {
+        let tender = Tender::new(&chosen);
+        Self { handle, chosen, notices, watch, tender }
+    }
+
+    /// Keeps until `stop` is ready.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first round is at once: between the listing at the start and the opening of the
+        // watch something may have changed.
+        let mut again: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = tick.tick() => {}
+                () = self.changed() => {}
+                () = sleep(AGAIN), if again.is_some() => {}
+            }
+            let is_unsure = tokio::select! {
+                () = &mut stop => return,
+                round = self.round() => match round {
+                    Ok(is_unsure) => is_unsure,
+                    // The guard has ended; `stop` follows.
+                    Err(Stopped) => return,
+                },
+            };
+            again = is_unsure.then(Instant::now);
+            sleep(BREATH).await;
+        }
+    }
+
+    /// Waits for the kernel's word. Without a working socket there is only the tick.
+    async fn changed(&mut self) {
+        let Some(watch) = &self.watch else {
+            return std::future::pending().await;
+        };
+        if let Err(error) = watch.changed().await {
+            tracing::error!(
+                %error,
+                "changes of interfaces are not told any more: they are looked for every {} s",
+                TICK.as_secs()
+            );
+            self.watch = Watch::open().ok();
+        }
+    }
+
+    /// Looks at everything once. Returns whether to look again at once.
+    async fn round(&mut self) -> Result<bool, Stopped> {
+        let interfaces = match doors::list().await {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                self.tell(Round::trouble(error.to_string()));
+                return Ok(false);
+            }
+        };
+        let plan = CoverPlan::of(&self.chosen, &interfaces);
+        let mut tender = std::mem::take(&mut self.tender);
+        let (tender, round) = self
+            .handle
+            .maintain(move |guard| {
+                let round = tender.tend(guard, &plan);
+                (tender, round)
+            })
+            .await?;
+        self.tender = tender;
+        let is_unsure = round.is_unsure;
+        self.tell(round);
+        Ok(is_unsure)
+    }
+
+    fn tell(&self, round: Round) {
+        for repair in round.repairs {
+            tracing::warn!("drift: {repair}");
+            self.notices.repaired(repair);
+        }
+        for trouble in self.notices.set_troubles(&round.troubles) {
+            tracing::error!("{trouble}");
+        }
+    }
+}
