@@ -26,6 +26,7 @@ mod reap;
 mod server;
 mod status;
 mod topology;
+mod tun;
 mod wait;
 mod wire;
 
@@ -44,6 +45,7 @@ pub use topology::{
     Bed, CLIENT_INTERFACE, FRIEND_MAC, Host, SERVER_DOOR, SERVER_MAC, STRANGER4_MAC, STRANGER6_MAC,
     SWITCH_TO_SERVER,
 };
+pub use tun::TunEnd;
 pub use wait::{until, until_some};
 pub use wire::{Capture, Direction, Flood, Heard, Wire};
 

@@ -12,12 +12,14 @@ use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
         CABLE_MTU, CLIENT_INTERFACE, Guard, GuardSetup, Namespace, Pair, Process, SERVER_DOOR,
-        Standin, start, until,
+        Standin, TunEnd, start, until,
     },
-    policy::{FRIEND4, FRIEND6, GUARDED, STRANGER4, STRANGER6},
+    packet::{ipv4, tcp},
+    policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, STRANGER4, STRANGER6},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(500);
 /// A tunnel without Ethernet headers.
 const TUN: &str = "tun0";
 /// A tunnel with them.
@@ -146,4 +148,43 @@ fn strangers_get_nothing_through_a_tunnel_with_ethernet_headers() -> Result<()> 
     let pair = Pair::new(CABLE_MTU)?;
     lay_vxlan_over(&pair)?;
     strangers_get_nothing_through(&pair, VXLAN)
+}
+
+/// Whoever owns a tun device can give it any type: the guard goes by what the device carries.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_tun_device_that_calls_itself_ethernet_is_read_as_what_it_is() -> Result<()> {
+    const NONE: u16 = 65534;
+    const ETHERNET: u16 = 1;
+    const LIAR: &str = "liar0";
+    for arphrd in [NONE, ETHERNET] {
+        let pair = Pair::new(CABLE_MTU)?;
+        let _standin = Standin::start_in(&pair.server, GUARDED)?;
+        let mut far_end = TunEnd::open(&pair.server, LIAR, arphrd)?;
+        pair.server.ip(&["link", "set", LIAR, "up"])?;
+        let prefix = format!("{SERVER4}/24");
+        pair.server.ip(&["address", "add", &prefix, "dev", LIAR])?;
+        for network in [FRIEND4, STRANGER4] {
+            let network = format!("{network}/32");
+            pair.server.ip(&["route", "replace", &network, "dev", LIAR])?;
+        }
+        let mut port = 40_000;
+        let mut is_answered = |source, patience| -> Result<bool> {
+            port += 1;
+            far_end.send(&ipv4(source, SERVER4).carries(&tcp(port, GUARDED)))?;
+            // Of this knock: SYN-ACKs of an earlier one are repeated.
+            let ports = [GUARDED.to_be_bytes(), port.to_be_bytes()].concat();
+            let answer = far_end.wait_for(patience, |packet| packet.get(20..24) == Some(&ports))?;
+            Ok(answer.is_some())
+        };
+        ensure!(
+            is_answered(STRANGER4, PATIENCE)?,
+            "type {arphrd}: nobody is served without a guard"
+        );
+        let guard = guard_for_the_friend(GuardSetup::automatic()).start(&pair.server)?;
+        ensure!(guard.status()?.door(LIAR)?.is_covered, "type {arphrd}: not covered");
+        ensure!(is_answered(FRIEND4, PATIENCE)?, "type {arphrd}: the friend gets nothing");
+        ensure!(!is_answered(STRANGER4, SILENCE)?, "type {arphrd}: a stranger is answered");
+    }
+    Ok(())
 }

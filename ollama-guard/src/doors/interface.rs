@@ -26,6 +26,10 @@ pub struct Interface {
     pub up: bool,
     /// The largest packet, in bytes, without the link-layer header.
     pub mtu: u32,
+    /// Where its frames start, if its kind says so: a tun or tap device knows, and anybody who owns
+    /// one can give it any [`Interface::arphrd`] (`TUNSETLINK`).
+    #[serde(skip)]
+    pub frames: Option<Start>,
     /// The XDP programs that are attached to it, whoever attached them.
     pub xdp: XdpSlots,
 }
@@ -51,10 +55,13 @@ impl Interface {
         self.arphrd == LOOPBACK
     }
 
-    /// Where a frame on this interface starts, from its ARPHRD type; `None` for a type whose frames
-    /// the guard cannot read.
+    /// Where a frame on this interface starts, from its kind or its ARPHRD type; `None` for a type
+    /// whose frames the guard cannot read.
     #[must_use]
     pub const fn start(&self) -> Option<Start> {
+        if self.frames.is_some() {
+            return self.frames;
+        }
         match self.arphrd {
             // Ethernet.
             1 => Some(Start::Link),

@@ -2,6 +2,7 @@
 //!
 //! Only what the choice of doors and `status` need is read. Numbers are in the host's byte order.
 
+use ollama_guard_common::Start;
 use rtnetlink::packet_core::{NlasIterator, parse_u16, parse_u32};
 
 use super::{
@@ -26,6 +27,13 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+
+/// Within the data of kind `tun` (include/uapi/linux/if_link.h).
+const IFLA_TUN_TYPE: u16 = 3;
+/// `IFF_TUN` and `IFF_TAP` (include/uapi/linux/if_tun.h).
+const IFF_TUN: u8 = 1;
+const IFF_TAP: u8 = 2;
 
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
@@ -56,6 +64,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Interface, DoorsError> {
         parent_is_here: true,
         up: number(&header[8..12]).is_some_and(|flags| flags & IFF_UP != 0),
         mtu: 0,
+        frames: None,
         xdp: XdpSlots::default(),
     };
     match read_attributes(attributes, &mut interface) {
@@ -77,7 +86,7 @@ fn read_attributes(bytes: &[u8], interface: &mut Interface) -> Option<()> {
             IFLA_LINK => interface.parent = nonzero(number(value)?),
             IFLA_MASTER => interface.master = nonzero(number(value)?),
             IFLA_LINK_NETNSID => interface.parent_is_here = false,
-            IFLA_LINKINFO => interface.kind = read_kind(value)?,
+            IFLA_LINKINFO => (interface.kind, interface.frames) = read_info(value)?,
             IFLA_XDP => interface.xdp = read_slots(value)?,
             _ => {}
         }
@@ -85,17 +94,39 @@ fn read_attributes(bytes: &[u8], interface: &mut Interface) -> Option<()> {
     Some(())
 }
 
-/// The outer `Option` is `None` if the attributes are cut. A card that belongs to a bridge has
-/// attributes here, of the bridge's kind, and no kind itself.
-fn read_kind(bytes: &[u8]) -> Option<Option<String>> {
-    let mut kind = None;
+/// The kind, and where frames start if the kind tells. `None` if the attributes are cut. A card
+/// that belongs to a bridge has attributes here, of the bridge's kind, and no kind itself.
+fn read_info(bytes: &[u8]) -> Option<(Option<String>, Option<Start>)> {
+    let (mut kind, mut data) = (None, None);
     for attribute in NlasIterator::new(bytes) {
         let attribute = attribute.ok()?;
-        if attribute.kind() == IFLA_INFO_KIND {
-            kind = Some(text(attribute.value()));
+        match attribute.kind() {
+            IFLA_INFO_KIND => kind = Some(text(attribute.value())),
+            IFLA_INFO_DATA => data = Some(attribute.value().to_vec()),
+            _ => {}
         }
     }
-    Some(kind)
+    let frames = match (kind.as_deref(), &data) {
+        (Some("tun"), Some(data)) => read_tun(data)?,
+        _ => None,
+    };
+    Some((kind, frames))
+}
+
+/// The outer `Option` is `None` if the attributes are cut.
+fn read_tun(bytes: &[u8]) -> Option<Option<Start>> {
+    let mut frames = None;
+    for attribute in NlasIterator::new(bytes) {
+        let attribute = attribute.ok()?;
+        if attribute.kind() == IFLA_TUN_TYPE {
+            frames = match attribute.value() {
+                [IFF_TUN] => Some(Start::Network),
+                [IFF_TAP] => Some(Start::Link),
+                _ => None,
+            };
+        }
+    }
+    Some(frames)
 }
 
 /// The kernel tells the program of each slot by itself, besides a summary (`IFLA_XDP_ATTACHED`,
@@ -197,6 +228,7 @@ mod tests {
             parent_is_here: false,
             up: true,
             mtu: 1450,
+            frames: None,
             xdp: XdpSlots::default(),
         };
         assert_eq!(read(&message(1, 3, 0x1003, &attributes)).expect("a link message"), expected);
@@ -207,6 +239,17 @@ mod tests {
         let info = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0");
         let interface = named(b"eth0\0", &[attribute(IFLA_LINKINFO, &info)]);
         assert_eq!((interface.kind, interface.up), (None, false));
+    }
+
+    #[test]
+    fn a_tun_device_says_itself_where_its_frames_start() {
+        let starts = [(IFF_TUN, Start::Network), (IFF_TAP, Start::Link)];
+        for (mode, expected) in starts {
+            let data = attribute(IFLA_INFO_DATA, &attribute(IFLA_TUN_TYPE, &[mode]));
+            let info = [attribute(IFLA_INFO_KIND, b"tun\0"), data];
+            let interface = named(b"x0\0", &[attribute(IFLA_LINKINFO, &info.concat())]);
+            assert_eq!(interface.start(), Some(expected), "whatever its ARPHRD type says");
+        }
     }
 
     #[test]

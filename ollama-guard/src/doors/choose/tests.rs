@@ -19,6 +19,7 @@ fn device(ifindex: u32, name: &str, kind: &str, arphrd: u16) -> Interface {
         parent_is_here: true,
         up: true,
         mtu: 1500,
+        frames: None,
         xdp: XdpSlots::default(),
     }
 }
