@@ -11,6 +11,7 @@ mod build;
 mod command;
 mod compiler;
 mod demo;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -25,7 +26,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{build::Profile, setup::Needs, workspace::Workspace};
+use crate::{build::Profile, fuzz::Fuzz, setup::Needs, workspace::Workspace};
 
 #[derive(Parser)]
 #[command(
@@ -63,6 +64,11 @@ enum Verb {
     },
     /// Build, then show the guard at work in network namespaces of its own; under a minute
     Demo,
+    /// Search for packets that nobody has thought of
+    Fuzz {
+        #[command(subcommand)]
+        what: Fuzz,
+    },
     /// Format, clippy for both sides, and the rules of the house
     Lint,
     /// Everything CI runs: lint, builds, unprivileged tests, privileged tests, the demo
@@ -98,6 +104,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Run { args } => run::run(&workspace, &args),
         Verb::Demo => demo::demo(&workspace),
+        Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),
         Verb::Lint => lint::lint(&workspace),
         Verb::Test { quick } => test::test(&workspace, quick),
     }

@@ -8,6 +8,7 @@
 mod apt;
 mod linker;
 mod system;
+pub mod tools;
 
 use std::{
     io::{self, Write as _},
