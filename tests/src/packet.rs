@@ -14,6 +14,7 @@
 //! Checksums and lengths are right unless a lie is asked for, so that a real stack takes what it
 //! would take from a real sender.
 
+mod borders;
 mod bytes;
 mod checksum;
 mod ethernet;
@@ -22,6 +23,7 @@ mod ipv6;
 mod read;
 mod segment;
 
+pub use borders::borders;
 pub use bytes::{cut, overwritten, padded};
 pub use ethernet::{Ethernet, Tpid, ethernet};
 pub use ipv4::{Ipv4, ipv4};
