@@ -4,6 +4,7 @@
 //! Every part runs even if an earlier one failed: one call shows everything that is to be done.
 
 mod code;
+mod dependencies;
 mod length;
 mod rooms;
 mod unsafety;
@@ -18,7 +19,10 @@ use anyhow::{Context as _, bail};
 use crate::{
     command,
     compiler::KernelCompiler,
-    setup::{self, Needs},
+    setup::{
+        self, Needs,
+        tools::{self, CARGO_DENY},
+    },
     workspace::{KERNEL_PACKAGE, Workspace},
 };
 
@@ -59,11 +63,17 @@ pub fn check(workspace: &Workspace, compiler: &KernelCompiler) -> Outcome {
     part("clippy, user side", clippy_user_side(workspace));
     part("clippy, kernel side", clippy_kernel_side(workspace, compiler));
     part("rules of the house", house_rules(workspace.root()));
-    if command::ask(workspace.bare_cargo().args(["deny", "--version"])).is_some() {
-        part("dependencies", command::run(workspace.bare_cargo().args(["deny", "check"])));
-    } else {
-        let reason = "dependencies: cargo-deny is not installed (cargo install cargo-deny)";
-        outcome.skipped.push(reason.to_owned());
+    match tools::ensure(workspace, &CARGO_DENY) {
+        Err(error) => part("dependencies", Err(error)),
+        Ok(cargo_deny) => {
+            part("dependencies", dependencies::check(workspace, &cargo_deny));
+            if dependencies::fetch_advisories(workspace, &cargo_deny) {
+                part("advisories", dependencies::check_advisories(workspace, &cargo_deny));
+            } else {
+                let reason = "advisories: LEFT OUT, the advisory database can't be fetched";
+                outcome.skipped.push(reason.to_owned());
+            }
+        }
     }
     outcome
 }

@@ -22,6 +22,7 @@ pub use linker::LINKER_VERSION;
 use self::{
     apt::{Apt, KernelPackages},
     system::Program,
+    tools::CARGO_DENY,
 };
 use crate::{
     command::{self, Elevation},
@@ -118,6 +119,7 @@ pub fn setup(workspace: &Workspace, needs: Needs) -> anyhow::Result<KernelCompil
     };
     if needs.lint {
         system::complete_rustup(workspace, &compiler)?;
+        tools::ensure(workspace, &CARGO_DENY)?;
     }
     linker::ensure(workspace, &compiler)?;
     say(&format!(

@@ -22,6 +22,13 @@ pub struct Tool {
     purpose: &'static str,
 }
 
+/// Checks what the project depends on.
+pub const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    purpose: "licences, sources and known holes of the dependencies (about 1 minute on two cores)",
+};
+
 /// Builds and runs fuzz targets.
 pub const CARGO_FUZZ: Tool = Tool {
     name: "cargo-fuzz",
