@@ -47,7 +47,7 @@ pub mod maps {
         [SELECTED, SLOT_INFO, PORTS, RULES_V4, RULES_V6, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
 }
 
-/// Names of the entry programs. Each exists for both starts, with and without multi-buffer.
+/// Names of the entry programs. Each exists for both starts; at XDP with and without multi-buffer.
 pub mod programs {
     /// For devices with an Ethernet header.
     pub const LINK: &str = "og_link";
@@ -57,6 +57,10 @@ pub mod programs {
     pub const NETWORK: &str = "og_network";
     /// The same, aware of multi-buffer frames.
     pub const NETWORK_FRAGS: &str = "og_net_frags";
+    /// At TC ingress, for devices with an Ethernet header.
+    pub const TC_LINK: &str = "og_tc_link";
+    /// At TC ingress, for devices whose frames start at the IP header.
+    pub const TC_NETWORK: &str = "og_tc_network";
 }
 
 /// Names of the frozen globals, which are set once before a program is loaded.
@@ -202,8 +206,8 @@ pub struct DropEvent {
     pub mode: u8,
 }
 
-/// What the twin of an entry program returns: the action in the low eight bits (`XDP_DROP` 1,
-/// `XDP_PASS` 2), the reason above them.
+/// What the twin of an entry program returns, at every hook: the action in the low eight bits
+/// (`XDP_DROP` 1, `XDP_PASS` 2), the reason above them.
 #[inline(always)]
 #[must_use]
 pub const fn test_run_return(action: u32, reason: Reason) -> u32 {

@@ -1,3 +1,36 @@
 //! How the decision reads a packet at each hook.
 
+pub mod skb;
 pub mod xdp;
+
+use ollama_guard_common::{Frame, frame::MAX_BLURRED};
+
+use crate::maps::OG_SCRATCH;
+
+/// The largest offset that the decision can ask for, and more: 14 bytes of Ethernet, eight VLAN
+/// tags, an IPv6 header, 2,048 bytes of extension headers and one more header of 2,048 bytes. The
+/// verifier wants a bound before it lets an offset touch a packet pointer.
+const MAX_OFFSET: usize = 8191;
+
+/// A packet that has come in through a door.
+pub trait Arrived: Frame {
+    /// The interface.
+    fn ifindex(&self) -> u32;
+
+    /// Bytes of the whole frame, over all buffers.
+    fn length(&self) -> u32;
+}
+
+/// [`Frame::blur`] at every hook: sends an offset through a map, of whose contents the verifier
+/// knows nothing.
+#[inline(always)]
+fn blurred(offset: usize) -> usize {
+    let Some(scratch) = OG_SCRATCH.get_ptr_mut(0) else {
+        return MAX_OFFSET + 1;
+    };
+    // SAFETY: this CPU's own element, live as long as the program runs.
+    unsafe { scratch.write_volatile(offset as u64) };
+    // SAFETY: as above. Volatile, so that the value really goes through the map.
+    let offset = unsafe { scratch.read_volatile() };
+    offset as usize & MAX_BLURRED
+}

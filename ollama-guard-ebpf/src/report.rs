@@ -4,14 +4,14 @@
 //! reads of per-CPU memory: once a CPU's allowance is used up there is no clock read, no record
 //! and no wake-up.
 
-use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, programs::XdpContext};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use ollama_guard_common::{
-    Frame as _, Judgement, Mode, Network, Verdict,
+    Judgement, Mode, Network, Verdict,
     abi::{Books, DOOR_UNKNOWN, DropEvent},
 };
 
 use crate::{
-    frames::xdp::XdpFrame,
+    frames::Arrived,
     maps::{OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_DOORS, OG_EVENTS},
 };
 
@@ -20,8 +20,8 @@ const ADAPTIVE_WAKE_UP: u64 = 0;
 
 /// Counts a judgement, and tells user space about it if it is a drop.
 #[inline(always)]
-pub fn report(context: &XdpContext, frame: &XdpFrame<'_>, judgement: &Judgement, mode: Mode) {
-    let ifindex = context.ingress_ifindex() as u32;
+pub fn report(frame: &impl Arrived, judgement: &Judgement, mode: Mode) {
+    let ifindex = frame.ifindex();
     count(ifindex, judgement, mode);
     if judgement.verdict() == Verdict::Drop {
         tell(frame, ifindex, judgement, mode);
@@ -37,15 +37,15 @@ fn count(ifindex: u32, judgement: &Judgement, mode: Mode) {
         None => DOOR_UNKNOWN,
     };
     if let Some(counters) = OG_COUNTERS.get_ptr_mut(door) {
-        // SAFETY: this CPU's own element, and a program at this hook is not interrupted by another
-        // on the same CPU (softirqs do not nest).
+        // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
+        // another on the same CPU (softirqs do not nest).
         let counters = unsafe { &mut *counters };
         counters.packets[mode as usize][judgement.reason.index()] += 1;
     }
 }
 
 #[inline(always)]
-fn tell(frame: &XdpFrame<'_>, ifindex: u32, judgement: &Judgement, mode: Mode) {
+fn tell(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mode) {
     let Some(books) = OG_BOOKS.get_ptr_mut(0) else {
         return;
     };
@@ -73,7 +73,7 @@ const fn tried(books: &Books) -> u64 {
 }
 
 #[inline(always)]
-fn describe(frame: &XdpFrame<'_>, ifindex: u32, judgement: &Judgement, mode: Mode) -> DropEvent {
+fn describe(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mode) -> DropEvent {
     let mut event = DropEvent {
         // SAFETY: a helper without arguments.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },

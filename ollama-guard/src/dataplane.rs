@@ -2,8 +2,9 @@
 //!
 //! The only room that imports aya, and the only one with `unsafe`. What it promises:
 //!
-//! * **Everything that filters is pinned.** Links under `<pin-dir>/links/xdp-<ifindex>`, programs
-//!   and maps under `<pin-dir>/v<ABI_VERSION>/`. A daemon that dies leaves the filter in place.
+//! * **Everything that filters is pinned.** Links under `<pin-dir>/links/<hook>-<ifindex>`, programs
+//!   and maps under `<pin-dir>/v<ABI_VERSION>/`. A daemon that dies leaves the filter in place. A
+//!   clsact filter can't be pinned, nor need it be: it stays, and is found again by its name.
 //! * **Adopting has no gap.** A new daemon reuses the pinned maps, puts its programs into the
 //!   pinned links in place, and only then replaces the program pins.
 //! * **Pins are checked before they are trusted**: type, sizes and flags, because aya 0.14 does
@@ -17,6 +18,7 @@
 //! conversion into a pinnable link fails.
 
 pub mod allowance;
+mod clsact;
 mod contents;
 pub mod counters;
 mod detach;
@@ -24,6 +26,7 @@ mod error;
 mod held;
 pub mod links;
 mod maps;
+mod netlink;
 mod object;
 pub mod pins;
 mod probe;
@@ -33,6 +36,7 @@ mod slots;
 pub mod snapshot;
 mod sys;
 mod table;
+mod tcx;
 pub mod test_run;
 
 mod live;
@@ -40,7 +44,7 @@ mod live;
 pub use contents::{Found, InForce};
 pub use detach::detach_all;
 pub use error::DataplaneError;
-pub use links::{AttachMode, LinkState, Outcome};
+pub use links::{AttachMode, Hook, LinkState, Outcome};
 pub use live::{Dataplane, OpenOptions};
 pub use object::is_embedded;
 pub use pins::{PinDir, PinLock};

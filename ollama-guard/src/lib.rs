@@ -2,8 +2,8 @@
 //!
 //! # The architecture, from above
 //!
-//! An XDP program in the kernel drops every packet to a guarded port whose source is not allowed.
-//! A root daemon loads it, keeps its rules in maps, and streams what it dropped. There are four
+//! An XDP program in the kernel drops every packet to a guarded port whose source is not allowed;
+//! where another program holds an interface's XDP slot, a TC program right behind it does. A root daemon loads it, keeps its rules in maps, and streams what it dropped. There are four
 //! crates and one contract:
 //!
 //! * `ollama-guard-common`: the decision itself, [`judge`](ollama_guard_common::judge()), pure and
@@ -125,10 +125,10 @@
 //! * Checksums, MAC addresses and VLAN numbers decide nothing, nor do length fields, but for the
 //!   end of an IPv6 first fragment. There is **no
 //!   connection state** and **no name lookup**.
-//! * A taken XDP slot is an error, never success, and **never ours to clear**.
+//! * A taken XDP slot is **never ours to clear**: the guard stands behind it, at TC ingress.
 //! * Status is read from kernel and netlink, **never from the daemon's memory**.
 //! * Versions of kernels are **not compared**: features are probed.
-//! * **Not yet**: other hooks than XDP, metrics.
+//! * **Not yet**: the inner door (cgroup_skb), metrics.
 //!
 //! What is promised, with the test behind each promise, stands in `docs/promises.md` beside this
 //! crate's manifest, and every way past that we know in `docs/packets.md`.

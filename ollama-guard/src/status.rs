@@ -3,7 +3,7 @@
 //! The one place where what is desired and what is observed meet. It reads both and writes
 //! neither, and works with or without a daemon. What it calls covered is covered by the kernel's
 //! word, not by anybody's memory: the pinned link is alive, runs the pinned program, and netlink
-//! shows that program on the interface.
+//! shows that program on the interface; at TC, nobody stands before it in the kernel's list.
 
 #![forbid(unsafe_code)]
 
@@ -192,7 +192,10 @@ fn assemble(
         problems.push("no interface is covered: the guarded ports are open".into());
     }
     problems.extend(snapshot.programs.iter().filter(|program| !program.twin_matches).map(
-        |program| format!("the twin of the {} program has other instructions", program.start),
+        |program| {
+            let (hook, start) = (program.hook, &program.start);
+            format!("the twin of the {hook} program for {start} devices has other instructions")
+        },
     ));
     problems.extend(daemon.troubles.iter().cloned());
     StatusReport {

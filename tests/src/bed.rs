@@ -16,6 +16,7 @@
 
 mod client;
 mod foreign;
+mod foreign_tc;
 mod guard;
 mod kernel;
 mod knock;
@@ -29,9 +30,11 @@ mod topology;
 mod tun;
 mod wait;
 mod wire;
+mod without_links;
 
 pub use client::{Answer, Asker, download, get, post};
 pub use foreign::{Foreign, XDP_PASS, XDP_TX};
+pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
 pub use guard::{Guard, GuardSetup, VERSION_DIRECTORY, guard_binary};
 pub use kernel::{Objects, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
@@ -48,6 +51,7 @@ pub use topology::{
 pub use tun::TunEnd;
 pub use wait::{until, until_some};
 pub use wire::{Capture, Direction, Flood, Heard, Wire};
+pub use without_links::without_links;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -10,12 +10,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use aya::{TestRun as _, TestRunOptions, programs::Xdp};
+use aya::{
+    TestRun as _, TestRunOptions,
+    programs::{SchedClassifier, Xdp},
+};
 use aya_obj::programs::XdpAttachType;
 use nix::net::if_::if_nametoindex;
 use ollama_guard::{
     dataplane::{
-        AttachMode, Dataplane, DataplaneError, LinkState, OpenOptions, Outcome, PinDir,
+        AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
         PolicySink as _, Snapshot, Twin, links::Target,
     },
     policy::{Effect, Origin, Policy, Port, Rule, compile},
@@ -118,7 +121,16 @@ impl Loaded {
     ///
     /// If it is not pinned.
     pub fn twin(&self, start: Start) -> Result<Twin> {
-        Ok(Twin::open(&self.pins, start)?)
+        self.twin_at(Hook::Xdp, start)
+    }
+
+    /// The twin of the entry program at a hook.
+    ///
+    /// # Errors
+    ///
+    /// If it is not pinned.
+    pub fn twin_at(&self, hook: Hook, start: Start) -> Result<Twin> {
+        Ok(Twin::open(&self.pins, hook, start)?)
     }
 
     /// Runs a frame through the program that would filter. Returns the XDP action.
@@ -133,6 +145,19 @@ impl Loaded {
         options.data_in = Some(frame);
         options.repeat = times;
         Ok(program.test_run(options)?.return_value)
+    }
+
+    /// Runs a frame through the program that would filter at TC. Returns the TC action.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not take the frame.
+    pub fn run_tc(&self, start: Start, frame: &[u8]) -> Result<i32> {
+        let name = if start == Start::Link { "tc-link" } else { "tc-network" };
+        let program = SchedClassifier::from_pin(self.pin(name))?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        Ok(program.test_run(options)?.return_value as i32)
     }
 
     /// What the kernel holds.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aya::programs::XdpMode;
 use ollama_guard::{
-    dataplane::{AttachMode, DataplaneError, Outcome},
+    dataplane::{AttachMode, Hook, Outcome},
     doors::{self, XdpSlots},
 };
 use ollama_guard_tests::{
@@ -48,7 +48,7 @@ fn a_device_without_native_mode_gets_the_generic_one() -> Result<()> {
     let pair = pair_with_bridge()?;
     let mut loaded = Loaded::new()?;
     let outcome = loaded.attach(&pair.server, BRIDGE, &NATIVE_FIRST)??;
-    ensure!(outcome.mode == AttachMode::Generic, "{outcome:?}");
+    ensure!(outcome.mode == Some(AttachMode::Generic), "{outcome:?}");
     let [(AttachMode::Native, error)] = &outcome.refused[..] else {
         anyhow::bail!("one refusal was expected: {outcome:?}");
     };
@@ -65,7 +65,14 @@ fn a_device_with_native_mode_gets_it_at_once() -> Result<()> {
     let pair = Pair::new(CABLE_MTU)?;
     let mut loaded = Loaded::new()?;
     let outcome = loaded.attach(&pair.server, SERVER_DOOR, &NATIVE_FIRST)??;
-    assert_eq!(outcome, Outcome { mode: AttachMode::Native, refused: vec![] });
+    let expected = Outcome {
+        hook: Hook::Xdp,
+        mode: Some(AttachMode::Native),
+        refused: vec![],
+        why_not_xdp: None,
+        kept: false,
+    };
+    assert_eq!(outcome, expected);
     let [link] = loaded.links()?[..] else { anyhow::bail!("one link was expected") };
     let expected = XdpSlots { native: Some(link.program_id), ..XdpSlots::default() };
     assert_eq!(slots(&pair.server, SERVER_DOOR)?, expected);
@@ -74,25 +81,23 @@ fn a_device_with_native_mode_gets_it_at_once() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_refused_mode_is_named_with_the_interface_and_leaves_nothing() -> Result<()> {
+fn where_the_only_mode_is_refused_the_guard_stands_at_tc_and_says_why() -> Result<()> {
     let pair = pair_with_bridge()?;
     let mut loaded = Loaded::new()?;
-    let outcome = loaded.attach(&pair.server, BRIDGE, &[AttachMode::Native])?;
-    let Err(error @ DataplaneError::AttachRefused { .. }) = outcome else {
-        anyhow::bail!("a refusal was expected: {outcome:?}");
+    let outcome = loaded.attach(&pair.server, BRIDGE, &[AttachMode::Native])??;
+    assert_eq!((outcome.hook, outcome.mode), (Hook::Tcx, None));
+    let text = outcome.why_not_xdp.unwrap_or_default();
+    ensure!(text.contains("native") && !text.contains("generic"), "{text}");
+    let [link] = pair.server.enter(|| loaded.links())??[..] else {
+        anyhow::bail!("one link was expected")
     };
-    let text = error.to_string();
-    ensure!(
-        text.contains(BRIDGE) && text.contains("native") && !text.contains("generic"),
-        "{text}"
-    );
-    assert_eq!(loaded.links()?, []);
+    assert_eq!((link.hook, link.alive, link.ahead), (Hook::Tcx, true, None));
     assert_eq!(slots(&pair.server, BRIDGE)?, XdpSlots::default());
     Ok(())
 }
 
 /// The daemon on devices without native mode, with and without an Ethernet header: it never
-/// falls back on a mode that was not asked for.
+/// falls back on an XDP mode that was not asked for.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_daemon_that_is_told_native_says_where_it_is_refused() -> Result<()> {
@@ -101,13 +106,18 @@ fn a_daemon_that_is_told_native_says_where_it_is_refused() -> Result<()> {
     pair.server.ip(&["tuntap", "add", "dev", TUN, "mode", "tun"])?;
     for interface in [BRIDGE, TUN] {
         let guard = GuardSetup::of(interface).attach("native").allow(FRIEND4);
-        let guard = guard.prepare(&pair.server)?;
-        let refused = guard.run_to_the_end(PATIENCE * 3)?;
-        assert_eq!(refused.code, Some(2), "{refused:?}");
-        let error = refused.stderr.rsplit("ollama-guard: ").next().unwrap_or_default();
-        ensure!(error.contains(interface) && error.contains("native"), "{refused:?}");
+        let mut guard = guard.start(&pair.server)?;
+        let door = guard.status()?.door(interface)?;
+        ensure!(door.is_covered && door.hook.as_deref() == Some("tcx"), "{door:?}");
+        let log = guard.log();
+        let line = log.lines().find(|line| line.contains(&format!("guarding {interface} by tcx")));
+        ensure!(line.is_some_and(|line| line.contains("native")), "{log}");
         assert_eq!(slots(&pair.server, interface)?, XdpSlots::default(), "{interface}");
-        ensure!(!guard.pin_dir().exists(), "pins were left behind: {refused:?}");
+        // Nor at the next start.
+        guard.kill9()?;
+        guard.start()?;
+        assert_eq!(guard.status()?.door(interface)?.link, door.link);
+        drop(guard);
         // The same door in the other mode.
         let mut guard = GuardSetup::of(interface).allow(FRIEND4).prepare(&pair.server)?;
         guard.start()?;

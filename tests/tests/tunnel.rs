@@ -7,12 +7,13 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use aya::programs::XdpMode;
 use nix::net::if_::if_nametoindex;
 use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
-        CABLE_MTU, CLIENT_INTERFACE, Guard, GuardSetup, Namespace, Pair, Process, SERVER_DOOR,
-        Standin, TunEnd, start, until,
+        CABLE_MTU, CLIENT_INTERFACE, Door, Foreign, Guard, GuardSetup, Namespace, Pair, Process,
+        SERVER_DOOR, Standin, TunEnd, XDP_PASS, start, until, without_links,
     },
     packet::{ipv4, tcp},
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, STRANGER4, STRANGER6},
@@ -74,11 +75,17 @@ fn guard_for_the_friend(setup: GuardSetup) -> GuardSetup {
 
 /// Judged, and seen, at the tunnel alone.
 fn the_tunnel_is_the_door(pair: &Pair, guard: &Guard<'_>, tunnel: &str) -> Result<()> {
+    let door = guarded_at_the_tunnel(pair, guard, tunnel)?;
+    ensure!(door.attach.as_deref() == Some("generic"), "{door:?}");
+    Ok(())
+}
+
+fn guarded_at_the_tunnel(pair: &Pair, guard: &Guard<'_>, tunnel: &str) -> Result<Door> {
     pair.only_the_friend_is_served()?;
     let status = guard.status()?;
     let covered: Vec<_> = status.doors()?.into_iter().filter(|door| door.is_covered).collect();
     let [door] = &covered[..] else { anyhow::bail!("one door was expected: {covered:?}") };
-    ensure!(door.name == tunnel && door.attach.as_deref() == Some("generic"), "{door:?}");
+    ensure!(door.name == tunnel, "{door:?}");
     ensure!(status.counter(Mode::Enforce, Reason::Allowed)? > 0, "the friend was not counted");
     ensure!(status.counter(Mode::Enforce, Reason::NotListed)? > 0, "strangers were not counted");
     for friend in [IpAddr::from(FRIEND4), FRIEND6.into()] {
@@ -87,7 +94,7 @@ fn the_tunnel_is_the_door(pair: &Pair, guard: &Guard<'_>, tunnel: &str) -> Resul
     for stranger in [IpAddr::from(STRANGER4), STRANGER6.into()] {
         explained(guard, stranger, tunnel, "drop", 1)?;
     }
-    Ok(())
+    Ok(door.clone())
 }
 
 fn explained(
@@ -140,6 +147,37 @@ fn strangers_get_nothing_through_a_tunnel_without_ethernet_headers() -> Result<(
     let pair = Pair::new(CABLE_MTU)?;
     let _tun = Tun::lay_over(&pair)?;
     strangers_get_nothing_through(&pair, TUN)
+}
+
+/// P12 where packets have no Ethernet header.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn behind_a_foreign_program_strangers_get_nothing_through_a_tunnel() -> Result<()> {
+    let pair = Pair::new(CABLE_MTU)?;
+    let _tun = Tun::lay_over(&pair)?;
+    let _standin = Standin::start_in(&pair.server, GUARDED)?;
+    let foreign = Foreign::attach(&pair.server, TUN, XDP_PASS, XdpMode::Skb)?;
+    pair.everyone_is_served()?;
+    for hook in ["tcx", "clsact"] {
+        let setup = guard_for_the_friend(GuardSetup::of(TUN));
+        let mut guard = setup.prepare(&pair.server)?;
+        if hook == "tcx" {
+            guard.start()?
+        } else {
+            without_links(|| guard.start())?
+        }
+        for is_alive in [true, false] {
+            if !is_alive {
+                guard.kill9()?;
+            }
+            let door = guarded_at_the_tunnel(&pair, &guard, TUN)?;
+            ensure!(door.hook.as_deref() == Some(hook), "{door:?}");
+            ensure!(door.behind == Some(foreign.program_id()?), "{door:?}");
+        }
+        drop(guard);
+        pair.everyone_is_served()?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -6,14 +6,10 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use ollama_guard_common::{Frame, frame::MAX_BLURRED};
+use ollama_guard_common::Frame;
 
-use crate::maps::{LOAD_BYTES, OG_SCRATCH};
-
-/// The largest offset that the decision can ask for, and more: 14 bytes of Ethernet, eight VLAN
-/// tags, an IPv6 header, 2,048 bytes of extension headers and one more header of 2,048 bytes. The
-/// verifier wants a bound before it lets an offset touch a packet pointer.
-const MAX_OFFSET: usize = 8191;
+use super::{Arrived, MAX_OFFSET, blurred};
+use crate::maps::LOAD_BYTES;
 
 /// A packet at the XDP hook, possibly in several buffers.
 pub struct XdpFrame<'a> {
@@ -25,17 +21,6 @@ impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub const fn new(context: &'a XdpContext) -> Self {
         Self { context }
-    }
-
-    /// Bytes of the whole frame, over all buffers.
-    #[inline(always)]
-    pub fn length(&self) -> u32 {
-        if LOAD_BYTES.load() == 1 {
-            // SAFETY: the context is the one that the kernel passed to this program.
-            (unsafe { bpf_xdp_get_buff_len(self.context.ctx) }) as u32
-        } else {
-            (self.context.data_end() - self.context.data()) as u32
-        }
     }
 
     /// Bytes outside the first buffer: headers may lie there with header split, jumbo frames and
@@ -61,15 +46,7 @@ impl<'a> XdpFrame<'a> {
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn blur(&self, offset: usize) -> usize {
-        let Some(scratch) = OG_SCRATCH.get_ptr_mut(0) else {
-            return MAX_OFFSET + 1;
-        };
-        // SAFETY: this CPU's own element, live as long as the program runs.
-        unsafe { scratch.write_volatile(offset as u64) };
-        // SAFETY: as above. Volatile, so that the value really goes through the map, of whose
-        // contents the verifier knows nothing.
-        let offset = unsafe { scratch.read_volatile() };
-        offset as usize & MAX_BLURRED
+        blurred(offset)
     }
 
     #[inline(always)]
@@ -85,5 +62,22 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: the N bytes at `start` lie before `data_end`, which was compared just above;
         // the verifier proves the same again before it lets the program run.
         Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+    }
+}
+
+impl Arrived for XdpFrame<'_> {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.context.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        if LOAD_BYTES.load() == 1 {
+            // SAFETY: the context is the one that the kernel passed to this program.
+            (unsafe { bpf_xdp_get_buff_len(self.context.ctx) }) as u32
+        } else {
+            (self.context.data_end() - self.context.data()) as u32
+        }
     }
 }

@@ -8,10 +8,12 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use aya_log_ebpf::error;
-use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return, judge};
+use ollama_guard_common::Start;
 
-use crate::{frames::xdp::XdpFrame, maps::REPORT, policy::LivePolicy, report::report};
+use super::Actions;
+use crate::frames::xdp::XdpFrame;
+
+const ACTIONS: Actions = Actions { drop: XDP_DROP, pass: XDP_PASS };
 
 #[xdp]
 fn og_link(context: XdpContext) -> u32 {
@@ -33,31 +35,7 @@ fn og_net_frags(context: XdpContext) -> u32 {
     run(&context, Start::Network)
 }
 
-/// Judge, report, translate.
 #[inline(always)]
 fn run(context: &XdpContext, start: Start) -> u32 {
-    let frame = XdpFrame::new(context);
-    let policy = LivePolicy::select();
-    let judgement = judge(&frame, start, &policy);
-
-    if judgement.reason == Reason::NotGuarded {
-        return if REPORT.load() == 0 {
-            test_run_return(XDP_PASS, Reason::NotGuarded)
-        } else {
-            XDP_PASS
-        };
-    }
-    let mode = policy.mode();
-    let action = match (judgement.verdict(), mode) {
-        (Verdict::Drop, Mode::Enforce) => XDP_DROP,
-        (Verdict::Drop, Mode::Observe) | (Verdict::Pass, _) => XDP_PASS,
-    };
-    if REPORT.load() == 0 {
-        return test_run_return(action, judgement.reason);
-    }
-    if judgement.reason == Reason::RulesAbsent {
-        error!(context, "the rules of the selected policy slot are missing: dropping");
-    }
-    report(context, &frame, &judgement, mode);
-    action
+    super::run(context, &XdpFrame::new(context), start, &ACTIONS)
 }

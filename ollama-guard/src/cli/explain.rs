@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::{NO, PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, protocol::RuleView},
-    dataplane::{PinDir, Snapshot, Twin, matching_rule},
+    dataplane::{Hook, PinDir, Snapshot, Twin, matching_rule},
     doors,
     policy::{Effect, Origin, Port, Prefix, Rule, deciding_rule},
 };
@@ -82,12 +82,12 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             None => bail!("no port is guarded"),
         },
     };
-    let Arrival { start, uncovered } = arrival(&args, &snapshot).await?;
+    let Arrival { hook, start, uncovered } = arrival(&args, &snapshot).await?;
     if let Some(interface) = uncovered {
         return say_uncovered(&args, port, &interface, snapshot);
     }
     let frame = knock::frame(args.address, port, start);
-    let answer = Twin::open(&pins, start)?.run(&frame)?;
+    let answer = Twin::open(&pins, hook, start)?.run(&frame)?;
     let would_drop = answer.reason.verdict() == Verdict::Drop;
     let explanation = Explanation {
         source: args.address,
@@ -146,6 +146,8 @@ fn say_uncovered(
 
 /// Where a packet would arrive.
 struct Arrival {
+    /// Where it is judged.
+    hook: Hook,
     start: Start,
     /// The interface, if it is one where nothing is judged.
     uncovered: Option<String>,
@@ -154,17 +156,19 @@ struct Arrival {
 /// Where frames start on the interface in question, and whether it is covered.
 async fn arrival(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Arrival> {
     let Some(name) = &args.interface else {
-        return Ok(Arrival { start: Start::Link, uncovered: None });
+        return Ok(Arrival { hook: Hook::Xdp, start: Start::Link, uncovered: None });
     };
     let interfaces = doors::list().await?;
     let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
         let names: Vec<&str> = interfaces.iter().map(|one| one.name.as_str()).collect();
         bail!("there is no interface {name}; there are: {}", names.join(", "));
     };
-    let is_covered =
-        snapshot.links.iter().any(|link| link.alive && link.ifindex == interface.ifindex);
-    let start = interface.start().unwrap_or(Start::Link);
-    Ok(Arrival { start, uncovered: (!is_covered).then(|| name.clone()) })
+    let link = snapshot.links.iter().find(|link| link.alive && link.ifindex == interface.ifindex);
+    Ok(Arrival {
+        hook: link.map_or(Hook::Xdp, |link| link.hook),
+        start: interface.start().unwrap_or(Start::Link),
+        uncovered: link.is_none().then(|| name.clone()),
+    })
 }
 
 /// The rule behind the answer: with its comment and origin if a daemon runs, and otherwise what

@@ -5,7 +5,7 @@ use ollama_guard_common::Start;
 use super::{Chosen, StartError};
 use crate::{
     config::AttachChoice,
-    dataplane::{AttachMode, Dataplane, DataplaneError, Outcome, links::Target},
+    dataplane::{AttachMode, Dataplane, DataplaneError, Hook, LinkState, Outcome, links::Target},
     doors::{self, Door, Interface, Plan},
     status::SelectionSource as _,
 };
@@ -73,8 +73,8 @@ impl CoverPlan {
 pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
     let mut made = Vec::new();
     if let Err(error) = attach_all(dataplane, plan, &mut made) {
-        for ifindex in made {
-            if let Err(error) = dataplane.release(ifindex) {
+        for (hook, ifindex) in made {
+            if let Err(error) = dataplane.remove(hook, ifindex) {
                 tracing::error!(%error, "cannot take back a link");
             }
         }
@@ -119,8 +119,17 @@ impl Wanted<'_> {
         &self.interface.name
     }
 
-    /// Whether netlink shows a program on it.
-    pub(super) fn shows(&self, program_id: u32) -> bool {
+    /// Whether the XDP slot is free.
+    pub(super) const fn is_free(&self) -> bool {
+        self.target.occupied.is_none()
+    }
+
+    /// Whether the kernel's lists show a link on it.
+    pub(super) fn shows(&self, link: &LinkState) -> bool {
+        if link.hook != Hook::Xdp {
+            return link.listed;
+        }
+        let program_id = link.program_id;
         let slots = self.interface.xdp;
         [slots.native, slots.generic, slots.offload].contains(&Some(program_id))
     }
@@ -145,7 +154,7 @@ pub(super) fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
 fn attach_all(
     dataplane: &mut Dataplane,
     plan: &CoverPlan,
-    made: &mut Vec<u32>,
+    made: &mut Vec<(Hook, u32)>,
 ) -> Result<(), StartError> {
     let mut failures = Vec::new();
     let mut refuse = |wanted: &Wanted<'_>, error: DataplaneError| {
@@ -167,8 +176,12 @@ fn attach_all(
     for wanted in fresh {
         match dataplane.attach(wanted.start, &wanted.target) {
             Ok(outcome) => {
-                made.push(wanted.target.ifindex);
                 say(&wanted, plan.attach, &outcome);
+                if outcome.kept {
+                    adopted.push(wanted);
+                } else {
+                    made.push((outcome.hook, wanted.target.ifindex));
+                }
             }
             Err(error) => refuse(&wanted, error)?,
         }
@@ -177,20 +190,36 @@ fn attach_all(
         return Err(StartError::NothingCovered(failures));
     }
     for Wanted { start, interface, target } in adopted {
-        dataplane.adopt(start, target.ifindex)?;
-        let mode = target.occupied.map_or("its", |(mode, _)| mode.name());
-        tracing::info!("guarding {} in {mode} mode: adopted, without a gap", interface.name);
+        let how = match dataplane.adopt(start, target.ifindex)? {
+            Hook::Xdp => {
+                let mode = target.occupied.map_or("its", |(mode, _)| mode.name());
+                format!("in {mode} mode")
+            }
+            hook => format!("by {hook}"),
+        };
+        tracing::info!("guarding {} {how}: adopted, without a gap", interface.name);
     }
     Ok(())
 }
 
-/// Removes links of interfaces that are gone or that the operator leaves out.
+/// Removes links of interfaces that are gone or that the operator leaves out, and those at TC of
+/// interfaces that are guarded at XDP now.
 fn release(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
-    for link in dataplane.links()? {
-        if !link.alive || plan.left_out.contains(&link.ifindex) {
-            let why = if link.alive { "it is left out now" } else { "it is gone" };
-            tracing::warn!("removing the link of interface {}: {why}", link.ifindex);
+    let links = dataplane.links()?;
+    for link in &links {
+        let is_better = |other: &LinkState| {
+            other.alive && other.ifindex == link.ifindex && other.hook < link.hook
+        };
+        if plan.left_out.contains(&link.ifindex) {
+            tracing::warn!("removing the link of interface {}: it is left out now", link.ifindex);
             dataplane.release(link.ifindex)?;
+        } else if !link.alive {
+            tracing::warn!("removing the link of interface {}: it is gone", link.ifindex);
+            dataplane.remove(link.hook, link.ifindex)?;
+        } else if let Some(better) = links.iter().find(|other| is_better(other)) {
+            let (hook, better) = (link.hook, better.hook);
+            tracing::info!("interface {} is guarded by {better}: {hook} goes", link.ifindex);
+            dataplane.remove(hook, link.ifindex)?;
         }
     }
     let present: Vec<u32> = plan.doors.iter().map(|door| door.interface.ifindex).collect();
@@ -200,12 +229,7 @@ fn release(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError
 
 /// Whether an error is about one interface, so that the others can still be covered.
 const fn is_the_doors_own(error: &DataplaneError) -> bool {
-    matches!(
-        error,
-        DataplaneError::SlotTaken { .. }
-            | DataplaneError::AttachRefused { .. }
-            | DataplaneError::OtherMode { .. }
-    )
+    matches!(error, DataplaneError::NoHook { .. } | DataplaneError::OtherMode { .. })
 }
 
 fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
@@ -216,9 +240,24 @@ fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
 }
 
 /// Which door, how, and why so.
-pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, Outcome { mode, refused }: &Outcome) {
-    let refused: Vec<String> =
-        refused.iter().map(|(mode, error)| format!("{mode} was refused: {error}")).collect();
+pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, outcome: &Outcome) {
+    let name = &wanted.interface.name;
+    let Some(mode) = outcome.mode else {
+        let hook = outcome.hook;
+        let why = outcome.why_not_xdp.as_deref().unwrap_or("XDP can't be had");
+        let behind = if wanted.target.occupied.is_some() {
+            "; what that program redirects or transmits itself never reaches the guard"
+        } else {
+            ""
+        };
+        tracing::warn!("guarding {name} by {hook}: {why}{behind}");
+        return;
+    };
+    let refused: Vec<String> = outcome
+        .refused
+        .iter()
+        .map(|(mode, error)| format!("{mode} was refused: {error}"))
+        .collect();
     let why = match (choice, refused.is_empty(), mode) {
         (_, false, _) => refused.join(", "),
         (AttachChoice::Native | AttachChoice::Generic, ..) => "as asked for".into(),
@@ -227,5 +266,5 @@ pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, Outcome { mode, ref
             "a software device, where native mode would slow everybody's bulk traffic down".into()
         }
     };
-    tracing::info!("guarding {} in {mode} mode ({why})", wanted.interface.name);
+    tracing::info!("guarding {name} in {mode} mode ({why})");
 }

@@ -7,7 +7,7 @@
 //! it is, is told, and is looked at again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::AttachChoice,
-    dataplane::{Dataplane, DataplaneError, LinkState},
+    dataplane::{Dataplane, Hook, LinkState},
     doors::{Door, Plan},
     guard::Guard,
 };
@@ -40,6 +40,8 @@ pub(super) struct Tender {
     /// Links that netlink does not show on their interface, by interface: an interface that went
     /// elsewhere, or a list that is older than the link.
     suspects: BTreeMap<u32, u32>,
+    /// Interfaces that are guarded at TC, for somebody else's program is in their XDP slot.
+    behind: BTreeSet<u32>,
     /// What was said last of each interface.
     said: BTreeMap<u32, Said>,
     /// Whether what there was at the start has been noted.
@@ -106,6 +108,7 @@ impl Tender {
         round.note(dataplane.forget_departed(&present));
         self.refused.retain(|ifindex, _| present.contains(ifindex));
         self.suspects.retain(|ifindex, _| present.contains(ifindex));
+        self.behind.retain(|ifindex| present.contains(ifindex));
         self.see_to_the_policy(guard, &mut round);
         round
     }
@@ -155,7 +158,7 @@ impl Tender {
         round: &mut Round,
     ) {
         for link in links.iter().filter(|link| !link.alive) {
-            round.note(dataplane.release(link.ifindex));
+            round.note(dataplane.remove(link.hook, link.ifindex));
             let door = plan.doors().iter().find(|door| door.interface.ifindex == link.ifindex);
             match door {
                 // Somebody detached it (`bpftool link detach`), and the interface is still here.
@@ -182,7 +185,7 @@ impl Tender {
             self.attach(dataplane, wanted, round);
             return;
         };
-        let Some(expected) = round.note(dataplane.program_id(wanted.start)) else {
+        let Some(expected) = round.note(dataplane.program_id(link.hook, wanted.start)) else {
             return;
         };
         if link.program_id != expected {
@@ -195,8 +198,9 @@ impl Tender {
                     link.program_id
                 ));
             }
-        } else if wanted.shows(link.program_id) {
+        } else if wanted.shows(link) {
             self.suspects.remove(&ifindex);
+            self.see_to_the_hook(dataplane, wanted, link, round);
         } else if self.suspects.insert(ifindex, link.link_id) == Some(link.link_id) {
             // Seen twice: the link is that of an interface which had this number and has gone to
             // another namespace. Its number is another interface's now.
@@ -210,6 +214,41 @@ impl Tender {
             }
         } else {
             round.is_unsure = true;
+        }
+    }
+
+    /// Sees to it that a door at TC goes to XDP when the slot there becomes free, and says who has
+    /// got in front of it.
+    fn see_to_the_hook(
+        &mut self,
+        dataplane: &mut Dataplane,
+        wanted: &Wanted<'_>,
+        link: &LinkState,
+        round: &mut Round,
+    ) {
+        let (ifindex, name, hook) = (wanted.ifindex(), wanted.name(), link.hook);
+        if hook == Hook::Xdp {
+            self.behind.remove(&ifindex);
+            return;
+        }
+        if let Some(ahead) = link.ahead {
+            round.troubles.push(format!(
+                "{name}: program {ahead} has got in front of ours at {hook}: restart the daemon, \
+                 which goes to the front again"
+            ));
+        }
+        if !wanted.is_free() {
+            self.behind.insert(ifindex);
+        } else if self.behind.remove(&ifindex) {
+            // Once: a device that refuses XDP is not asked again and again, for an attempt at
+            // native mode may reset the card. The old link goes when the new one is there.
+            let Some(outcome) = round.note(dataplane.attach(wanted.start, &wanted.target)) else {
+                return;
+            };
+            if outcome.hook == Hook::Xdp && round.note(dataplane.remove(hook, ifindex)).is_some() {
+                cover::say(wanted, self.attach, &outcome);
+                tracing::info!("the XDP slot of {name} is free: its link at {hook} has gone");
+            }
         }
     }
 
@@ -227,7 +266,7 @@ impl Tender {
                 cover::say(wanted, self.attach, &outcome);
             }
             // It went while we looked: the kernel tells, and the next round knows.
-            Err(error) if is_gone(&error) => {}
+            Err(error) if error.is_gone() => {}
             Err(error) => {
                 let text = format!("{} is NOT COVERED: {error}", wanted.name());
                 round.troubles.push(text.clone());
@@ -256,9 +295,4 @@ impl Tender {
         let pause = POLICY_PAUSE.max(begun.elapsed() * POLICY_SHARE);
         self.next_policy = Some(Instant::now() + pause);
     }
-}
-
-fn is_gone(error: &DataplaneError) -> bool {
-    matches!(error, DataplaneError::AttachRefused { source, .. }
-        if source.raw_os_error() == Some(libc::ENODEV))
 }

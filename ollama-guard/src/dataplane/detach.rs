@@ -2,7 +2,7 @@
 
 use std::{fs, io::ErrorKind};
 
-use super::{DataplaneError, PinDir, Result, pins};
+use super::{DataplaneError, PinDir, Result, links, pins};
 
 /// Removes links, programs, maps and the pin directory. Returns the interfaces that were covered.
 ///
@@ -10,9 +10,13 @@ use super::{DataplaneError, PinDir, Result, pins};
 /// it: nobody else has it open. What others put into the directory is not touched.
 pub fn detach_all(directory: &PinDir) -> Result<Vec<u32>> {
     let mut detached = Vec::new();
-    for (ifindex, path) in directory.pinned_links()? {
-        pins::unpin(&path)?;
+    for (ifindex, hook, _) in directory.pinned_links()? {
+        links::remove(directory, hook, ifindex)?;
         detached.push(ifindex);
+    }
+    detached.dedup();
+    for path in directory.link_remains()? {
+        pins::unpin(&path)?;
     }
     for version in directory.versions()? {
         pins::remove_tree(&version)?;

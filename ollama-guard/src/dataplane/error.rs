@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use super::links::Hook;
+
 /// A failure of the dataplane. The text says what failed, on what, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
@@ -122,28 +124,21 @@ pub enum DataplaneError {
         /// The cause.
         source: io::Error,
     },
-    /// The XDP slot of an interface is taken by somebody else's program.
+    /// Neither XDP nor TC takes a program on an interface.
     #[error(
-        "the XDP slot of {interface} is taken by {holder}, which ollama-guard never displaces; detach it with the tool that loaded it, or leave this interface out with `exclude`"
+        "{interface} can't be guarded: {xdp}; and {hook}, which would do instead, fails: {cause}. \
+         ollama-guard never displaces another program: detach it with the tool that loaded it, or \
+         leave this interface out with `exclude`"
     )]
-    SlotTaken {
+    NoHook {
         /// The interface.
         interface: String,
-        /// The other program.
-        holder: String,
-    },
-    /// The interface refused every attach mode that was tried.
-    #[error(
-        "{interface} refuses {tried}: {source}; with `--attach auto` the guard takes the mode that \
-         works, and `exclude` in the configuration leaves an interface out"
-    )]
-    AttachRefused {
-        /// The interface.
-        interface: String,
-        /// The modes tried.
-        tried: String,
-        /// The last error.
-        source: io::Error,
+        /// Why not at XDP.
+        xdp: String,
+        /// What was tried last.
+        hook: Hook,
+        /// Why that failed.
+        cause: Box<DataplaneError>,
     },
     /// The link is in another mode than the one asked for by name.
     #[error(
@@ -171,6 +166,14 @@ pub enum DataplaneError {
 }
 
 impl DataplaneError {
+    /// Whether an interface can't be covered because it is not there any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::NoHook { cause, .. }
+            if matches!(&**cause, Self::Pin { source, .. }
+                if source.raw_os_error() == Some(libc::ENODEV)))
+    }
+
     /// For `map_err` after a file operation on a pin.
     pub(super) fn pin(
         action: &'static str,

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{DataplaneError, PinDir, Result, pins, sys};
+use super::{DataplaneError, PinDir, Result, links::Hook, pins, sys};
 
 /// Descriptors, by the path of the pin below the pin directory.
 #[derive(Debug, Default)]
@@ -51,8 +51,8 @@ impl Held {
     /// was wrong. A link that has lost its interface is let go of: it filters nothing any more.
     pub(super) fn mend(&mut self, pins: &PinDir) -> Result<Vec<String>> {
         let dead = |below: &PathBuf, object: &OwnedFd| {
-            below.starts_with("links")
-                && sys::link_info(object.as_fd()).is_ok_and(|link| link.ifindex == 0)
+            // A clsact filter is no link: its pin is the program's.
+            is_link(below) && sys::link_info(object.as_fd()).is_ok_and(|link| link.ifindex == 0)
         };
         self.objects.retain(|below, object| !dead(below, object));
         let mut mended = Vec::new();
@@ -72,6 +72,11 @@ impl Held {
         }
         Ok(mended)
     }
+}
+
+fn is_link(below: &Path) -> bool {
+    let name = below.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    below.starts_with("links") && !name.starts_with(Hook::Clsact.name())
 }
 
 /// What is wrong with a pin, if anything.

@@ -1,4 +1,11 @@
-//! Attaching: XDP links, one for each guarded interface, pinned and replaced in place.
+//! Attaching: one link for each guarded interface, pinned and replaced in place.
+//!
+//! At XDP where that can be had. Where the slot is somebody else's, or the device refuses, the
+//! guard stands at TC ingress ([`tcx`], and [`clsact`] on kernels without TCX): behind XDP, in
+//! front of everything else.
+//!
+//! [`tcx`]: super::tcx
+//! [`clsact`]: super::clsact
 
 use std::{
     fmt, io,
@@ -7,13 +14,53 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataplaneError, PinDir, Result, pins, sys};
+use super::{
+    DataplaneError, PinDir, Result, clsact, pins,
+    sys::{self, LinkKind},
+    tcx,
+};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// Where in the receive path the program runs.
+/// Where in the receive path of an interface the kernel asks.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// Before the network stack.
+    #[default]
+    Xdp,
+    /// TC ingress, by a link in the TCX chain (6.6).
+    Tcx,
+    /// TC ingress, by a filter of a clsact queueing discipline.
+    Clsact,
+}
+
+impl Hook {
+    /// Every hook, the best one first.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Clsact];
+
+    /// The name in pins and status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where at XDP the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
@@ -60,13 +107,35 @@ pub struct Target<'a> {
     pub occupied: Option<(AttachMode, u32)>,
 }
 
-/// How a new link was made.
+/// The entry programs for a kind of device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Programs<'a> {
+    pub(super) xdp: BorrowedFd<'a>,
+    pub(super) tc: BorrowedFd<'a>,
+}
+
+impl<'a> Programs<'a> {
+    pub(super) const fn at(self, hook: Hook) -> BorrowedFd<'a> {
+        match hook {
+            Hook::Xdp => self.xdp,
+            Hook::Tcx | Hook::Clsact => self.tc,
+        }
+    }
+}
+
+/// How an interface is covered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The mode that the kernel took.
-    pub mode: AttachMode,
+    /// The hook.
+    pub hook: Hook,
+    /// At XDP, the mode that the kernel took.
+    pub mode: Option<AttachMode>,
     /// The modes that it refused before, and how.
     pub refused: Vec<(AttachMode, String)>,
+    /// Elsewhere than at XDP: why not there.
+    pub why_not_xdp: Option<String>,
+    /// Nothing is new: a link at TC goes on, and is to be adopted.
+    pub kept: bool,
 }
 
 /// A pinned link, as the kernel describes it.
@@ -74,36 +143,34 @@ pub struct Outcome {
 pub struct LinkState {
     /// The interface in the pin's name.
     pub ifindex: u32,
-    /// The link's id.
+    /// Where it attaches to.
+    #[serde(default)]
+    pub hook: Hook,
+    /// The link's id; 0 for a clsact filter, which has none.
     pub link_id: u32,
     /// The program that the link runs.
     pub program_id: u32,
     /// Whether the link still has its interface: a deleted one severs it, and a new interface of
     /// the same name is another one.
     pub alive: bool,
+    /// Whether the kernel's list for this interface shows it: not so for an interface that has gone
+    /// to another network namespace, where its link goes on. Of XDP netlink has the list.
+    #[serde(default = "yes")]
+    pub listed: bool,
+    /// At TC, the program that sees packets before ours and may let them pass; 0 for a filter that
+    /// is no BPF program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u32>,
 }
 
 /// Whether an interface has a pinned link that lives, and that may go on in the mode asked for.
 /// A dead one is cleared away.
 pub(super) fn can_adopt(pins: &PinDir, target: &Target<'_>) -> Result<bool> {
-    let path = pins.xdp_link(target.ifindex);
-    let link = match sys::obj_get(&path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(DataplaneError::pin("open", path)(error)),
-    };
-    let info = sys::link_info(link.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
-    if !info.is_xdp {
-        return Err(DataplaneError::ForeignPin { path, problem: "it is no XDP link".into() });
-    }
-    if info.ifindex == 0 {
-        // The interface is gone; this is another one that was given its number.
-        pins::unpin(&path)?;
-        return Ok(false);
-    }
-    if info.ifindex != target.ifindex {
-        let problem = format!("it is attached to interface {}", info.ifindex);
-        return Err(DataplaneError::ForeignPin { path, problem });
+    match living(pins, target.ifindex)? {
+        Some(Hook::Xdp) => {}
+        // At XDP it would see more.
+        Some(Hook::Tcx | Hook::Clsact) => return Ok(target.occupied.is_some()),
+        None => return Ok(false),
     }
     match (target.occupied, target.modes) {
         (Some((current, _)), [wanted]) if current != *wanted => Err(DataplaneError::OtherMode {
@@ -115,67 +182,180 @@ pub(super) fn can_adopt(pins: &PinDir, target: &Target<'_>) -> Result<bool> {
     }
 }
 
-/// Puts a program into the pinned link of an interface, in place.
-pub(super) fn adopt(pins: &PinDir, program: BorrowedFd<'_>, ifindex: u32) -> Result<()> {
-    let path = pins.xdp_link(ifindex);
-    let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
-    sys::link_update(link.as_fd(), program)
-        .map_err(DataplaneError::pin("put the new program into the link", path))
+/// The best hook where an interface has a link that lives. Dead ones are cleared away: their
+/// interface is gone, and this is another one that was given its number.
+fn living(pins: &PinDir, ifindex: u32) -> Result<Option<Hook>> {
+    let mut best = None;
+    for hook in Hook::ALL {
+        let Some(state) = state(pins, hook, ifindex)? else { continue };
+        check(pins, hook, ifindex)?;
+        if !state.alive {
+            remove(pins, hook, ifindex)?;
+        } else if best.is_none() {
+            best = Some(hook);
+        }
+    }
+    Ok(best)
 }
 
-/// Makes a link, pinned, in the first mode that the interface takes.
+/// Puts a program into the pinned link of an interface, in place: into the best, if it has several.
+pub(super) fn adopt(pins: &PinDir, programs: Programs<'_>, ifindex: u32) -> Result<Hook> {
+    let is_pinned = |hook: &Hook| pins.link(*hook, ifindex).exists();
+    let hook = Hook::ALL.into_iter().find(is_pinned).unwrap_or_default();
+    match hook {
+        Hook::Xdp => {
+            let path = pins.link(hook, ifindex);
+            let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
+            sys::link_update(link.as_fd(), programs.xdp)
+                .map_err(DataplaneError::pin("put the new program into the link", path))?;
+        }
+        Hook::Tcx => tcx::adopt(pins, programs.tc, ifindex)?,
+        Hook::Clsact => clsact::adopt(pins, programs.tc, ifindex)?,
+    }
+    Ok(hook)
+}
+
+/// Covers an interface: by an XDP link in the first mode that it takes, else at TC.
 pub(super) fn create(
+    pins: &PinDir,
+    programs: Programs<'_>,
+    target: &Target<'_>,
+) -> Result<Outcome> {
+    let why_not = match create_xdp(pins, programs.xdp, target)? {
+        Ok(outcome) => return Ok(outcome),
+        Err(why_not) => why_not,
+    };
+    let covered = |hook, kept| Outcome {
+        hook,
+        mode: None,
+        refused: Vec::new(),
+        why_not_xdp: Some(why_not.clone()),
+        kept,
+    };
+    if let Some(hook) = living(pins, target.ifindex)? {
+        return Ok(covered(hook, true));
+    }
+    let refused = |hook, error: DataplaneError| DataplaneError::NoHook {
+        interface: target.interface.into(),
+        xdp: why_not.clone(),
+        hook,
+        cause: Box::new(error),
+    };
+    match tcx::create(pins, programs.tc, target.ifindex) {
+        Ok(true) => Ok(covered(Hook::Tcx, false)),
+        Ok(false) => clsact::create(pins, programs.tc, target.ifindex)
+            .map(|()| covered(Hook::Clsact, false))
+            .map_err(|error| refused(Hook::Clsact, error)),
+        Err(error) => Err(refused(Hook::Tcx, error)),
+    }
+}
+
+/// Makes an XDP link, pinned, in the first mode that the interface takes. What keeps the guard from
+/// there is the inner error, the second half of a sentence about the interface.
+fn create_xdp(
     pins: &PinDir,
     program: BorrowedFd<'_>,
     target: &Target<'_>,
-) -> Result<Outcome> {
-    let mut refused: Vec<(AttachMode, io::Error)> = Vec::new();
+) -> Result<Result<Outcome, String>> {
+    let mut refused = Vec::new();
     for &mode in target.modes {
         match sys::link_create(program, target.ifindex, mode.flags()) {
             Ok(link) => {
-                let path = pins.xdp_link(target.ifindex);
+                let path = pins.link(Hook::Xdp, target.ifindex);
                 // Should this fail, the descriptor is closed and with it the link: nothing is
                 // attached that a dead daemon would take along.
                 sys::obj_pin(link.as_fd(), &path).map_err(DataplaneError::pin("pin", path))?;
-                let refused = refused.into_iter().map(|(mode, e)| (mode, e.to_string())).collect();
-                return Ok(Outcome { mode, refused });
+                let (hook, mode) = (Hook::Xdp, Some(mode));
+                return Ok(Ok(Outcome { hook, mode, refused, why_not_xdp: None, kept: false }));
             }
             // Somebody else's program, in the same mode or in the other.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
-                return Err(slot_taken(target));
+                let holder = holder(target);
+                return Ok(Err(format!("its XDP slot is taken by {holder}, which is not ours")));
             }
-            Err(error) => refused.push((mode, error)),
+            Err(error) => refused.push((mode, error.to_string())),
         }
     }
-    let tried = target.modes.iter().map(|mode| mode.name()).collect::<Vec<_>>().join(" and ");
-    let source = refused.pop().map_or_else(|| io::Error::other("no mode to try"), |(_, e)| e);
-    Err(DataplaneError::AttachRefused {
-        interface: target.interface.into(),
-        tried: format!("a program in {tried} mode"),
-        source,
-    })
+    let tried = |(mode, error): &(AttachMode, String)| format!("{mode} mode ({error})");
+    let tried: Vec<String> = refused.iter().map(tried).collect();
+    Ok(Err(format!("it refuses an XDP program in {}", tried.join(" and in "))))
+}
+
+/// Removes the link of an interface at a hook, with its pin. One that is not there is no error.
+pub(super) fn remove(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<()> {
+    if hook == Hook::Clsact {
+        clsact::remove(pins, ifindex)?;
+    }
+    pins::unpin(&pins.link(hook, ifindex))
 }
 
 /// The pinned links, dead or alive.
 pub(super) fn list(pins: &PinDir) -> Result<Vec<LinkState>> {
     let mut states = Vec::new();
-    for (ifindex, path) in pins.pinned_links()? {
-        let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
-        let info = sys::link_info(link.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
-        states.push(LinkState {
-            ifindex,
-            link_id: info.id,
-            program_id: info.program_id,
-            alive: info.is_xdp && info.ifindex == ifindex,
-        });
+    for (ifindex, hook, _) in pins.pinned_links()? {
+        states.extend(state(pins, hook, ifindex)?);
     }
     Ok(states)
 }
 
-fn slot_taken(target: &Target<'_>) -> DataplaneError {
-    let holder = match target.occupied {
+/// The link of an interface at a hook. `None` if none is pinned. One that is not what its pin's
+/// name says is dead.
+fn state(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<Option<LinkState>> {
+    let path = pins.link(hook, ifindex);
+    let object = match sys::obj_get(&path) {
+        Ok(object) => object,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DataplaneError::pin("open", path)(error)),
+    };
+    let kind = match hook {
+        Hook::Xdp => LinkKind::Xdp,
+        Hook::Tcx => LinkKind::TcxIngress,
+        // The pin is the program's.
+        Hook::Clsact => return clsact::state(pins, ifindex).map(Some),
+    };
+    let info = sys::link_info(object.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
+    let mut state = LinkState {
+        ifindex,
+        hook,
+        link_id: info.id,
+        program_id: info.program_id,
+        alive: info.kind == kind && info.ifindex == ifindex,
+        listed: true,
+        ahead: None,
+    };
+    if hook == Hook::Tcx && state.alive {
+        tcx::place(&mut state).map_err(DataplaneError::pin("look up the chain of", path))?;
+    }
+    Ok(Some(state))
+}
+
+/// Refuses a pin of ours that holds what somebody else has put there.
+fn check(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<()> {
+    let path = pins.link(hook, ifindex);
+    let kind = match hook {
+        Hook::Xdp => LinkKind::Xdp,
+        Hook::Tcx => LinkKind::TcxIngress,
+        Hook::Clsact => return Ok(()),
+    };
+    let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
+    let info = sys::link_info(link.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
+    let problem = if info.kind != kind {
+        format!("it is no {hook} link")
+    } else if info.ifindex != 0 && info.ifindex != ifindex {
+        format!("it is attached to interface {}", info.ifindex)
+    } else {
+        return Ok(());
+    };
+    Err(DataplaneError::ForeignPin { path, problem })
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn holder(target: &Target<'_>) -> String {
+    match target.occupied {
         Some((mode, id)) => format!("program {id} ({mode} mode)"),
         None => "another program".into(),
-    };
-    DataplaneError::SlotTaken { interface: target.interface.into(), holder }
+    }
 }

@@ -1,7 +1,7 @@
 //! The kernel objects of a running daemon.
 
 use std::{
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use super::{
     contents::{self, InForce},
     counters,
     held::Held,
-    links::{self, LinkState, Outcome, Target},
+    links::{self, Hook, LinkState, Outcome, Programs, Target},
     maps::Maps,
     pins, probe, programs,
     ring::{EventRing, KernelLog},
@@ -44,14 +44,20 @@ pub struct Dataplane {
     adopted: bool,
     maps: Maps,
     slots: Slots,
-    link: OwnedFd,
-    network: OwnedFd,
+    link: Entry,
+    network: Entry,
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
     is_committed: bool,
     held: Held,
     // Last: the lock is let go of only after everything else is done.
     lock: PinLock,
+}
+
+/// The entry programs for one kind of devices.
+struct Entry {
+    xdp: OwnedFd,
+    tc: OwnedFd,
 }
 
 impl Dataplane {
@@ -92,18 +98,22 @@ impl Dataplane {
     ) -> Result<Self> {
         let directory = loading.directory;
         let mut kernel_logs = Vec::new();
-        for start in [Start::Link, Start::Network] {
-            kernel_logs.extend(loading.load(start)?);
+        for (hook, start) in pins::PROGRAMS {
+            kernel_logs.extend(loading.load(hook, start)?);
         }
-        let program = |start| {
-            let path = directory.join(format!("{}{}", pins::program_name(start), programs::NEW));
+        let program = |hook, start| {
+            let name = format!("{}{}", pins::program_name(hook, start), pins::NEW);
+            let path = directory.join(name);
             sys::obj_get(&path).map_err(DataplaneError::pin("open", path))
+        };
+        let entry = |start| -> Result<Entry> {
+            Ok(Entry { xdp: program(Hook::Xdp, start)?, tc: program(Hook::Tcx, start)? })
         };
         let maps = Maps::open(directory)?;
         Ok(Self {
             slots: Slots::read(&maps)?,
-            link: program(Start::Link)?,
-            network: program(Start::Network)?,
+            link: entry(Start::Link)?,
+            network: entry(Start::Network)?,
             pins: pins.clone(),
             directory: directory.to_owned(),
             adopted,
@@ -127,31 +137,37 @@ impl Dataplane {
         Ok(self.maps.slot_info(self.maps.selected_slot()?)?.generation)
     }
 
-    /// Whether an interface has a pinned link that lives and can be adopted. Nothing is changed.
+    /// Whether an interface has a pinned link that lives and is to go on. A link at TC goes on if
+    /// the XDP slot is still somebody else's; otherwise [`Dataplane::attach`] is to try XDP.
+    /// Nothing is changed.
     pub fn can_adopt(&self, target: &Target<'_>) -> Result<bool> {
         links::can_adopt(&self.pins, target)
     }
 
-    /// Covers an interface with a new link.
+    /// Covers an interface with a new link: at XDP, or where that can't be had at TC. A link at TC
+    /// that lives stays: it is to be adopted if it is what covers the interface
+    /// ([`Outcome::kept`]), and to be taken away ([`Dataplane::remove`]) if XDP does now.
     pub fn attach(&mut self, start: Start, target: &Target<'_>) -> Result<Outcome> {
         counters::register(&mut self.maps, target.ifindex)?;
         let outcome = links::create(&self.pins, self.program(start), target)?;
-        self.held.take(&self.pins, [self.pins.xdp_link(target.ifindex)])?;
+        self.held.take(&self.pins, [self.pins.link(outcome.hook, target.ifindex)])?;
         Ok(outcome)
     }
 
-    /// Puts the new program into the pinned link of an interface, without a gap.
-    pub fn adopt(&mut self, start: Start, ifindex: u32) -> Result<()> {
+    /// Puts the new program into the pinned link of an interface, without a gap. Returns the hook.
+    pub fn adopt(&mut self, start: Start, ifindex: u32) -> Result<Hook> {
         counters::register(&mut self.maps, ifindex)?;
-        links::adopt(&self.pins, self.program(start), ifindex)?;
-        self.held.take(&self.pins, [self.pins.xdp_link(ifindex)])
+        let hook = links::adopt(&self.pins, self.program(start), ifindex)?;
+        self.held.take(&self.pins, [self.pins.link(hook, ifindex)])?;
+        Ok(hook)
     }
 
-    fn program(&self, start: Start) -> BorrowedFd<'_> {
-        match start {
-            Start::Link => self.link.as_fd(),
-            Start::Network => self.network.as_fd(),
-        }
+    fn program(&self, start: Start) -> Programs<'_> {
+        let entry = match start {
+            Start::Link => &self.link,
+            Start::Network => &self.network,
+        };
+        Programs { xdp: entry.xdp.as_fd(), tc: entry.tc.as_fd() }
     }
 
     /// The pinned links, dead or alive.
@@ -159,14 +175,29 @@ impl Dataplane {
         links::list(&self.pins)
     }
 
-    /// Removes the link of an interface that is not to be covered any more, or that is gone. Its
+    /// Removes the links of an interface that is not to be covered any more, or that is gone. Its
     /// counts are kept under "departed": an interface with a number of its own is one that is meant
     /// to be covered.
     pub fn release(&mut self, ifindex: u32) -> Result<()> {
-        let link = self.pins.xdp_link(ifindex);
-        self.held.forget(&self.pins, &link);
-        pins::unpin(&link)?;
+        for hook in Hook::ALL {
+            self.drop_link(hook, ifindex)?;
+        }
         counters::retire(&mut self.maps, ifindex)
+    }
+
+    /// Removes one link of an interface. If it was the last one that lived, this is
+    /// [`Dataplane::release`].
+    pub fn remove(&mut self, hook: Hook, ifindex: u32) -> Result<()> {
+        self.drop_link(hook, ifindex)?;
+        if self.links()?.iter().any(|link| link.ifindex == ifindex && link.alive) {
+            return Ok(());
+        }
+        self.release(ifindex)
+    }
+
+    fn drop_link(&mut self, hook: Hook, ifindex: u32) -> Result<()> {
+        self.held.forget(&self.pins, &self.pins.link(hook, ifindex));
+        links::remove(&self.pins, hook, ifindex)
     }
 
     /// Forgets the interfaces that are not in the list: their counts are kept under "departed".
@@ -217,10 +248,11 @@ impl Dataplane {
         Ok(mended)
     }
 
-    /// The kernel's id of the program that links of a start should run.
-    pub fn program_id(&self, start: Start) -> Result<u32> {
-        let (_, id) = sys::identity(self.program(start))
-            .map_err(|error| DataplaneError::pin("look at", pins::program_name(start))(error))?;
+    /// The kernel's id of the program that links of a hook and a start should run.
+    pub fn program_id(&self, hook: Hook, start: Start) -> Result<u32> {
+        let name = pins::program_name(hook, start);
+        let (_, id) = sys::identity(self.program(start).at(hook))
+            .map_err(|error| DataplaneError::pin("look at", name)(error))?;
         Ok(id)
     }
 

@@ -3,10 +3,14 @@
 //! ```text
 //! <pin-dir>/                     0700, flock(2) held by the daemon
 //!   links/xdp-<ifindex>          the attachments; unversioned, so that an upgrade keeps them
+//!   links/tcx-<ifindex>          those of interfaces whose XDP slot is somebody else's
+//!   links/clsact-<ifindex>       where the kernel has no TCX: the program that the filter runs
+//!   links/qdisc-<ifindex>        the same, if the queueing discipline of that filter is ours
 //!   v2/OG_...                    the maps
 //!   v2/OG_RULES_V4-<slot>        the rules in each slot in use (inner maps can't be opened by id
 //!   v2/OG_RULES_V6-<slot>        without CAP_SYS_ADMIN, so they are pinned too)
-//!   v2/link, v1/network          the attached programs, by what their frames start with
+//!   v2/link, v2/network          the attached programs, by what their frames start with
+//!   v2/tc-link, v2/tc-network    the same for TCX and clsact
 //!   v2/link-twin, ...            their twins for test runs
 //!   next/                        a complete new set, while it is being built
 //! ```
@@ -16,7 +20,10 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -29,12 +36,16 @@ use nix::{
 };
 use ollama_guard_common::{Start, abi};
 
-use super::{DataplaneError, Result};
+use super::{DataplaneError, Result, links::Hook, sys};
 
 /// How often, and how far apart, a daemon tries to take the lock before it believes that another
 /// has it: a second in all.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The suffix of a pin that has not got its place yet.
+pub(super) const NEW: &str = "-new";
+const QDISC: &str = "qdisc";
 
 /// The pin directory of one guard.
 #[derive(Clone, Debug)]
@@ -77,9 +88,14 @@ impl PinDir {
         self.root.join("links")
     }
 
-    /// The pin of the XDP link of an interface.
-    pub(super) fn xdp_link(&self, ifindex: u32) -> PathBuf {
-        self.links().join(format!("xdp-{ifindex}"))
+    /// The pin of an interface's link at a hook.
+    pub(super) fn link(&self, hook: Hook, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{hook}-{ifindex}"))
+    }
+
+    /// The mark of an interface whose clsact queueing discipline is ours.
+    pub(super) fn qdisc_mark(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{QDISC}-{ifindex}"))
     }
 
     /// Programs and maps of this version.
@@ -94,8 +110,9 @@ impl PinDir {
 
     /// The pins of the programs and their twins, and of the maps.
     pub(super) fn objects(&self) -> Vec<PathBuf> {
-        let starts = [Start::Link, Start::Network];
-        let programs = starts.into_iter().flat_map(|start| [program_name(start), twin_name(start)]);
+        let programs = PROGRAMS
+            .into_iter()
+            .flat_map(|(hook, start)| [program_name(hook, start), twin_name(hook, start)]);
         programs.chain(abi::maps::ALL).map(|name| self.current().join(name)).collect()
     }
 
@@ -209,24 +226,39 @@ impl PinDir {
         }
     }
 
-    /// The interfaces with a pinned link, dead or alive.
-    pub(super) fn pinned_links(&self) -> Result<Vec<(u32, PathBuf)>> {
+    /// The pinned links, dead or alive, by interface and hook.
+    pub(super) fn pinned_links(&self) -> Result<Vec<(u32, Hook, PathBuf)>> {
+        let mut links = Vec::new();
+        for (name, path) in self.link_files()? {
+            if let Some((hook, ifindex)) = parse_link_name(&name) {
+                links.push((ifindex, hook, path));
+            }
+        }
+        links.sort_unstable();
+        Ok(links)
+    }
+
+    /// What else of ours stands beside the links: marks, and links that never got their place.
+    pub(super) fn link_remains(&self) -> Result<Vec<PathBuf>> {
+        let files = self.link_files()?.into_iter();
+        Ok(files.filter(|(name, _)| is_link_remain(name)).map(|(_, path)| path).collect())
+    }
+
+    fn link_files(&self) -> Result<Vec<(String, PathBuf)>> {
         let directory = self.links();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(DataplaneError::pin("read", directory)(error)),
         };
-        let mut links = Vec::new();
+        let mut files = Vec::new();
         for entry in entries {
             let entry = entry.map_err(DataplaneError::pin("read", &directory))?;
-            let name = entry.file_name();
-            if let Some(ifindex) = name.to_str().and_then(parse_link_name) {
-                links.push((ifindex, entry.path()));
+            if let Ok(name) = entry.file_name().into_string() {
+                files.push((name, entry.path()));
             }
         }
-        links.sort_unstable();
-        Ok(links)
+        Ok(files)
     }
 
     /// Checks that programs and maps of this version are there.
@@ -262,19 +294,31 @@ fn is_version(name: &str) -> bool {
     name == "next" || name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
+/// Every entry program. TCX and clsact run the same one.
+pub(super) const PROGRAMS: [(Hook, Start); 4] = [
+    (Hook::Xdp, Start::Link),
+    (Hook::Xdp, Start::Network),
+    (Hook::Tcx, Start::Link),
+    (Hook::Tcx, Start::Network),
+];
+
 /// The file name of a program's pin.
-pub(super) const fn program_name(start: Start) -> &'static str {
-    match start {
-        Start::Link => "link",
-        Start::Network => "network",
+pub(super) const fn program_name(hook: Hook, start: Start) -> &'static str {
+    match (hook, start) {
+        (Hook::Xdp, Start::Link) => "link",
+        (Hook::Xdp, Start::Network) => "network",
+        (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link",
+        (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network",
     }
 }
 
 /// The file name of the pin of a program's twin.
-pub(super) const fn twin_name(start: Start) -> &'static str {
-    match start {
-        Start::Link => "link-twin",
-        Start::Network => "network-twin",
+pub(super) const fn twin_name(hook: Hook, start: Start) -> &'static str {
+    match (hook, start) {
+        (Hook::Xdp, Start::Link) => "link-twin",
+        (Hook::Xdp, Start::Network) => "network-twin",
+        (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link-twin",
+        (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network-twin",
     }
 }
 
@@ -303,6 +347,16 @@ pub(super) fn unpin(path: &Path) -> Result<()> {
     }
 }
 
+/// Pins an object in the place of another, in one step.
+pub(super) fn replace(object: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(NEW);
+    let new = PathBuf::from(new);
+    unpin(&new)?;
+    sys::obj_pin(object, &new).map_err(DataplaneError::pin("pin", &new))?;
+    fs::rename(&new, path).map_err(DataplaneError::pin("rename", new))
+}
+
 /// Removes a directory of pins and all that is in it. One that is not there is no error.
 pub(super) fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
@@ -313,8 +367,16 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-fn parse_link_name(name: &str) -> Option<u32> {
-    name.strip_prefix("xdp-")?.parse().ok()
+fn parse_link_name(name: &str) -> Option<(Hook, u32)> {
+    let (hook, ifindex) = name.split_once('-')?;
+    let hook = Hook::ALL.into_iter().find(|known| known.name() == hook)?;
+    Some((hook, ifindex.parse().ok()?))
+}
+
+fn is_link_remain(name: &str) -> bool {
+    let mark = name.strip_prefix(QDISC).and_then(|rest| rest.strip_prefix('-'));
+    mark.is_some_and(|ifindex| ifindex.parse::<u32>().is_ok())
+        || name.strip_suffix(NEW).is_some_and(|name| parse_link_name(name).is_some())
 }
 
 #[cfg(test)]
@@ -331,9 +393,22 @@ mod tests {
 
     #[test]
     fn link_names_lead_back_to_the_interface() {
-        assert_eq!(parse_link_name("xdp-17"), Some(17));
-        assert_eq!(parse_link_name("xdp-"), None);
-        assert_eq!(parse_link_name("cgroup-1"), None);
+        for hook in Hook::ALL {
+            assert_eq!(parse_link_name(&format!("{hook}-17")), Some((hook, 17)));
+        }
+        for other in ["xdp-", "cgroup-1", "tcx-3-new", "qdisc-3", "tcx", ""] {
+            assert_eq!(parse_link_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_stands_beside_the_links_is_ours_or_is_left() {
+        for ours in ["qdisc-3", "tcx-3-new", "clsact-12-new"] {
+            assert!(is_link_remain(ours), "{ours}");
+        }
+        for other in ["tcx-3", "qdisc-", "qdisc-x", "other-new", "-new", "cgroup-1-new"] {
+            assert!(!is_link_remain(other), "{other}");
+        }
     }
 
     #[test]

@@ -7,11 +7,14 @@ use std::{
 
 use aya::{
     EbpfLoader,
-    programs::{ProgramError, Xdp},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use ollama_guard_common::{Start, abi};
 
-use super::{DataplaneError, Result, object::OBJECT, pins, probe::Features, ring::KernelLog};
+use super::{
+    DataplaneError, Result, links::Hook, object::OBJECT, pins, pins::NEW, probe::Features,
+    ring::KernelLog,
+};
 
 /// How to load.
 pub(super) struct Loading<'a> {
@@ -25,24 +28,27 @@ pub(super) struct Loading<'a> {
     pub(super) log_directory: &'a Path,
 }
 
-/// The suffix of a program's pin until the links run it.
-pub(super) const NEW: &str = "-new";
-
 impl Loading<'_> {
-    /// Loads the entry program for a start and its twin, and pins both with the suffix [`NEW`].
+    /// Loads the entry program for a hook and a start and its twin, and pins both with the suffix
+    /// [`NEW`] until the links run it.
     ///
     /// Returns the reader of the program's log, with [`Loading::debug`].
-    pub(super) fn load(&self, start: Start) -> Result<Option<KernelLog>> {
-        let log = self.load_one(start, true, pins::program_name(start))?;
-        self.load_one(start, false, pins::twin_name(start))?;
+    pub(super) fn load(&self, hook: Hook, start: Start) -> Result<Option<KernelLog>> {
+        let name = program(hook, start, self.features.multi_buffer);
+        let log = self.load_one(name, true, pins::program_name(hook, start))?;
+        self.load_one(name, false, pins::twin_name(hook, start))?;
         Ok(log)
     }
 
-    fn load_one(&self, start: Start, report: bool, pin_name: &str) -> Result<Option<KernelLog>> {
+    fn load_one(
+        &self,
+        name: &'static str,
+        report: bool,
+        pin_name: &str,
+    ) -> Result<Option<KernelLog>> {
         if OBJECT.is_empty() {
             return Err(DataplaneError::NoKernelProgram);
         }
-        let name = program(start, self.features.multi_buffer);
         let level = if self.debug { aya_log::Level::Error as u8 } else { 0 };
         let (report_word, load_bytes) = (u32::from(report), u32::from(self.features.multi_buffer));
         let mut loader = EbpfLoader::new();
@@ -57,15 +63,20 @@ impl Loading<'_> {
         }
         let mut object = loader.load(OBJECT).map_err(load_error)?;
         let log = if self.debug && report { Some(KernelLog::open(&mut object)?) } else { None };
-        let program: &mut Xdp = object
+        let program = object
             .program_mut(name)
-            .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?
-            .try_into()
-            .map_err(load_error)?;
-        program.load().map_err(|error| self.refused(name, error))?;
+            .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?;
         let pin = self.directory.join(format!("{pin_name}{NEW}"));
         pins::unpin(&pin)?;
-        program.pin(&pin).map_err(load_error)?;
+        if matches!(program, Program::Xdp(_)) {
+            let program: &mut Xdp = program.try_into().map_err(load_error)?;
+            program.load().map_err(|error| self.refused(name, error))?;
+            program.pin(&pin).map_err(load_error)?;
+        } else {
+            let program: &mut SchedClassifier = program.try_into().map_err(load_error)?;
+            program.load().map_err(|error| self.refused(name, error))?;
+            program.pin(&pin).map_err(load_error)?;
+        }
         Ok(log)
     }
 
@@ -84,8 +95,8 @@ impl Loading<'_> {
 
 /// Gives the programs pinned with [`NEW`] their final names, replacing older ones.
 pub(super) fn commit(directory: &Path) -> Result<()> {
-    for start in [Start::Link, Start::Network] {
-        for name in [pins::program_name(start), pins::twin_name(start)] {
+    for (hook, start) in pins::PROGRAMS {
+        for name in [pins::program_name(hook, start), pins::twin_name(hook, start)] {
             let from = directory.join(format!("{name}{NEW}"));
             match fs::rename(&from, directory.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -100,8 +111,8 @@ pub(super) fn commit(directory: &Path) -> Result<()> {
 
 /// Removes programs that were loaded and are not to run.
 pub(super) fn discard(directory: &Path) -> Result<()> {
-    for start in [Start::Link, Start::Network] {
-        for name in [pins::program_name(start), pins::twin_name(start)] {
+    for (hook, start) in pins::PROGRAMS {
+        for name in [pins::program_name(hook, start), pins::twin_name(hook, start)] {
             pins::unpin(&directory.join(format!("{name}{NEW}")))?;
         }
     }
@@ -109,12 +120,14 @@ pub(super) fn discard(directory: &Path) -> Result<()> {
 }
 
 /// The entry program's name in the object.
-const fn program(start: Start, multi_buffer: bool) -> &'static str {
-    match (start, multi_buffer) {
-        (Start::Link, true) => abi::programs::LINK_FRAGS,
-        (Start::Link, false) => abi::programs::LINK,
-        (Start::Network, true) => abi::programs::NETWORK_FRAGS,
-        (Start::Network, false) => abi::programs::NETWORK,
+const fn program(hook: Hook, start: Start, multi_buffer: bool) -> &'static str {
+    match (hook, start, multi_buffer) {
+        (Hook::Xdp, Start::Link, true) => abi::programs::LINK_FRAGS,
+        (Hook::Xdp, Start::Link, false) => abi::programs::LINK,
+        (Hook::Xdp, Start::Network, true) => abi::programs::NETWORK_FRAGS,
+        (Hook::Xdp, Start::Network, false) => abi::programs::NETWORK,
+        (Hook::Tcx | Hook::Clsact, Start::Link, _) => abi::programs::TC_LINK,
+        (Hook::Tcx | Hook::Clsact, Start::Network, _) => abi::programs::TC_NETWORK,
     }
 }
 

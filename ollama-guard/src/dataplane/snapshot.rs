@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DataplaneError, PinDir, Result, contents,
     counters::{self, AllCounts, BookTotals},
-    links::{self, LinkState},
+    links::{self, Hook, LinkState},
     maps::{self, Maps, Rules},
     pins,
     ring::{self, RingBooks},
@@ -63,6 +63,8 @@ pub struct RuleTotals {
 /// A pinned entry program and its twin.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProgramState {
+    /// Where it runs: "xdp", or "tcx" for TCX and clsact.
+    pub hook: Hook,
     /// Where its frames start: "link" or "network".
     pub start: String,
     /// The kernel's id.
@@ -104,10 +106,13 @@ impl Snapshot {
         })
     }
 
-    /// The program that links of a start should run.
+    /// The program that links of a hook and a start should run.
     #[must_use]
-    pub fn program(&self, start: Start) -> Option<&ProgramState> {
-        self.programs.iter().find(|program| program.start == pins::program_name(start))
+    pub fn program(&self, hook: Hook, start: Start) -> Option<&ProgramState> {
+        let is_tc = |hook| hook != Hook::Xdp;
+        self.programs.iter().find(|program| {
+            is_tc(program.hook) == is_tc(hook) && program.start == start_name(start)
+        })
     }
 }
 
@@ -169,20 +174,33 @@ fn ports(maps: &Maps, slot: u32) -> Result<Vec<String>> {
 fn programs(pins: &PinDir) -> Result<Vec<ProgramState>> {
     let directory = pins.current();
     let mut states = Vec::new();
-    for start in [Start::Link, Start::Network] {
+    for (hook, start) in pins::PROGRAMS {
         let info = |name| {
             let path = directory.join(name);
             ProgramInfo::from_pin(&path)
                 .map_err(|error| DataplaneError::ForeignPin { path, problem: error.to_string() })
         };
-        let program = info(pins::program_name(start))?;
-        let twin = info(pins::twin_name(start))?;
+        let name = pins::program_name(hook, start);
+        // A daemon from before this hook has not pinned any.
+        if hook != Hook::Xdp && !directory.join(name).exists() {
+            continue;
+        }
+        let program = info(name)?;
+        let twin = info(pins::twin_name(hook, start))?;
         states.push(ProgramState {
-            start: pins::program_name(start).into(),
+            hook,
+            start: start_name(start).into(),
             id: program.id(),
             tag: format!("{:016x}", program.tag().swap_bytes()),
             twin_matches: program.tag() == twin.tag(),
         });
     }
     Ok(states)
+}
+
+const fn start_name(start: Start) -> &'static str {
+    match start {
+        Start::Link => "link",
+        Start::Network => "network",
+    }
 }

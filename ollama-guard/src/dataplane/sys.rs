@@ -10,16 +10,39 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{
+    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type,
+};
+
+/// The most programs that a TCX chain can hold (`BPF_MPROG_MAX`, include/linux/bpf_mprog.h).
+const LONGEST_CHAIN: usize = 64;
 
 /// What the kernel says about a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkInfo {
     pub(super) id: u32,
     pub(super) program_id: u32,
-    pub(super) is_xdp: bool,
-    /// The interface; 0 once it is gone (`bpf_xdp_link_fill_link_info`, net/core/dev.c).
+    pub(super) kind: LinkKind,
+    /// The interface; 0 once it is gone (`bpf_xdp_link_fill_link_info`, net/core/dev.c, and
+    /// `tcx_link_fill_info`, kernel/bpf/tcx.c).
     pub(super) ifindex: u32,
+}
+
+/// What a link attaches to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkKind {
+    Xdp,
+    /// The TCX chain of an interface's receiving side.
+    TcxIngress,
+    Other,
+}
+
+/// One program in a TCX chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chained {
+    pub(super) program_id: u32,
+    /// 0 if it is there without a link.
+    pub(super) link_id: u32,
 }
 
 /// `BPF_OBJ_GET`: opens a pin.
@@ -56,6 +79,45 @@ pub(super) fn link_create(
     unsafe { bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
 }
 
+/// `BPF_LINK_CREATE` for the first place in the TCX chain of an interface's receiving side.
+/// `EINVAL` from a kernel that has none (before 6.6).
+pub(super) fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = bpf_attach_type::BPF_TCX_INGRESS as u32;
+    // Before nothing in particular: before everything.
+    attr.link_create.flags = BPF_F_BEFORE;
+    // SAFETY: the command takes no pointers with these fields.
+    unsafe { bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
+}
+
+/// `BPF_PROG_QUERY`: the TCX chain of an interface's receiving side, in the order in which the
+/// programs run. Needs `CAP_NET_ADMIN` only: no program is opened.
+pub(super) fn tcx_chain(ifindex: u32) -> io::Result<Vec<Chained>> {
+    let (mut programs, mut links) = ([0_u32; LONGEST_CHAIN], [0_u32; LONGEST_CHAIN]);
+    let mut attr = zeroed_attr();
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = bpf_attach_type::BPF_TCX_INGRESS as u32;
+    attr.query.prog_ids = programs.as_mut_ptr() as u64;
+    attr.query.link_ids = links.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.count = LONGEST_CHAIN as u32;
+    // SAFETY: both arrays are writable for `count` words and outlive the call.
+    match unsafe { bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) } {
+        // No chain, or no such interface.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
+            return Ok(Vec::new());
+        }
+        outcome => outcome?,
+    };
+    // SAFETY: the member that this command uses.
+    let query = unsafe { attr.query };
+    // SAFETY: the kernel has written the number that there are, a plain integer.
+    let count = unsafe { query.__bindgen_anon_2.count } as usize;
+    let chained = |(&program_id, &link_id)| Chained { program_id, link_id };
+    Ok(programs.iter().zip(&links).take(count).map(chained).collect())
+}
+
 /// `BPF_LINK_UPDATE`: puts another program into a link, atomically for packets.
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = zeroed_attr();
@@ -75,14 +137,18 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     attr.info.info = &raw mut info as u64;
     // SAFETY: `info` is writable for `info_len` bytes and outlives the call.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    let is_xdp = info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32;
-    let ifindex = if is_xdp {
+    let (kind, ifindex) = if info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
         // SAFETY: for this link type the kernel filled the xdp member of the union.
-        unsafe { info.__bindgen_anon_1.xdp.ifindex }
+        (LinkKind::Xdp, unsafe { info.__bindgen_anon_1.xdp.ifindex })
+    } else if info.type_ == bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
+        // SAFETY: for this link type the kernel filled the tcx member of the union.
+        let tcx = unsafe { info.__bindgen_anon_1.tcx };
+        let is_ingress = tcx.attach_type == bpf_attach_type::BPF_TCX_INGRESS as u32;
+        (if is_ingress { LinkKind::TcxIngress } else { LinkKind::Other }, tcx.ifindex)
     } else {
-        0
+        (LinkKind::Other, 0)
     };
-    Ok(LinkInfo { id: info.id, program_id: info.prog_id, is_xdp, ifindex })
+    Ok(LinkInfo { id: info.id, program_id: info.prog_id, kind, ifindex })
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` for anything: its type and its id, with which the information about

@@ -4,22 +4,34 @@
 //! nothing, and returns the reason beside the action. Its tag and the maps that it reads are those
 //! of the program that filters.
 
-use aya::{TestRun as _, TestRunOptions, programs::Xdp};
+use aya::{
+    TestRun as _, TestRunOptions,
+    programs::{SchedClassifier, Xdp},
+};
 use aya_obj::programs::XdpAttachType;
 use ollama_guard_common::{Reason, Start, abi::test_run_reason};
 
-use super::{DataplaneError, PinDir, Result, pins};
+use super::{DataplaneError, PinDir, Result, links::Hook, pins};
 
 /// `XDP_DROP` (include/uapi/linux/bpf.h).
 const XDP_DROP: u32 = 1;
+
+/// Words of `struct __sk_buff`, and the place of `data_end` in it (include/uapi/linux/bpf.h).
+const SK_BUFF_WORDS: usize = 48;
+const SK_BUFF_DATA_END: usize = 20;
 
 /// The shortest frame that the kernel takes for a test run (`ETH_HLEN`, net/bpf/test_run.c).
 pub const SHORTEST_FRAME: usize = 14;
 
 /// The twin of an entry program.
 pub struct Twin {
-    program: Xdp,
+    program: Entry,
     name: &'static str,
+}
+
+enum Entry {
+    Xdp(Xdp),
+    Tc(SchedClassifier),
 }
 
 /// What the twin said about a packet.
@@ -32,14 +44,16 @@ pub struct Answer {
 }
 
 impl Twin {
-    /// Opens the pinned twin for a kind of device.
-    pub fn open(pins: &PinDir, start: Start) -> Result<Self> {
+    /// Opens the pinned twin for a hook and a kind of device.
+    pub fn open(pins: &PinDir, hook: Hook, start: Start) -> Result<Self> {
         pins.require_current()?;
-        let name = pins::twin_name(start);
+        let name = pins::twin_name(hook, start);
         let path = pins.current().join(name);
-        let program =
-            Xdp::from_pin(&path, XdpAttachType::Interface).map_err(|error| failed(name, &error))?;
-        Ok(Self { program, name })
+        let program = match hook {
+            Hook::Xdp => Xdp::from_pin(&path, XdpAttachType::Interface).map(Entry::Xdp),
+            Hook::Tcx | Hook::Clsact => SchedClassifier::from_pin(&path).map(Entry::Tc),
+        };
+        Ok(Self { program: program.map_err(|error| failed(name, &error))?, name })
     }
 
     /// Runs one frame of at least [`SHORTEST_FRAME`] bytes.
@@ -49,16 +63,29 @@ impl Twin {
 
     /// Runs one frame of which only the first `linear` bytes lie in the first buffer.
     pub fn run_split(&self, frame: &[u8], linear: u32) -> Result<Answer> {
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress.
-        let context: [u32; 6] = [0, linear, 0, 0, 0, 0];
-        self.run_with(frame, Some(bytemuck::bytes_of(&context)))
+        match self.program {
+            Entry::Xdp(_) => {
+                // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress.
+                let context: [u32; 6] = [0, linear, 0, 0, 0, 0];
+                self.run_with(frame, Some(bytemuck::bytes_of(&context)))
+            }
+            Entry::Tc(_) => {
+                let mut context = [0_u32; SK_BUFF_WORDS];
+                context[SK_BUFF_DATA_END] = linear;
+                self.run_with(frame, Some(bytemuck::cast_slice(&context)))
+            }
+        }
     }
 
     fn run_with(&self, frame: &[u8], context: Option<&[u8]>) -> Result<Answer> {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.ctx_in = context;
-        let value = self.program.test_run(options).map_err(|e| failed(self.name, &e))?.return_value;
+        let result = match &self.program {
+            Entry::Xdp(program) => program.test_run(options),
+            Entry::Tc(program) => program.test_run(options),
+        };
+        let value = result.map_err(|error| failed(self.name, &error))?.return_value;
         let (action, reason) = test_run_reason(value).ok_or_else(|| DataplaneError::TestRun {
             program: self.name,
             cause: format!("it returned {value:#x}, which is no reason of this version"),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dataplane::{AttachMode, LinkState, Snapshot, counters::Counts},
+    dataplane::{AttachMode, Hook, LinkState, Snapshot, counters::Counts},
     doors::{Door, Interface, Plan},
 };
 
@@ -26,7 +26,14 @@ pub struct DoorStatus {
     pub ifindex: u32,
     /// Whether it is covered.
     pub state: DoorState,
-    /// The attach mode in force, as netlink shows it.
+    /// Where our program stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
+    /// The program of somebody else in the XDP slot: it sees packets before ours, and those that
+    /// it redirects or transmits itself never reach ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<u32>,
+    /// The XDP attach mode in force, as netlink shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<AttachMode>,
     /// The program that the link runs.
@@ -50,11 +57,13 @@ pub(super) fn describe(
     is_chosen: bool,
     problems: &mut Vec<String>,
 ) -> Vec<DoorStatus> {
-    let link_of = |ifindex| snapshot.links.iter().find(|link| link.ifindex == ifindex);
+    // The best first.
+    let link_of =
+        |ifindex| snapshot.links.iter().find(|link| link.ifindex == ifindex && link.alive);
     let mut described: Vec<DoorStatus> = doors
         .iter()
         .map(|door| {
-            let status = match link_of(door.interface.ifindex).filter(|link| link.alive) {
+            let status = match link_of(door.interface.ifindex) {
                 Some(link) => linked(snapshot, &door.interface, link),
                 None if is_registered(snapshot, door) => lost(&door.interface),
                 None => unlinked(door, is_chosen),
@@ -62,7 +71,7 @@ pub(super) fn describe(
             let should_be = matches!(&door.plan, Plan::Guard { .. }) && is_chosen
                 || is_registered(snapshot, door);
             let is_loud = matches!(&door.plan, Plan::Skip(skip) if skip.is_loud());
-            let is_wrong = status.link_id.is_some() && status.reason.is_some();
+            let is_wrong = status.hook.is_some() && status.reason.is_some();
             if status.state == DoorState::NotCovered && (should_be || is_loud) || is_wrong {
                 let why = status.reason.as_deref().unwrap_or("it is not covered");
                 problems.push(format!("{}: {why}", status.name));
@@ -79,11 +88,18 @@ fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorS
     let slots =
         [(AttachMode::Native, interface.xdp.native), (AttachMode::Generic, interface.xdp.generic)];
     let shown = slots.iter().find(|(_, id)| *id == Some(link.program_id));
-    let expected = interface.start().and_then(|start| snapshot.program(start));
-    let reason = if shown.is_none() {
+    let expected = interface.start().and_then(|start| snapshot.program(link.hook, start));
+    let reason = if link.hook == Hook::Xdp && shown.is_none() {
         Some(format!("netlink does not show program {} on it", link.program_id))
+    } else if let Some(ahead) = link.ahead {
+        let (ahead, hook) = (in_front(ahead), link.hook);
+        Some(format!(
+            "{ahead} stands before ours at {hook} and may let packets pass that ours never sees: \
+             restart the daemon, which goes to the front again where it can"
+        ))
     } else if expected.is_none_or(|program| program.id != link.program_id) {
-        Some(format!("its link runs program {}, which is not the pinned one", link.program_id))
+        let program = link.program_id;
+        Some(format!("its link runs program {program}, which is not the pinned one"))
     } else {
         None
     };
@@ -91,12 +107,26 @@ fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorS
         name: interface.name.clone(),
         ifindex: interface.ifindex,
         state: if reason.is_none() { DoorState::Covered } else { DoorState::NotCovered },
+        hook: Some(link.hook),
+        behind: foreign(interface).filter(|_| link.hook != Hook::Xdp),
         attach: shown.map(|(mode, _)| *mode),
         program_id: Some(link.program_id),
-        link_id: Some(link.link_id),
+        link_id: Some(link.link_id).filter(|id| *id != 0),
         reason,
         counts: None,
     }
+}
+
+fn in_front(program_id: u32) -> String {
+    match program_id {
+        0 => "a filter".into(),
+        id => format!("program {id}"),
+    }
+}
+
+/// The program in the XDP slot.
+fn foreign(interface: &Interface) -> Option<u32> {
+    interface.xdp.native.or(interface.xdp.generic).or(interface.xdp.offload)
 }
 
 /// Whether the daemon has covered an interface and not let go of it since.
@@ -113,8 +143,7 @@ fn lost(interface: &Interface) -> DoorStatus {
 
 fn unlinked(door: &Door, is_chosen: bool) -> DoorStatus {
     let interface = &door.interface;
-    let foreign = interface.xdp.native.or(interface.xdp.generic).or(interface.xdp.offload);
-    let reason = match (&door.plan, foreign) {
+    let reason = match (&door.plan, foreign(interface)) {
         (Plan::Skip(skip), _) => skip.to_string(),
         (Plan::Guard { .. }, Some(id)) => {
             format!("its XDP slot is taken by program {id}, which is not ours")
@@ -130,6 +159,8 @@ fn not_covered(interface: &Interface, reason: String) -> DoorStatus {
         name: interface.name.clone(),
         ifindex: interface.ifindex,
         state: DoorState::NotCovered,
+        hook: None,
+        behind: None,
         attach: None,
         program_id: None,
         link_id: None,
@@ -164,6 +195,8 @@ fn departed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> 
                 name: format!("(interface {ifindex})"),
                 ifindex,
                 state: DoorState::NotCovered,
+                hook: Some(link.hook),
+                behind: None,
                 attach: None,
                 program_id: Some(link.program_id),
                 link_id: Some(link.link_id),

@@ -64,13 +64,19 @@ fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result 
     writeln!(f, "doors")?;
     for door in doors {
         let mut line = format!("  {:<16}", Printable(&door.name).to_string());
-        match (door.state, door.attach) {
-            (DoorState::Covered, Some(mode)) => write!(line, "covered, {mode}")?,
-            (DoorState::Covered, None) => line.push_str("covered"),
-            (DoorState::NotCovered, _) => line.push_str("not covered"),
+        match (door.state, door.attach, door.hook) {
+            (DoorState::Covered, Some(mode), _) => write!(line, "covered, {mode}")?,
+            (DoorState::Covered, None, Some(hook)) => write!(line, "covered, {hook}")?,
+            (DoorState::Covered, None, None) => line.push_str("covered"),
+            (DoorState::NotCovered, ..) => line.push_str("not covered"),
         }
-        if let (Some(program), Some(link)) = (door.program_id, door.link_id) {
-            write!(line, " (program {program}, link {link})")?;
+        if let Some(foreign) = door.behind {
+            write!(line, ", behind XDP program {foreign}, which is not ours")?;
+        }
+        match (door.program_id, door.link_id) {
+            (Some(program), Some(link)) => write!(line, " (program {program}, link {link})")?,
+            (Some(program), None) => write!(line, " (program {program})")?,
+            (None, _) => {}
         }
         if let Some(reason) = &door.reason {
             write!(line, ": {}", Printable(reason))?;

@@ -20,7 +20,8 @@ pub const XDP_PASS: u8 = 2;
 /// Sends every packet back where it came from.
 pub const XDP_TX: u8 = 3;
 
-const NAME: &str = "foreign";
+pub(super) const NAME: &str = "foreign";
+const XDP: &str = "xdp";
 
 /// An attached foreign program. Dropping it detaches it.
 #[derive(Debug)]
@@ -112,11 +113,16 @@ struct Section {
     entry: u64,
 }
 
-/// A little-endian ELF64 relocatable for BPF with one function in section `xdp`.
 fn object_file(action: u8) -> Vec<u8> {
+    object_of(XDP, action)
+}
+
+/// A little-endian ELF64 relocatable for BPF with one function in a section, which says of what
+/// type the program is.
+pub(super) fn object_of(section: &'static str, action: u8) -> Vec<u8> {
     // mov r0, action; exit
     let text = [[0xb7, 0, 0, 0, action, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat();
-    let names = [NAME, "xdp", "license", ".symtab", ".strtab"];
+    let names = [NAME, section, "license", ".symtab", ".strtab"];
     let mut strings = vec![0];
     let mut at = |wanted: &str| {
         let position = names.iter().take_while(|name| **name != wanted);
@@ -137,7 +143,7 @@ fn object_file(action: u8) -> Vec<u8> {
     let plain =
         |name, content| Section { name, kind: 1, flags: 2, content, link: 0, info: 0, entry: 0 };
     let sections = [
-        Section { flags: 6, ..plain("xdp", text) },
+        Section { flags: 6, ..plain(section, text) },
         plain("license", b"GPL\0".to_vec()),
         Section {
             kind: 2,

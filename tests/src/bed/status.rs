@@ -19,7 +19,11 @@ pub struct Door {
     pub name: String,
     /// Whether it is guarded.
     pub is_covered: bool,
-    /// `native` or `generic`.
+    /// `xdp`, `tcx` or `clsact`.
+    pub hook: Option<String>,
+    /// The program of somebody else in the XDP slot.
+    pub behind: Option<u64>,
+    /// At XDP, `native` or `generic`.
     pub attach: Option<String>,
     /// The attached program.
     pub program: Option<u64>,
@@ -105,6 +109,8 @@ impl Status {
                 Ok(Door {
                     name: text("name").context("status: a door without a name")?,
                     is_covered: door["state"] == "covered",
+                    hook: text("hook"),
+                    behind: door["behind"].as_u64(),
                     attach: text("attach"),
                     program: door["program_id"].as_u64(),
                     link: door["link_id"].as_u64(),
