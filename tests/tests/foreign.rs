@@ -7,10 +7,10 @@ use aya::programs::{SchedClassifier, TcAttachType, XdpMode};
 use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
-        Bed, CLIENT_INTERFACE, Capture, Direction, Flood, Foreign, ForeignTc, Guard, GuardSetup,
-        Host, Namespace, Objects, Place, SERVER_DOOR, SWITCH_TO_SERVER, Standin, TC_ACT_OK, Wire,
-        XDP_PASS, XDP_TX, everyone_is_served, get, knock, only_the_friend_is_served, run, until,
-        without_links, xdp_program_id,
+        Bed, CLIENT_INTERFACE, Capture, Direction, Door, Flood, Foreign, ForeignTc, Guard,
+        GuardSetup, Host, Namespace, Objects, Place, SERVER_DOOR, SWITCH_TO_SERVER, Standin,
+        TC_ACT_OK, Wire, XDP_PASS, XDP_TX, everyone_is_served, get, knock,
+        only_the_friend_is_served, run, until, without_links, xdp_program_id,
     },
     packet::{ends, ipv4, ipv6, tcp},
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
@@ -209,6 +209,50 @@ fn detached_without_a_trace(bed: &Bed, guard: &Guard<'_>, ours: &Objects) -> Res
     ensure!(!guard.pin_dir().exists(), "{} exists", guard.pin_dir().display());
     ensure!(ingress_filters(&bed.server.namespace)?.is_empty());
     everyone_is_served(bed)
+}
+
+/// The same promises where the kernel has no TCX.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn without_tcx_a_clsact_filter_keeps_the_same_promises() -> Result<()> {
+    let bed = Bed::new()?;
+    let server = &bed.server.namespace;
+    let _standin = Standin::start_in(server, GUARDED)?;
+    let foreign = Foreign::attach(server, SERVER_DOOR, XDP_PASS, XdpMode::Skb)?;
+    everyone_is_served(&bed)?;
+    let before = Objects::now()?;
+    let mut guard = for_the_friend("auto").prepare(server)?;
+    without_links(|| guard.start())?;
+    let ours = Objects::now()?.without(&before);
+    let first = guard.status()?.door(SERVER_DOOR)?;
+    let is_filter = |door: &Door| door.is_covered && door.hook.as_deref() == Some("clsact");
+    ensure!(is_filter(&first) && first.behind == Some(foreign.program_id()?), "{first:?}");
+    ensure!(ingress_filters(server)?.contains("ollama-guard"), "{}", ingress_filters(server)?);
+    only_the_friend_is_served(&bed)?;
+    let stranger = STRANGER6.to_string();
+    let told = guard.cli(&["explain", &stranger, "--interface", SERVER_DOOR])?;
+    ensure!(told.code == Some(1), "{told:?}");
+    let start = |guard: &mut Guard<'_>| without_links(|| guard.start());
+    lives_and_deaths(&bed, &mut guard, start, |guard| {
+        let now = guard.status()?.door(SERVER_DOOR)?;
+        ensure!(is_filter(&now) && now.program != first.program, "{now:?} after {first:?}");
+        ensure!(ingress_filters(server)?.matches("ollama-guard").count() == 1);
+        Ok(())
+    })?;
+    // A filter that lives goes on where there is TCX, too: nobody is let through for it.
+    guard.stop()?;
+    guard.start()?;
+    ensure!(is_filter(&guard.status()?.door(SERVER_DOOR)?));
+    // One that somebody else removes is missed, and made again.
+    guard.kill9()?;
+    run(server.command("tc").args(["filter", "del", "dev", SERVER_DOOR, "ingress"]), PATIENCE)?
+        .expect_success()?;
+    everyone_is_served(&bed)?;
+    ensure!(!guard.status()?.door(SERVER_DOOR)?.is_covered);
+    start(&mut guard)?;
+    ensure!(is_filter(&guard.status()?.door(SERVER_DOOR)?));
+    only_the_friend_is_served(&bed)?;
+    detached_without_a_trace(&bed, &guard, &ours)
 }
 
 /// Where others use clsact, theirs stays as it is.
