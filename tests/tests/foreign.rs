@@ -1,4 +1,6 @@
 //! A foreign XDP program is never displaced and never taken for ours: the guard stands behind it.
+//!
+//! Long because the same promises are asked of two hooks, each in front of and behind others.
 
 use std::{net::IpAddr, process::Command, time::Duration};
 
