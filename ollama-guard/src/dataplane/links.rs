@@ -4,6 +4,8 @@
 //! guard stands at TC ingress ([`tcx`], and [`clsact`] on kernels without TCX): behind XDP, in
 //! front of everything else.
 //!
+//! Long because three hooks are one seam for the daemon: what a link is, and which one to take.
+//!
 //! [`tcx`]: super::tcx
 //! [`clsact`]: super::clsact
 

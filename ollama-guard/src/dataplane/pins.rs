@@ -15,6 +15,8 @@
 //!   next/                        a complete new set, while it is being built
 //! ```
 //!
+//! Long because every name in the directory, and what is ours there, is decided in this one file.
+//!
 //! No name has a dot in it: bpffs reserves those (`bpf_lookup`, kernel/bpf/inode.c).
 
 use std::{
