@@ -45,12 +45,17 @@ pub(super) fn features() -> Result<Features> {
 
 /// Names what is missing, before the kernel's bare EPERM does.
 pub fn check_capabilities() -> Result<()> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing_capabilities(&status);
+    let missing = missing_privileges();
     if missing.is_empty() {
         return Ok(());
     }
     Err(DataplaneError::Privileges { missing: missing.join(", ") })
+}
+
+/// The capabilities that this process lacks.
+#[must_use]
+pub fn missing_privileges() -> Vec<&'static str> {
+    missing_capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 
 fn missing_capabilities(status: &str) -> Vec<&'static str> {
