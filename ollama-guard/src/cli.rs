@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod detach;
+mod doctor;
 pub mod events;
 mod explain;
 pub mod rules;
@@ -57,6 +58,8 @@ pub enum Command {
     Events(ToldEvents),
     /// Whether an address may reach a guarded port, and why
     Explain(explain::ExplainArgs),
+    /// What this host can do, which paths lead around the guard, and whom it would hurt
+    Doctor(doctor::DoctorArgs),
     /// Take everything of ours out of the kernel: the guarded ports are open afterwards
     Detach(detach::DetachArgs),
 }
@@ -116,6 +119,7 @@ impl Cli {
             Command::Status(args) => status::run(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,
             Command::Explain(args) => explain::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Detach(args) => detach::run(args).await,
         }
     }

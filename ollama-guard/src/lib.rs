@@ -45,7 +45,7 @@
 //! | 1 | `main.rs` |
 //! | 2 | [`cli`]: one file for each command |
 //! | 3 | [`daemon`]: the composition root, the only one that starts long-lived tasks |
-//! | 4 | [`guard`]: the single writer; [`status`]: what is so |
+//! | 4 | [`guard`]: the single writer; [`status`]: what is so; [`doctor`]: what this host can do, and the paths around |
 //! | 5 | [`control`], [`audit_log`], [`doors`] |
 //! | 6 | [`events`]; [`dataplane`]: the only one that imports aya or has `unsafe` |
 //! | 7 | [`config`]: the finished, typed configuration, and the stored rules |
@@ -145,6 +145,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod doctor;
 pub mod doors;
 pub mod events;
 pub mod guard;
