@@ -40,6 +40,7 @@ use crate::{
     config::{Config, RuleStore},
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
+    doctor,
     doors::Watch,
     events::Journal,
     guard::{self, Desired, Guard, Handle},
@@ -95,6 +96,9 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     // Before the listing, so that no change between the two is missed.
     let watch = Watch::open()?;
     let plan = cover::plan(&chosen).await?;
+    for finding in doctor::said_at_start(&config.service.ports, plan.doors()) {
+        tracing::warn!("{finding}");
+    }
 
     let pins = PinDir::new(&config.paths.pin_dir);
     let options = OpenOptions { debug: config.debug_kernel, log_directory: state };

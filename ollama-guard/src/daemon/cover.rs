@@ -6,6 +6,7 @@ use super::{Chosen, StartError};
 use crate::{
     config::AttachChoice,
     dataplane::{AttachMode, Dataplane, DataplaneError, Hook, LinkState, Outcome, links::Target},
+    doctor,
     doors::{self, Door, Interface, Plan},
     status::SelectionSource as _,
 };
@@ -237,6 +238,13 @@ fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
     native
         .map(|id| (AttachMode::Native, id))
         .or(interface.xdp.generic.map(|id| (AttachMode::Generic, id)))
+}
+
+/// What attaching may do to an interface that appeared while the daemon runs, before it is done.
+pub(super) fn warn_before(wanted: &Wanted<'_>) {
+    if wanted.target.modes.first() == Some(&AttachMode::Native) {
+        tracing::warn!("{}", doctor::before_native(wanted.interface));
+    }
 }
 
 /// Which door, how, and why so.

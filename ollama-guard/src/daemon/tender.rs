@@ -260,6 +260,9 @@ impl Tender {
             round.troubles.push(refusal.text.clone());
             return;
         }
+        if !self.refused.contains_key(&ifindex) {
+            cover::warn_before(wanted);
+        }
         match dataplane.attach(wanted.start, &wanted.target) {
             Ok(outcome) => {
                 self.refused.remove(&ifindex);
