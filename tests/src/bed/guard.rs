@@ -178,6 +178,7 @@ impl Guard<'_> {
             Some("status" | "explain" | "detach") => {
                 command.arg("--socket").arg(self.socket()).arg("--pin-dir").arg(&self.pin_dir)
             }
+            Some("doctor") => command.arg("--pin-dir").arg(&self.pin_dir),
             _ => &mut command,
         };
         command.args(rest);

@@ -29,7 +29,7 @@ const fn for_tests(name: &'static str, package: &'static str, purpose: &'static 
 }
 
 /// Everything that the demo and the tests call. A bare Debian has few of them.
-pub const PROGRAMS: [Program; 10] = [
+pub const PROGRAMS: [Program; 14] = [
     Program { name: "ip", package: "iproute2", purpose: "network namespaces", demo: true },
     for_tests("nmap", "nmap", "a stranger's port scan"),
     for_tests("curl", "curl", "clients of the guarded port"),
@@ -39,6 +39,10 @@ pub const PROGRAMS: [Program; 10] = [
     for_tests("ps", "procps", "processes"),
     for_tests("nsenter", "util-linux", "commands in a namespace"),
     for_tests("unshare", "util-linux", "namespaces of their own"),
+    for_tests("setpriv", "util-linux", "processes without a capability"),
+    for_tests("nft", "nftables", "rules for the doctor to find"),
+    for_tests("iptables-nft", "iptables", "rules of iptables in nftables"),
+    for_tests("iptables-legacy", "iptables", "rules of the older iptables"),
     for_tests("mount", "mount", "bpffs of their own"),
 ];
 
