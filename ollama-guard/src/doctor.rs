@@ -172,7 +172,12 @@ impl GuardFacts {
                 loaded: true,
                 unknown: false,
                 ports: snapshot.ports.iter().filter_map(|port| port.parse().ok()).collect(),
-                covered: snapshot.links.iter().filter(|l| l.alive).map(|l| l.ifindex).collect(),
+                covered: snapshot
+                    .links
+                    .iter()
+                    .filter(|l| l.alive && l.listed)
+                    .map(|l| l.ifindex)
+                    .collect(),
                 programs: snapshot.programs.iter().map(|program| program.id).collect(),
                 allowed_here: Vec::new(),
             },

@@ -291,11 +291,11 @@ fn slot_taken(facts: &Facts, interface: &InterfaceFacts) -> Option<Finding> {
         Finding::new("xdp-slot-taken", Severity::Note, what, advice)
     } else {
         let advice = format!(
-            "see whose it is with `bpftool prog show id {}`; it is never displaced, so the guard \
-             cannot use XDP there while it stays",
+            "see whose it is with `bpftool prog show id {}`; it is never displaced: the guard \
+             works behind it at TC ingress, and does not see what it redirects or answers",
             id.unwrap_or_default()
         );
-        Finding::new("xdp-slot-taken", Severity::Lacks, what, advice)
+        Finding::new("xdp-slot-taken", Severity::Caution, what, advice)
     })
 }
 
@@ -383,7 +383,7 @@ mod tests {
     fn a_foreign_program_is_named_and_is_a_note_where_the_guard_works_behind_it() {
         let xdp = XdpSlots { generic: Some(9), ..XdpSlots::default() };
         let foreign = InterfaceFacts { xdp, ..card() };
-        let expected = [("xdp-slot-taken", Severity::Lacks)];
+        let expected = [("xdp-slot-taken", Severity::Caution)];
         assert_eq!(found(GuardFacts::default(), foreign.clone()), expected);
         let behind = InterfaceFacts { covered: true, ..foreign };
         assert_eq!(found(loaded(), behind), [("xdp-slot-taken", Severity::Note)]);
