@@ -131,13 +131,14 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     }
     // A full budget, so that the first drops are told.
     guard.sink_mut().refill_allowance(config.events_per_second, 0.0)?;
+    let ring = guard.sink_mut().event_ring()?;
     cover::cover(guard.sink_mut(), &plan)?;
     if is_adopted {
         guard.apply()?;
     }
+    // From here on everything that was asked for is in force, and nothing may fail the start.
     let dataplane = guard.sink_mut();
-    cover::settle(dataplane, &plan)?;
-    let ring = dataplane.event_ring()?;
+    cover::settle(dataplane, &plan);
     let kernel_logs = dataplane.take_kernel_logs();
 
     let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;

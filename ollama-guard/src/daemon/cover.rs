@@ -70,24 +70,44 @@ impl CoverPlan {
 /// Covers what is to be covered, and makes the loaded programs the pinned ones.
 ///
 /// What can fail comes first: looking whether pinned links can be adopted, then making new ones.
-/// If any of it fails, the new ones are taken back, and what was in force before is untouched.
+/// If any of it fails, the new ones are taken back, the others get the program back that they ran,
+/// and what was in force before is in force.
 pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
-    let mut made = Vec::new();
-    if let Err(error) = attach_all(dataplane, plan, &mut made) {
-        for (hook, ifindex) in made {
-            if let Err(error) = dataplane.remove(hook, ifindex) {
-                tracing::error!(%error, "cannot take back a link");
+    let mut touched = Touched::default();
+    let covered = attach_all(dataplane, plan, &mut touched)
+        .and_then(|()| dataplane.commit().map_err(StartError::from));
+    if covered.is_err() {
+        let told = |result: Result<(), DataplaneError>| {
+            if let Err(error) = result {
+                tracing::error!(%error, "cannot take back what was done so far");
             }
+        };
+        for (hook, ifindex) in touched.made {
+            told(dataplane.remove(hook, ifindex));
         }
-        return Err(error);
+        for (start, ifindex) in touched.adopted {
+            told(dataplane.put_back(start, ifindex));
+        }
     }
-    dataplane.commit()?;
-    Ok(())
+    covered
 }
 
-/// Lets go of what the operator leaves out, once nothing can fail any more.
-pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
-    release(dataplane, plan)?;
+/// What a start has done to links, should it fail after all.
+#[derive(Default)]
+struct Touched {
+    made: Vec<(Hook, u32)>,
+    adopted: Vec<(Start, u32)>,
+}
+
+/// Lets go of what the operator leaves out. The doors are covered and the policy is in force: what
+/// cannot be cleared away stays guarded, which is said, and is no reason to end.
+pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) {
+    if let Err(error) = release(dataplane, plan) {
+        tracing::error!(
+            "cannot let go of interfaces that are gone or left out: {error}; they stay guarded, \
+             and the next start tries again"
+        );
+    }
     for Door { interface, plan } in &plan.doors {
         if let Plan::Skip(skip) = plan
             && skip.is_loud()
@@ -99,7 +119,6 @@ pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), 
     if others > 0 {
         tracing::info!("interfaces not guarded: {others}; `ollama-guard status` says why for each");
     }
-    Ok(())
 }
 
 /// An interface to be guarded.
@@ -155,7 +174,7 @@ pub(super) fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
 fn attach_all(
     dataplane: &mut Dataplane,
     plan: &CoverPlan,
-    made: &mut Vec<(Hook, u32)>,
+    touched: &mut Touched,
 ) -> Result<(), StartError> {
     let mut failures = Vec::new();
     let mut refuse = |wanted: &Wanted<'_>, error: DataplaneError| {
@@ -181,16 +200,17 @@ fn attach_all(
                 if outcome.kept {
                     adopted.push(wanted);
                 } else {
-                    made.push((outcome.hook, wanted.target.ifindex));
+                    touched.made.push((outcome.hook, wanted.target.ifindex));
                 }
             }
             Err(error) => refuse(&wanted, error)?,
         }
     }
-    if made.is_empty() && adopted.is_empty() && !failures.is_empty() {
+    if touched.made.is_empty() && adopted.is_empty() && !failures.is_empty() {
         return Err(StartError::NothingCovered(failures));
     }
     for Wanted { start, interface, target } in adopted {
+        touched.adopted.push((start, target.ifindex));
         let how = match dataplane.adopt(start, target.ifindex)? {
             Hook::Xdp => {
                 let mode = target.occupied.map_or("its", |(mode, _)| mode.name());

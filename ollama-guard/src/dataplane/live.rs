@@ -65,6 +65,15 @@ impl Dataplane {
     /// what was attached goes on.
     pub fn open(pins: PinDir, options: OpenOptions<'_>) -> Result<Self> {
         let features = probe::features()?;
+        let is_new = !pins.exists();
+        Self::open_in(&pins, options, features).inspect_err(|_| {
+            if is_new {
+                pins.remove_empty();
+            }
+        })
+    }
+
+    fn open_in(pins: &PinDir, options: OpenOptions<'_>, features: probe::Features) -> Result<Self> {
         pins.create()?;
         let lock = pins.lock_for_daemon()?;
         let adopted = match super::maps::check(&pins.current()) {
@@ -87,7 +96,7 @@ impl Dataplane {
             debug: options.debug,
             log_directory: options.log_directory,
         };
-        Self::load(&pins, &loading, lock, adopted).inspect_err(|_| drop(abandon(&pins, &directory)))
+        Self::load(pins, &loading, lock, adopted).inspect_err(|_| drop(abandon(pins, &directory)))
     }
 
     fn load(
@@ -150,7 +159,7 @@ impl Dataplane {
     pub fn attach(&mut self, start: Start, target: &Target<'_>) -> Result<Outcome> {
         counters::register(&mut self.maps, target.ifindex)?;
         let outcome = links::create(&self.pins, self.program(start), target)?;
-        self.held.take(&self.pins, [self.pins.link(outcome.hook, target.ifindex)])?;
+        self.hold([self.pins.link(outcome.hook, target.ifindex)]);
         Ok(outcome)
     }
 
@@ -158,8 +167,34 @@ impl Dataplane {
     pub fn adopt(&mut self, start: Start, ifindex: u32) -> Result<Hook> {
         counters::register(&mut self.maps, ifindex)?;
         let hook = links::adopt(&self.pins, self.program(start), ifindex)?;
-        self.held.take(&self.pins, [self.pins.link(hook, ifindex)])?;
+        self.hold([self.pins.link(hook, ifindex)]);
         Ok(hook)
+    }
+
+    /// Puts the pinned program back into the pinned link of an interface: the one that it ran
+    /// before [`Dataplane::adopt`], until [`Dataplane::commit`] has replaced it.
+    pub fn put_back(&mut self, start: Start, ifindex: u32) -> Result<()> {
+        // Of this version, or of the one that was to be replaced.
+        let mut directories = vec![self.pins.current()];
+        directories.extend(self.pins.versions()?.into_iter().filter(|one| *one != self.directory));
+        let open = |hook| {
+            let paths = directories.iter().map(|one| one.join(pins::program_name(hook, start)));
+            paths.filter_map(|path| sys::obj_get(&path).ok()).next()
+        };
+        let (xdp, tc) = (open(Hook::Xdp), open(Hook::Tcx));
+        let loaded = self.program(start);
+        let programs = Programs {
+            xdp: xdp.as_ref().map_or(loaded.xdp, |program| program.as_fd()),
+            tc: tc.as_ref().map_or(loaded.tc, |program| program.as_fd()),
+        };
+        links::adopt(&self.pins, programs, ifindex).map(drop)
+    }
+
+    /// Holds pins open. They are there, and do what they should, whatever becomes of this.
+    fn hold(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        if let Err(error) = self.held.take(&self.pins, paths) {
+            tracing::warn!(%error, "a pin that is lost from now on can't be put back");
+        }
     }
 
     fn program(&self, start: Start) -> Programs<'_> {
@@ -220,13 +255,21 @@ impl Dataplane {
                 .map_err(DataplaneError::pin("rename", &self.directory))?;
             self.directory = self.pins.current();
         }
+        self.is_committed = true;
+        // What was asked for is there: nothing that is left to do is a reason to fail.
+        self.hold(self.pins.objects());
+        self.hold(self.pins.rules());
+        if let Err(error) = self.clear_away_versions() {
+            tracing::error!(%error, "pins of another version stay behind; the next start tries again");
+        }
+        Ok(())
+    }
+
+    fn clear_away_versions(&self) -> Result<()> {
         for stale in self.pins.versions()?.iter().filter(|path| **path != self.directory) {
             tracing::info!(path = %stale.display(), "removing pins of another version");
             pins::remove_tree(stale)?;
         }
-        self.held.take(&self.pins, self.pins.objects())?;
-        self.held.take(&self.pins, self.pins.rules())?;
-        self.is_committed = true;
         Ok(())
     }
 
@@ -327,10 +370,7 @@ impl PolicySink for Dataplane {
     fn swap(&mut self, image: &MapImage) -> Result<u64> {
         let generation = self.slots.swap(&mut self.maps, &self.directory, image)?;
         if self.is_committed {
-            // In force by now, whatever becomes of this.
-            if let Err(error) = self.held.take(&self.pins, self.pins.rules()) {
-                tracing::warn!(%error, "a pin that is lost from now on can't be put back");
-            }
+            self.hold(self.pins.rules());
         }
         Ok(generation)
     }

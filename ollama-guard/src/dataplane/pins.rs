@@ -141,6 +141,14 @@ impl PinDir {
         make_dir(&self.links())
     }
 
+    /// Removes the directory if there is nothing in it, as a start that failed early leaves it.
+    pub(super) fn remove_empty(&self) {
+        for path in [self.links().as_path(), &self.root] {
+            // One that is not empty stays, and one that was never made is not missed.
+            let _ = fs::remove_dir(path);
+        }
+    }
+
     /// Takes the lock on a directory that is there, to remove what is in it. Nothing outside a BPF
     /// file system, and nothing that others may write, is ever taken for ours.
     pub fn lock_existing(&self) -> Result<PinLock> {
