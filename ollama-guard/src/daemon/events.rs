@@ -27,6 +27,8 @@ struct Sink {
     journal: Arc<Journal>,
     folder: Folder,
     names: Names,
+    /// Records that could not be understood since the last tick: told once, however many.
+    garbled: u64,
 }
 
 /// Interface names, looked up again when an unknown number comes along, at most once a tick.
@@ -43,7 +45,7 @@ impl Reader {
         handle: Handle,
         per_second: u32,
     ) -> Self {
-        let sink = Sink { journal, folder: Folder::default(), names: Names::default() };
+        let sink = Sink { journal, folder: Folder::default(), names: Names::default(), garbled: 0 };
         Self { ring, sink, handle, per_second }
     }
 
@@ -103,12 +105,21 @@ impl Sink {
                     self.publish(&folded);
                 }
             }
-            Err(error) => tracing::error!(%error, "an event can't be read"),
+            Err(error) => {
+                if self.garbled == 0 {
+                    tracing::error!(%error, "an event can't be read");
+                }
+                self.garbled += 1;
+            }
         }
     }
 
     fn flush(&mut self, now: Instant) {
         self.names.is_fresh = false;
+        if self.garbled > 1 {
+            tracing::error!("{} events in a row can't be read", self.garbled);
+        }
+        self.garbled = 0;
         for folded in self.folder.flush(now.into_std()) {
             self.publish(&folded);
         }

@@ -163,6 +163,7 @@ fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -263,5 +264,26 @@ mod tests {
         assert!(event.to_string().contains("e\\u{1b}[2J"));
         let gone = Event::new(&folded(), |_| None);
         assert!(gone.to_string().contains(" if7 "));
+    }
+
+    proptest! {
+        /// Whatever stands in the ring, whoever put it there: one line of JSON that can be read
+        /// back, and one line of text.
+        #[test]
+        fn any_record_is_an_event_of_one_line(
+            bytes in proptest::collection::vec(any::<u8>(), size_of::<DropEvent>()),
+            count in any::<u64>(),
+            wall in "[0-9]{4}-0[1-9]-0[1-9]T00:00:00Z",
+        ) {
+            let wall = wall.parse().expect("a timestamp");
+            let clock = crate::events::Clock::pair(1, wall);
+            let record = Record::decode(&bytes, &clock).expect("a record of the right size");
+            let event = Event::new(&Folded { record, count }, |_| None);
+            let json = serde_json::to_string(&event).expect("json");
+            let read: Event = serde_json::from_str(&json).expect("an event");
+            prop_assert_eq!(serde_json::to_string(&read).expect("json"), json);
+            let text = event.to_string();
+            prop_assert!(!text.chars().any(char::is_control), "{:?}", text);
+        }
     }
 }
