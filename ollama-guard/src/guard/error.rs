@@ -4,11 +4,14 @@ use crate::{
     config::StoreError, control::backend::Failure, dataplane::DataplaneError, policy::CompileError,
 };
 
+/// Mistakes that are told one by one; of more there is only the number.
+const MOST_TOLD: usize = 20;
+
 /// Why a change was not made. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// Prefixes that are none; one sentence each.
-    #[error("{}", .0.join("; "))]
+    #[error("{}", first(.0))]
     Prefixes(Vec<String>),
     /// A prefix for everyone, without the word for it.
     #[error("{prefix} is everyone: if that is what you want, say so with --anyone")]
@@ -58,5 +61,28 @@ impl From<GuardError> for Failure {
             | GuardError::Compile(_) => Self::BadInput(text),
             GuardError::Store(_) | GuardError::Dataplane(_) => Self::Internal(text),
         }
+    }
+}
+
+/// The first of many sentences.
+fn first(problems: &[String]) -> String {
+    let mut text =
+        problems.iter().take(MOST_TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if let Some(more) = problems.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
+        text.push_str(&format!("; and {more} more like these"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_mistakes_the_first_are_told() {
+        let problems = |count| GuardError::Prefixes(vec!["no prefix".into(); count]).to_string();
+        assert_eq!(problems(2), "no prefix; no prefix");
+        assert!(!problems(MOST_TOLD).contains("more"));
+        assert!(problems(MOST_TOLD + 7).ends_with("; no prefix; and 7 more like these"));
     }
 }
