@@ -6,6 +6,7 @@
 //!   host and through the loaded kernel object.
 //! * [`loaded`]: the kernel object itself, without a daemon.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
+//! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
 //! * [`demo`]: the main job, played for an audience.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
@@ -14,6 +15,7 @@
 
 pub mod bed;
 pub mod demo;
+pub mod faults;
 pub mod loaded;
 pub mod packet;
 pub mod policy;

@@ -11,6 +11,7 @@ mod build;
 mod command;
 mod compiler;
 mod demo;
+mod faults;
 mod fuzz;
 mod lint;
 mod run;
@@ -64,6 +65,15 @@ enum Verb {
     },
     /// Build, then show the guard at work in network namespaces of its own; under a minute
     Demo,
+    /// Make every system call of the guard fail, and write the table of docs/faults.md (an hour)
+    Faults {
+        /// Only this phase, and only print its table; may be repeated
+        #[arg(long = "phase", value_name = "NAME")]
+        phases: Vec<String>,
+        /// Beds at the same time
+        #[arg(long, default_value_t = 3)]
+        workers: usize,
+    },
     /// Search for packets that nobody has thought of
     Fuzz {
         #[command(subcommand)]
@@ -104,6 +114,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Run { args } => run::run(&workspace, &args),
         Verb::Demo => demo::demo(&workspace),
+        Verb::Faults { phases, workers } => faults::faults(&workspace, &phases, workers),
         Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),
         Verb::Lint => lint::lint(&workspace),
         Verb::Test { quick } => test::test(&workspace, quick),

@@ -262,9 +262,26 @@ impl Guard<'_> {
     ///
     /// If nobody answers, or not with status 200; the message holds the answer.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        let answer = self.exchange(method, path, body, SOCKET_PATIENCE)?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
+        Ok(answer)
+    }
+
+    /// Asks the control socket, and gives the whole answer, whatever its status.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers.
+    pub fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        patience: Duration,
+    ) -> Result<String> {
         let mut stream = UnixStream::connect(self.socket())
             .with_context(|| format!("connecting to {}", self.socket().display()))?;
-        stream.set_read_timeout(Some(SOCKET_PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: guard\r\nConnection: close\r\nContent-Type: \
@@ -273,7 +290,6 @@ impl Guard<'_> {
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
         Ok(answer)
     }
 
