@@ -17,6 +17,7 @@
 mod client;
 mod foreign;
 mod foreign_tc;
+mod garbage;
 mod guard;
 mod kernel;
 mod knock;
@@ -35,6 +36,7 @@ mod without_links;
 pub use client::{Answer, Asker, download, get, post};
 pub use foreign::{Foreign, XDP_PASS, XDP_TX};
 pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
+pub use garbage::write_garbage;
 pub use guard::{Guard, GuardSetup, VERSION_DIRECTORY, guard_binary};
 pub use kernel::{Objects, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};

@@ -21,7 +21,7 @@ pub const XDP_PASS: u8 = 2;
 pub const XDP_TX: u8 = 3;
 
 pub(super) const NAME: &str = "foreign";
-const XDP: &str = "xdp";
+pub(super) const XDP: &str = "xdp";
 
 /// An attached foreign program. Dropping it detaches it.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ impl Foreign {
         action: u8,
         mode: XdpMode,
     ) -> Result<Self> {
-        let mut object = Ebpf::load(&object_file(action)).context("loading a foreign program")?;
+        let mut object =
+            Ebpf::load(&object_of(XDP, action)).context("loading a foreign program")?;
         let program: &mut Xdp =
             object.program_mut(NAME).context("the program is not in the object")?.try_into()?;
         program.load()?;
@@ -58,7 +59,8 @@ impl Foreign {
     ///
     /// If the kernel refuses.
     pub fn put_into(link: &Path, action: u8) -> Result<Self> {
-        let mut object = Ebpf::load(&object_file(action)).context("loading a foreign program")?;
+        let mut object =
+            Ebpf::load(&object_of(XDP, action)).context("loading a foreign program")?;
         let program: &mut Xdp =
             object.program_mut(NAME).context("the program is not in the object")?.try_into()?;
         program.load()?;
@@ -96,6 +98,11 @@ impl Foreign {
     }
 }
 
+/// mov r0, action; exit
+pub(super) fn returning(action: u8) -> Vec<u8> {
+    [[0xb7, 0, 0, 0, action, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat()
+}
+
 /// Section indices in the object file below.
 const TEXT: u16 = 1;
 const LICENSE: u16 = 2;
@@ -113,15 +120,14 @@ struct Section {
     entry: u64,
 }
 
-fn object_file(action: u8) -> Vec<u8> {
-    object_of(XDP, action)
+/// An object with a program of a type that does this with every packet.
+pub(super) fn object_of(section: &'static str, action: u8) -> Vec<u8> {
+    object_file(section, returning(action))
 }
 
 /// A little-endian ELF64 relocatable for BPF with one function in a section, which says of what
 /// type the program is.
-pub(super) fn object_of(section: &'static str, action: u8) -> Vec<u8> {
-    // mov r0, action; exit
-    let text = [[0xb7, 0, 0, 0, action, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat();
+pub(super) fn object_file(section: &'static str, text: Vec<u8>) -> Vec<u8> {
     let names = [NAME, section, "license", ".symtab", ".strtab"];
     let mut strings = vec![0];
     let mut at = |wanted: &str| {
