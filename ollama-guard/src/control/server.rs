@@ -48,6 +48,8 @@ pub struct Limits {
     pub listings: usize,
     /// Lists of rules on their way in at a time.
     pub uploads: usize,
+    /// Places beside these three, of each kind, that only root and the daemon's own user get.
+    pub reserved_places: usize,
     /// Bytes of a body.
     pub body_bytes: usize,
     /// Bytes of a body that replaces all rules: about a million rules.
@@ -72,6 +74,7 @@ impl Default for Limits {
             event_readers: 32,
             listings: 4,
             uploads: 2,
+            reserved_places: 1,
             body_bytes: 1 << 20,
             replace_bytes: 64 << 20,
             header_time: Duration::from_secs(30),

@@ -37,9 +37,42 @@ pub(super) struct Shared {
     pub(super) ending: watch::Receiver<bool>,
     /// Each change that is being made holds a receiver.
     pub(super) changes: watch::Sender<()>,
-    readers: Arc<Semaphore>,
-    listings: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
+    readers: Places,
+    listings: Places,
+    uploads: Places,
+}
+
+/// Places of one kind, of which some are kept for root and the daemon's own user: members of the
+/// group can't lock them out.
+struct Places {
+    common: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(common: usize, reserved: usize) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { common: semaphore(common), reserved: semaphore(reserved) }
+    }
+
+    /// A place, if there is one now.
+    fn now(&self, privileged: bool) -> Option<OwnedSemaphorePermit> {
+        let try_one = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).try_acquire_owned().ok();
+        try_one(&self.common).or_else(|| privileged.then(|| try_one(&self.reserved))?)
+    }
+
+    /// A place, when there is one.
+    async fn wait(&self, privileged: bool) -> Option<OwnedSemaphorePermit> {
+        let common = Arc::clone(&self.common).acquire_owned();
+        if !privileged {
+            return common.await.ok();
+        }
+        tokio::select! {
+            biased;
+            place = common => place.ok(),
+            place = Arc::clone(&self.reserved).acquire_owned() => place.ok(),
+        }
+    }
 }
 
 impl Shared {
@@ -48,14 +81,14 @@ impl Shared {
         config: ControlConfig,
         ending: watch::Receiver<bool>,
     ) -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let places = |common| Places::new(common, config.limits.reserved_places);
         Self {
             backend,
             ending,
             changes: watch::Sender::new(()),
-            readers: semaphore(config.limits.event_readers),
-            listings: semaphore(config.limits.listings),
-            uploads: semaphore(config.limits.uploads),
+            readers: places(config.limits.event_readers),
+            listings: places(config.limits.listings),
+            uploads: places(config.limits.uploads),
             config,
         }
     }
@@ -74,8 +107,8 @@ impl Shared {
     }
 
     /// A place among the readers of events.
-    pub(super) fn reader(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        Arc::clone(&self.readers).try_acquire_owned().map_err(|_| {
+    pub(super) fn reader(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.readers.now(self.is_privileged(caller)).ok_or_else(|| {
             Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!(
@@ -87,24 +120,29 @@ impl Shared {
     }
 
     /// The right to have a list of rules in memory on its way out.
-    pub(super) async fn listing(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.turn(&self.listings, "too many clients list the rules at this moment").await
+    pub(super) async fn listing(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.turn(caller, &self.listings, "too many clients list the rules at this moment").await
     }
 
     /// The right to have a whole list of rules in memory on its way in.
-    pub(super) async fn upload(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.turn(&self.uploads, "other lists of rules are being received").await
+    pub(super) async fn upload(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.turn(caller, &self.uploads, "other lists of rules are being received").await
     }
 
     async fn turn(
         &self,
-        semaphore: &Arc<Semaphore>,
+        caller: &Caller,
+        places: &Places,
         busy: &str,
     ) -> Result<OwnedSemaphorePermit, Refusal> {
-        let turn = Arc::clone(semaphore).acquire_owned();
+        let turn = places.wait(self.is_privileged(caller));
         match timeout(self.limits().wait_time, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Refusal::busy(busy)),
+            Ok(Some(place)) => Ok(place),
+            Ok(None) | Err(_) => Err(Refusal::busy(busy)),
         }
+    }
+
+    fn is_privileged(&self, caller: &Caller) -> bool {
+        access::is_privileged(caller.peer.uid, &self.config.access)
     }
 }

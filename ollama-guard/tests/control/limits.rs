@@ -101,6 +101,7 @@ async fn an_answer_that_nobody_reads_is_let_go_with_its_place() {
     let bed = Bed::with(|limits| {
         limits.write_time = Duration::from_millis(300);
         limits.listings = 1;
+        limits.reserved_places = 0;
     });
     *bed.backend.rules.lock().expect("the rules") = vec![rule("192.0.2.1"); 100_000];
     let _stuck = bed.raw("GET /v1/rules HTTP/1.1\r\nhost: x\r\n\r\n").await;

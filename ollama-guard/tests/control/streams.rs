@@ -102,7 +102,10 @@ async fn a_stuck_reader_loses_its_own_events_and_is_told_and_the_other_gets_all(
 
 #[tokio::test]
 async fn one_reader_too_many_is_told_so_until_one_leaves() {
-    let bed = Bed::with(|limits| limits.event_readers = 2);
+    let bed = Bed::with(|limits| {
+        limits.event_readers = 2;
+        limits.reserved_places = 0;
+    });
     let mut readers = Vec::new();
     for _ in 0..2 {
         readers.push(bed.client.events(true).await.expect("events"));

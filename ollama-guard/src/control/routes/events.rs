@@ -45,7 +45,7 @@ pub(super) async fn stream(
     })?;
     let body = if options.follow {
         let reader = Reader {
-            _place: shared.reader()?,
+            _place: shared.reader(&caller)?,
             _patient: caller.patience.hold(),
             events: shared.backend.events(),
             ending: shared.ending.clone(),

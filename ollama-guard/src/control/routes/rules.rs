@@ -27,7 +27,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refusal> {
     shared.admit(&caller, Action::Read)?;
-    let permit = shared.listing().await?;
+    let permit = shared.listing(&caller).await?;
     let rules = shared.backend.rules().await?;
     let encode = tokio::task::spawn_blocking(move || serde_json::to_vec(&rules));
     let Ok(Ok(json)) = encode.await else {
@@ -62,7 +62,7 @@ pub(super) async fn replace(
     body: Body,
 ) -> Edited {
     let body = change::admit(&shared, &caller, Action::Change, body).await?;
-    let _permit = shared.upload().await?;
+    let _permit = shared.upload(&caller).await?;
     edit(&shared, &caller, body, shared.limits().replace_bytes, Edit::Replace).await
 }
 

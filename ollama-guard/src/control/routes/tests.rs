@@ -1,7 +1,10 @@
 //! Who gets which answer, with clients that a test cannot be: the kernel says who a client is, so
 //! here its place in the request is filled in.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
@@ -150,4 +153,31 @@ async fn strangers_may_nothing_and_learn_nothing() {
     // Also not whether a body is right.
     let bad = ("POST", "/v1/rules/add", "nonsense");
     assert_may_not(&peer(1000, 1000, &[27]), true, &[bad]).await;
+}
+
+#[tokio::test]
+async fn members_who_hold_every_place_do_not_keep_root_out() {
+    let access = AccessRules { service_uid: 990, group: Some(GROUP), group_may_edit: true };
+    let limits = Limits {
+        event_readers: 1,
+        listings: 1,
+        uploads: 1,
+        wait_time: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let (_ending, watch) = watch::channel(false);
+    let backend: Arc<Counting> = Arc::default();
+    let shared = Shared::new(backend, ControlConfig { access, limits }, watch);
+    let caller = |peer| Caller { peer: Arc::new(peer), patience: Patience::default() };
+    let member = caller(peer(1000, GROUP, &[]));
+    let held =
+        (shared.reader(&member), shared.listing(&member).await, shared.upload(&member).await);
+    assert!(held.0.is_ok() && held.1.is_ok() && held.2.is_ok());
+    assert!(shared.reader(&member).is_err());
+    assert!(shared.listing(&member).await.is_err() && shared.upload(&member).await.is_err());
+    for privileged in [0, 990] {
+        let root = caller(peer(privileged, privileged, &[]));
+        assert!(shared.reader(&root).is_ok());
+        assert!(shared.listing(&root).await.is_ok() && shared.upload(&root).await.is_ok());
+    }
 }
