@@ -50,7 +50,9 @@ pub use links::{AttachMode, Hook, LinkState, Outcome};
 pub use live::{Dataplane, OpenOptions};
 pub use object::is_embedded;
 pub use pins::{PinDir, PinLock};
-pub use probe::{check_capabilities as check_privileges, missing_privileges};
+pub use probe::{
+    check_capabilities as check_privileges, check_kept_capabilities, missing_privileges,
+};
 pub use ring::KernelLog;
 pub use slots::PolicySink;
 pub use snapshot::Snapshot;

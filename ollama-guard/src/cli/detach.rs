@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, ClientError},
-    dataplane::{DataplaneError, PinDir, check_privileges, detach_all},
+    dataplane::{DataplaneError, PinDir, check_kept_capabilities, detach_all},
     doors,
 };
 
@@ -32,7 +32,7 @@ pub struct DetachArgs {
 /// Detaches, through the daemon if one runs.
 pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
     let pins = PinDir::new(&args.pins.pin_dir);
-    check_privileges()?;
+    check_kept_capabilities()?;
     if !pins.exists() {
         return written(writeln!(io::stdout(), "nothing to detach: no guard is loaded"));
     }
@@ -82,6 +82,9 @@ async fn through_daemon(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<Exit
         }
         sleep(Duration::from_millis(20)).await;
     }
+    // An ordinary user's daemon can empty a directory that was made for it, but not remove it. One
+    // that holds what is not ours stays.
+    let _ = std::fs::remove_dir(pins.root());
     let mut text = String::new();
     for line in reply.removed.iter().chain(&reply.warnings) {
         text.push_str(&format!("removed {line}\n"));

@@ -26,6 +26,15 @@ pub fn detach_all(directory: &PinDir) -> Result<Vec<u32>> {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
                 tracing::warn!("{} stays: it holds what is not ours", path.display());
             }
+            // Made beforehand by root, or mounted there: whoever made it removes it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::ResourceBusy
+                ) =>
+            {
+                tracing::info!("{} stays, empty: it was made for this user", path.display());
+            }
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(DataplaneError::pin("remove", path)(error));
             }

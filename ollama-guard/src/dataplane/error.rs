@@ -11,12 +11,12 @@ pub enum DataplaneError {
     #[error("this binary was built without its kernel program; build it with `cargo xtask build`")]
     NoKernelProgram,
     /// A capability is missing.
-    #[error(
-        "missing {missing}: run as root, or give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    )]
+    #[error("missing {missing}: run as root, or give the process the capabilities {needed}")]
     Privileges {
         /// The names of the missing capabilities.
         missing: String,
+        /// The names of all that are needed.
+        needed: String,
     },
     /// The kernel lacks a feature.
     #[error(
@@ -36,6 +36,18 @@ pub enum DataplaneError {
     NoBpffs {
         /// The pin directory.
         path: PathBuf,
+    },
+    /// The pin directory can be neither reached nor made by this user.
+    #[error(
+        "user {uid} can neither reach nor make the pin directory {path}: have root make it \
+         (`install -d -m 0700 -o {uid} {path}`), and where others may not enter the directory \
+         above it, bind it to where the user may (docs/privileges.md)"
+    )]
+    PinDirClosed {
+        /// The pin directory.
+        path: PathBuf,
+        /// The user.
+        uid: u32,
     },
     /// Others may write to the pin directory.
     #[error(

@@ -19,6 +19,8 @@
 //!
 //! No name has a dot in it: bpffs reserves those (`bpf_lookup`, kernel/bpf/inode.c).
 
+mod trust;
+
 use std::{
     fs::{self, DirBuilder, File},
     io,
@@ -33,7 +35,6 @@ use std::{
 
 use nix::{
     fcntl::{Flock, FlockArg},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::geteuid,
 };
 use ollama_guard_common::{Start, abi};
@@ -127,16 +128,22 @@ impl PinDir {
         names.map(|name| self.current().join(name)).collect()
     }
 
-    /// Whether anything of ours is there.
+    /// Whether anything of ours is there, or may be there: a directory that this user may not
+    /// look into is not taken for an absent one.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.root.symlink_metadata().is_ok()
+        let found = self.root.symlink_metadata();
+        !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Makes the directory if it is not there, and checks that it can be trusted.
     pub fn create(&self) -> Result<()> {
         self.check_place()?;
-        make_dir(&self.root)?;
+        make_dir(&self.root).map_err(|error| match error {
+            DataplaneError::Pin { source, .. } if trust::is_closed(&source) => self.closed(),
+            error => error,
+        })?;
+        self.check_owner()?;
         self.check()?;
         make_dir(&self.links())
     }
@@ -151,48 +158,15 @@ impl PinDir {
 
     /// Takes the lock on a directory that is there, to remove what is in it. Nothing outside a BPF
     /// file system, and nothing that others may write, is ever taken for ours.
+    ///
+    /// Root may remove what is another user's: a guard that runs as that user.
     pub fn lock_existing(&self) -> Result<PinLock> {
         self.check_place()?;
+        if !geteuid().is_root() {
+            self.check_owner()?;
+        }
         self.check()?;
         self.lock()
-    }
-
-    /// Checks that the directory is, or would be, within a BPF file system.
-    fn check_place(&self) -> Result<()> {
-        let parent = self.root.parent().unwrap_or(Path::new("/"));
-        let bpffs = |path: &Path| statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
-        if bpffs(parent) {
-            return Ok(());
-        }
-        // The mount point itself would do to the kernel, but it is everybody's.
-        Err(if bpffs(&self.root) {
-            let problem = "is the root of a BPF file system".into();
-            DataplaneError::PinDirUnsafe { path: self.root.clone(), problem }
-        } else {
-            DataplaneError::NoBpffs { path: self.root.clone() }
-        })
-    }
-
-    /// Checks owner and mode: whoever can change the pins can open the guarded ports.
-    fn check(&self) -> Result<()> {
-        let unsafe_because = |problem: String| {
-            Err(DataplaneError::PinDirUnsafe { path: self.root.clone(), problem })
-        };
-        let meta =
-            self.root.symlink_metadata().map_err(DataplaneError::pin("look at", &self.root))?;
-        if !meta.is_dir() {
-            return unsafe_because("is not a directory".into());
-        }
-        if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
-            return unsafe_because(format!("belongs to user {}", meta.uid()));
-        }
-        if meta.mode() & 0o022 != 0 {
-            return unsafe_because(format!(
-                "may be written by others (mode {:o})",
-                meta.mode() & 0o777
-            ));
-        }
-        Ok(())
     }
 
     /// Takes the lock for a daemon. `status` holds it for a moment to see whether somebody has it,

@@ -1,13 +1,12 @@
 //! What this process may do and what this kernel can do, asked and never guessed from versions.
 
-use std::fs;
-
 use aya::{
     maps::MapType,
     programs::ProgramType,
     sys::{is_helper_supported, is_map_supported, is_program_supported},
 };
 use aya_obj::generated::bpf_func_id;
+use caps::{CapSet, Capability, CapsHashSet};
 
 use super::{DataplaneError, Result};
 
@@ -18,10 +17,9 @@ pub(super) struct Features {
     pub(super) multi_buffer: bool,
 }
 
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
+/// What it takes to load programs and to attach them.
+const LOADING: [Capability; 3] =
+    [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// Checks privileges and the minimum, then asks for the rest.
 pub(super) fn features() -> Result<Features> {
@@ -43,37 +41,46 @@ pub(super) fn features() -> Result<Features> {
     Ok(Features { multi_buffer: matches!(load_bytes, Ok(true)) })
 }
 
-/// Names what is missing, before the kernel's bare EPERM does.
+/// Names what is missing of what starting takes, before the kernel's bare EPERM does.
 pub fn check_capabilities() -> Result<()> {
-    let missing = missing_privileges();
+    check(&LOADING)
+}
+
+/// The same for what a running daemon keeps and what the commands take, which load no programs.
+pub fn check_kept_capabilities() -> Result<()> {
+    check(&[Capability::CAP_BPF, Capability::CAP_NET_ADMIN])
+}
+
+fn check(needed: &[Capability]) -> Result<()> {
+    let missing = missing_capabilities(needed, &effective());
     if missing.is_empty() {
         return Ok(());
     }
-    Err(DataplaneError::Privileges { missing: missing.join(", ") })
+    let names =
+        |list: &[Capability]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Err(DataplaneError::Privileges { missing: names(&missing), needed: names(needed) })
 }
 
-/// The capabilities that this process lacks.
+/// The names of the capabilities that this process lacks to start a guard.
 #[must_use]
-pub fn missing_privileges() -> Vec<&'static str> {
-    missing_capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+pub fn missing_privileges() -> Vec<String> {
+    missing_capabilities(&LOADING, &effective()).iter().map(ToString::to_string).collect()
 }
 
-fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        // Without procfs there is nothing to check: the kernel will say it.
-        .unwrap_or(u64::MAX);
-    let has = |capability: u32| effective & 1 << capability != 0;
+/// Asked of the kernel and not of procfs, which may not be mounted. Should it not answer, it will
+/// refuse in its own words.
+fn effective() -> CapsHashSet {
+    caps::read(None, CapSet::Effective).unwrap_or_else(|_| caps::all())
+}
+
+fn missing_capabilities(needed: &[Capability], effective: &CapsHashSet) -> Vec<Capability> {
     // CAP_SYS_ADMIN stands in for the two younger ones (`bpf_capable`, include/linux/capability.h).
-    [(CAP_BPF, "CAP_BPF"), (CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|&(capability, _)| {
-            !has(capability) && (capability == CAP_NET_ADMIN || !has(CAP_SYS_ADMIN))
-        })
-        .map(|(_, name)| name)
-        .collect()
+    let has = |capability: Capability| {
+        let stand_in =
+            (capability != Capability::CAP_NET_ADMIN).then_some(Capability::CAP_SYS_ADMIN);
+        effective.contains(&capability) || stand_in.is_some_and(|one| effective.contains(&one))
+    };
+    needed.iter().copied().filter(|&capability| !has(capability)).collect()
 }
 
 fn release() -> String {
@@ -88,13 +95,15 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities("CapEff:\t000001ffffffffff\n"), [""; 0]);
-        assert_eq!(
-            missing_capabilities("CapEff:\t0000000000000000\n"),
-            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]
-        );
+        use Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN};
+        let needed = [CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON];
+        let missing = |has: &[Capability]| {
+            missing_capabilities(&needed, &has.iter().copied().collect::<CapsHashSet>())
+        };
+        assert_eq!(missing(&needed), []);
+        assert_eq!(missing(&[]), needed);
         // Before 5.8 there is only CAP_SYS_ADMIN.
-        assert_eq!(missing_capabilities("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing_capabilities("CapEff:\t0000008000001000\n"), ["CAP_PERFMON"]);
+        assert_eq!(missing(&[CAP_SYS_ADMIN]), [CAP_NET_ADMIN]);
+        assert_eq!(missing(&[CAP_BPF, CAP_NET_ADMIN]), [CAP_PERFMON]);
     }
 }

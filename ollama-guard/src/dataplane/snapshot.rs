@@ -78,7 +78,7 @@ pub struct ProgramState {
 impl Snapshot {
     /// Reads everything. Changes nothing.
     pub fn read(pins: &PinDir) -> Result<Self> {
-        super::probe::check_capabilities()?;
+        super::probe::check_kept_capabilities()?;
         pins.require_current()?;
         let directory = pins.current();
         let maps = Maps::open(&directory)?;
