@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod confine;
 mod cover;
 mod error;
 mod events;
@@ -141,6 +142,8 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     cover::settle(dataplane, &plan);
     let kernel_logs = dataplane.take_kernel_logs();
 
+    // Nothing is loaded from here on, and the guard's thread is to be born within.
+    confine::confine(&needs(config)).await;
     let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
     let notices = Arc::new(notices::Notices::default());
@@ -216,6 +219,22 @@ impl Signals {
             _ = ended => End::Detached,
         }
     }
+}
+
+/// What is written for as long as the daemon runs: rules and audit log, the socket's name at the
+/// end, and pins.
+fn needs(config: &Config) -> confine::Needs {
+    let paths = &config.paths;
+    let above = |path: &Path| match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => ".".into(),
+    };
+    let writes = vec![paths.state_dir.clone(), above(&paths.socket)];
+    // Above the directory that the pins' directory is in: that is where a BPF file system is
+    // mounted.
+    let mounts = above(&paths.pin_dir);
+    let pins = if above(&mounts) == Path::new("/") { mounts } else { above(&mounts) };
+    confine::Needs { writes, pins }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {
