@@ -19,6 +19,8 @@ mod foreign;
 mod foreign_tc;
 mod garbage;
 mod guard;
+#[cfg(target_arch = "x86_64")]
+mod intruder;
 mod kernel;
 mod knock;
 mod namespace;
@@ -37,7 +39,11 @@ pub use client::{Answer, Asker, download, get, post};
 pub use foreign::{Foreign, XDP_PASS, XDP_TX};
 pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
 pub use garbage::write_garbage;
-pub use guard::{Guard, GuardSetup, VERSION_DIRECTORY, guard_binary};
+pub use guard::{
+    Guard, GuardSetup, RunsAs, SERVICE_CAPABILITIES, SERVICE_UID, VERSION_DIRECTORY, guard_binary,
+};
+#[cfg(target_arch = "x86_64")]
+pub use intruder::Intruder;
 pub use kernel::{Objects, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;

@@ -19,8 +19,9 @@ use nix::{
 };
 use ollama_guard_tests::{
     bed::{
-        Bed, Foreign, Guard, GuardSetup, Objects, SERVER_DOOR, Standin, Status, VERSION_DIRECTORY,
-        XDP_PASS, everyone_is_served, only_the_friend_is_served, run, until, xdp_program_id,
+        Bed, Foreign, Guard, GuardSetup, Objects, RunsAs, SERVER_DOOR, Standin, Status,
+        VERSION_DIRECTORY, XDP_PASS, everyone_is_served, only_the_friend_is_served, run, until,
+        xdp_program_id,
     },
     policy::{FRIEND4, FRIEND6, GUARDED, STRANGER4},
 };
@@ -153,8 +154,9 @@ fn links_that_are_touched_are_put_right() -> Result<()> {
             "pinned",
             &map_pin(guard, "OG_DOORS").display().to_string(),
             &pin.display().to_string(),
-        ])
-        .map(drop)
+        ])?;
+        // So that an ordinary user's daemon can see what it is.
+        guard.hand_over(&pin)
     })
 }
 
@@ -253,7 +255,8 @@ impl Bpffs {
     }
 
     fn mount(&self) -> Result<()> {
-        Ok(mount(Some("bpf"), &self.0, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?)
+        mount(Some("bpf"), &self.0, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+        RunsAs::from_environment()?.own(&self.0)
     }
 
     fn unmount(&self) -> Result<()> {
@@ -275,6 +278,7 @@ fn a_bpf_file_system_that_is_mounted_anew_gets_its_pins_back() -> Result<()> {
     let bed = Bed::new()?;
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
     let directory = tempfile::tempdir()?;
+    RunsAs::from_environment()?.settle(directory.path())?;
     let bpffs = Bpffs::mount_at(directory.path().join("bpf"))?;
     let mut guard = GuardSetup::of(SERVER_DOOR)
         .pins_in(&bpffs.0)

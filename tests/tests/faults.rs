@@ -96,6 +96,7 @@ fn a_full_disk_refuses_an_edit_and_opens_nothing() -> Result<()> {
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
     let mut guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
     let disk = Disk::mount_at(&guard.state_dir(), "64k")?;
+    guard.hand_over(&guard.state_dir())?;
     guard.start()?;
     guard.done(&["deny", "add", "198.51.100.1"])?;
     let generation = guard.status()?.generation()?;

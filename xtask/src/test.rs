@@ -4,7 +4,8 @@
 //! reason, and a stage that was left out for want of an earlier one makes the whole fail. Every
 //! test runs once: those that need root are marked `#[ignore = "needs root: cargo xtask test"]`,
 //! so that the ordinary run of cargo leaves them out, and are then run from their finished
-//! programs, because cargo as root would leave root's files in `target/`.
+//! programs, because cargo as root would leave root's files in `target/`. Of these, the programs that
+//! start daemons run a second time, with the daemons as an ordinary user.
 
 mod binaries;
 mod table;
@@ -87,14 +88,41 @@ fn privileged(workspace: &Workspace, table: &mut Table) {
     }
     for binary in &found {
         let stage = format!("privileged tests: {}", binary.name);
-        table.run(&stage, || run_as_root(workspace, binary));
+        table.run(&stage, || run_as_root(workspace, binary, GuardUser::Root));
+    }
+    for binary in found.iter().filter(|binary| binary.starts_a_daemon()) {
+        let stage = format!("the same, as a service: {}", binary.name);
+        match ONCE.iter().find(|(name, _)| *name == binary.name) {
+            Some((_, reason)) => table.left_out(&stage, reason),
+            None => _ = table.run(&stage, || run_as_root(workspace, binary, GuardUser::Service)),
+        }
     }
 }
 
+/// As whom the tests run daemon and command line; they themselves are root.
+#[derive(Clone, Copy)]
+enum GuardUser {
+    Root,
+    /// An ordinary user with exactly the three capabilities that are promised to be enough.
+    Service,
+}
+
+/// Test programs that start daemons and need not run twice, and why.
+const ONCE: [(&str, &str); 3] = [
+    ("privileges", "it chooses the users itself"),
+    ("service", "it chooses the users itself"),
+    ("speed", "it measures the machine, whoever the daemon runs as"),
+];
+
 /// One program at a time and few threads: the tests measure time and fill the network.
-fn run_as_root(workspace: &Workspace, binary: &TestBinary) -> anyhow::Result<()> {
+fn run_as_root(workspace: &Workspace, binary: &TestBinary, user: GuardUser) -> anyhow::Result<()> {
     let (guard, object) = (workspace.release_binary("ollama-guard"), workspace.bpf_object());
-    let env: [(&str, &OsStr); 3] = [
+    let user = match user {
+        GuardUser::Root => "root",
+        GuardUser::Service => "service",
+    };
+    let env: [(&str, &OsStr); 4] = [
+        ("OLLAMA_GUARD_TEST_AS", OsStr::new(user)),
         ("OLLAMA_GUARD_BINARY", guard.as_os_str()),
         ("OLLAMA_GUARD_BPF_OBJECT", object.as_os_str()),
         ("CARGO_MANIFEST_DIR", binary.package_dir.as_os_str()),

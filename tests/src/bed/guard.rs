@@ -1,6 +1,7 @@
 //! The real daemon and its command line, in a namespace, with pins and files of its own.
 
 mod setup;
+mod user;
 
 use std::{
     fs::{self, File},
@@ -16,6 +17,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use tempfile::TempDir;
 
 pub use setup::{GuardSetup, guard_binary};
+pub use user::{RunsAs, SERVICE_CAPABILITIES, SERVICE_UID};
 
 use super::{
     Namespace, Status,
@@ -40,9 +42,12 @@ pub struct Guard<'bed> {
     namespace: &'bed Namespace,
     binary: PathBuf,
     arguments: Vec<String>,
-    directory: TempDir,
+    runs_as: RunsAs,
     pin_dir: PathBuf,
     daemon: Option<Process>,
+    // In this order: what is mounted in the directory goes first.
+    _bpffs: Option<user::Bpffs>,
+    directory: TempDir,
 }
 
 impl Guard<'_> {
@@ -68,6 +73,21 @@ impl Guard<'_> {
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.directory.path().join("config.toml")
+    }
+
+    /// As whom daemon and command line run.
+    #[must_use]
+    pub const fn runs_as(&self) -> &RunsAs {
+        &self.runs_as
+    }
+
+    /// Gives a file or directory that a test made to the user that the daemon runs as.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such path.
+    pub fn hand_over(&self, path: &Path) -> Result<()> {
+        self.runs_as.own(path)
     }
 
     /// A path for a file that a test needs beside it.
@@ -171,7 +191,7 @@ impl Guard<'_> {
             _ => 1,
         };
         let (verb, rest) = arguments.split_at(words.min(arguments.len()));
-        let mut command = self.namespace.command(&self.binary);
+        let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
             Some("allow" | "deny" | "events") => command.arg("--socket").arg(self.socket()),
@@ -241,7 +261,7 @@ impl Guard<'_> {
     /// The arguments that a second daemon on the same pins would have.
     #[must_use]
     pub fn run_command(&self) -> Command {
-        let mut command = self.namespace.command(&self.binary);
+        let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.arg("run").args(&self.arguments);
         command.arg("--pin-dir").arg(&self.pin_dir);
         command.arg("--state-dir").arg(self.state_dir());

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, fs, os::linux::fs::MetadataExt, path::Path, sync::Once};
 
 use nix::{
+    mount::{MntFlags, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -16,6 +17,10 @@ pub(super) const NAMESPACE_PREFIX: &str = "og-";
 pub const PIN_DIR_PREFIX: &str = "og-test-";
 /// Where pin directories are made.
 pub(super) const BPFFS: &str = "/sys/fs/bpf";
+
+/// Where, in the temporary directory of a guard that does not run as root, a BPF file system of its
+/// own is mounted.
+pub(super) const OWN_BPFFS: &str = "bpf";
 
 /// Reaps before the first namespace of this process is made.
 pub(super) fn reap_once() {
@@ -36,7 +41,10 @@ pub fn reap() {
     for directory in [Path::new(BPFFS), &std::env::temp_dir()] {
         for name in names_in(directory) {
             if is_orphan(&name, PIN_DIR_PREFIX) {
-                let _ = fs::remove_dir_all(directory.join(&name));
+                let orphan = directory.join(&name);
+                // Fails where nothing is mounted, which is most of them.
+                let _ = umount2(&orphan.join(OWN_BPFFS), MntFlags::MNT_DETACH);
+                let _ = fs::remove_dir_all(orphan);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The finished test programs, and which of them have tests that the ordinary run left out.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -21,6 +22,14 @@ pub struct TestBinary {
     pub program: PathBuf,
     /// The directory of its package, where cargo starts it.
     pub package_dir: PathBuf,
+}
+
+impl TestBinary {
+    /// Whether its tests start daemons, by the only way there is: the bed's.
+    pub fn starts_a_daemon(&self) -> bool {
+        let source = self.package_dir.join("tests").join(&self.name).with_extension("rs");
+        fs::read_to_string(source).is_ok_and(|text| text.contains("GuardSetup"))
+    }
 }
 
 /// Builds all tests as the caller, and finds the programs that have ignored ones.

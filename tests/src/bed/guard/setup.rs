@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Guard;
+use super::{Guard, RunsAs, user::Bpffs};
 use crate::bed::{
     Namespace, next_number,
-    reap::{BPFFS, PIN_DIR_PREFIX},
+    reap::{BPFFS, OWN_BPFFS, PIN_DIR_PREFIX},
 };
 
 /// Names the binary to test, if it is not the release build beside the tests.
@@ -49,13 +49,22 @@ pub struct GuardSetup {
     arguments: Vec<String>,
     config: Option<String>,
     pin_parent: Option<PathBuf>,
+    runs_as: Option<RunsAs>,
+    pin_dir: Option<PathBuf>,
 }
 
 impl GuardSetup {
     /// A guard that chooses its interfaces itself.
     #[must_use]
     pub const fn automatic() -> Self {
-        Self { binary: None, arguments: Vec::new(), config: None, pin_parent: None }
+        Self {
+            binary: None,
+            arguments: Vec::new(),
+            config: None,
+            pin_parent: None,
+            runs_as: None,
+            pin_dir: None,
+        }
     }
 
     /// A guard of one interface.
@@ -110,6 +119,20 @@ impl GuardSetup {
         self
     }
 
+    /// As this user, whatever the rest of the tests runs as.
+    #[must_use]
+    pub fn runs_as(mut self, user: RunsAs) -> Self {
+        self.runs_as = Some(user);
+        self
+    }
+
+    /// With its pins in this directory, and not in one of its own.
+    #[must_use]
+    pub fn pins_at(mut self, directory: &Path) -> Self {
+        self.pin_dir = Some(directory.to_owned());
+        self
+    }
+
     /// Lays out the directories without starting anything.
     ///
     /// # Errors
@@ -121,13 +144,28 @@ impl GuardSetup {
             .prefix(&format!("{name}-"))
             .tempdir()
             .context("making a directory for the guard")?;
+        let runs_as = self.runs_as.map_or_else(RunsAs::from_environment, Ok)?;
+        runs_as.settle(directory.path())?;
+        let binary = self.binary.map_or_else(guard_binary, Ok)?;
+        // The machine's own BPF file system may be closed to all but root.
+        let bpffs = match runs_as {
+            RunsAs::Root => None,
+            RunsAs::Service(_) => Some(Bpffs::mount(directory.path().join(OWN_BPFFS), &runs_as)?),
+        };
         let guard = Guard {
             namespace,
-            binary: self.binary.map_or_else(guard_binary, Ok)?,
+            binary: runs_as.reachable(binary, directory.path())?,
             arguments: self.arguments,
-            directory,
-            pin_dir: self.pin_parent.as_deref().unwrap_or(Path::new(BPFFS)).join(name),
+            runs_as,
+            pin_dir: match (self.pin_dir, self.pin_parent, &bpffs) {
+                (Some(named), ..) => named,
+                (None, Some(parent), _) => parent.join(name),
+                (None, None, None) => Path::new(BPFFS).join(name),
+                (None, None, Some(bpffs)) => bpffs.path().join("guard"),
+            },
             daemon: None,
+            _bpffs: bpffs,
+            directory,
         };
         if let Some(content) = self.config {
             guard.write_config(&content)?;
