@@ -289,7 +289,11 @@ pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, outcome: &Outcome) 
     let why = match (choice, refused.is_empty(), mode) {
         (_, false, _) => refused.join(", "),
         (AttachChoice::Native | AttachChoice::Generic, ..) => "as asked for".into(),
-        (AttachChoice::Auto, _, AttachMode::Native) => "the driver takes it".into(),
+        (AttachChoice::Auto, _, AttachMode::Native) => {
+            "the driver takes it; should the link have dropped for a moment, or offloads be off \
+             now: `--attach generic` does without its help"
+                .into()
+        }
         (AttachChoice::Auto, _, AttachMode::Generic) => {
             "a software device, where native mode would slow everybody's bulk traffic down".into()
         }
