@@ -33,10 +33,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    fcntl::{Flock, FlockArg},
-    unistd::geteuid,
-};
+use nix::fcntl::{Flock, FlockArg};
 use ollama_guard_common::{Start, abi};
 
 use super::{DataplaneError, Result, links::Hook, sys};
@@ -136,37 +133,12 @@ impl PinDir {
         !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Makes the directory if it is not there, and checks that it can be trusted.
-    pub fn create(&self) -> Result<()> {
-        self.check_place()?;
-        make_dir(&self.root).map_err(|error| match error {
-            DataplaneError::Pin { source, .. } if trust::is_closed(&source) => self.closed(),
-            error => error,
-        })?;
-        self.check_owner()?;
-        self.check()?;
-        make_dir(&self.links())
-    }
-
     /// Removes the directory if there is nothing in it, as a start that failed early leaves it.
     pub(super) fn remove_empty(&self) {
         for path in [self.links().as_path(), &self.root] {
             // One that is not empty stays, and one that was never made is not missed.
             let _ = fs::remove_dir(path);
         }
-    }
-
-    /// Takes the lock on a directory that is there, to remove what is in it. Nothing outside a BPF
-    /// file system, and nothing that others may write, is ever taken for ours.
-    ///
-    /// Root may remove what is another user's: a guard that runs as that user.
-    pub fn lock_existing(&self) -> Result<PinLock> {
-        self.check_place()?;
-        if !geteuid().is_root() {
-            self.check_owner()?;
-        }
-        self.check()?;
-        self.lock()
     }
 
     /// Takes the lock for a daemon. `status` holds it for a moment to see whether somebody has it,

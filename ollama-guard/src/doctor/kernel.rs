@@ -68,7 +68,7 @@ pub(super) fn collect(pin_dir: &Path, not_seen: &mut Vec<NotSeen>) -> KernelFact
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
         pin_dir: pin_dir.to_owned(),
         bpffs,
-        missing_capabilities: dataplane::missing_privileges().into_iter().map(Into::into).collect(),
+        missing_capabilities: dataplane::missing_privileges(),
         lockdown,
         unprivileged_bpf_disabled: unprivileged.map(is_on),
         jit: jit.map(is_on),

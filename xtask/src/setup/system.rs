@@ -29,7 +29,7 @@ const fn for_tests(name: &'static str, package: &'static str, purpose: &'static 
 }
 
 /// Everything that the demo and the tests call. A bare Debian has few of them.
-pub const PROGRAMS: [Program; 16] = [
+pub const PROGRAMS: [Program; 15] = [
     Program { name: "ip", package: "iproute2", purpose: "network namespaces", demo: true },
     for_tests("nmap", "nmap", "a stranger's port scan"),
     for_tests("curl", "curl", "clients of the guarded port"),
@@ -37,11 +37,10 @@ pub const PROGRAMS: [Program; 16] = [
     for_tests("tcpdump", "tcpdump", "captures"),
     for_tests("bpftool", "bpftool", "the kernel's own lists"),
     for_tests("strace", "strace", "errors of drivers that are not here"),
-    for_tests("setpriv", "util-linux", "daemons as an ordinary user"),
+    for_tests("setpriv", "util-linux", "daemons and commands as an ordinary user"),
     for_tests("ps", "procps", "processes"),
     for_tests("nsenter", "util-linux", "commands in a namespace"),
     for_tests("unshare", "util-linux", "namespaces of their own"),
-    for_tests("setpriv", "util-linux", "processes without a capability"),
     for_tests("nft", "nftables", "rules for the doctor to find"),
     for_tests("iptables-nft", "iptables", "rules of iptables in nftables"),
     for_tests("iptables-legacy", "iptables", "rules of the older iptables"),

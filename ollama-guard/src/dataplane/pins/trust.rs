@@ -7,13 +7,38 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::PinDir;
+use super::{PinDir, PinLock, make_dir};
 use crate::dataplane::{DataplaneError, Result};
 
 /// The inode number of a BPF file system's root (`simple_fill_super`, fs/libfs.c).
 const BPFFS_ROOT_INODE: u64 = 1;
 
 impl PinDir {
+    /// Makes the directory if it is not there, and checks that it can be trusted.
+    pub fn create(&self) -> Result<()> {
+        self.check_place()?;
+        make_dir(&self.root).map_err(|error| match error {
+            DataplaneError::Pin { source, .. } if is_closed(&source) => self.closed(),
+            error => error,
+        })?;
+        self.check_owner()?;
+        self.check()?;
+        make_dir(&self.links())
+    }
+
+    /// Takes the lock on a directory that is there, to remove what is in it. Nothing outside a BPF
+    /// file system, and nothing that others may write, is ever taken for ours.
+    ///
+    /// Root may remove what is another user's: a guard that runs as that user.
+    pub fn lock_existing(&self) -> Result<PinLock> {
+        self.check_place()?;
+        if !geteuid().is_root() {
+            self.check_owner()?;
+        }
+        self.check()?;
+        self.lock()
+    }
+
     /// Checks that the directory is, or would be, within a BPF file system.
     pub(super) fn check_place(&self) -> Result<()> {
         let parent = self.root.parent().unwrap_or(Path::new("/"));
