@@ -87,9 +87,10 @@ where
         None => None,
     };
     let reason = match known {
-        // A packet that is in doubt passes only if its source is known and allowed, and keeps the
-        // reason of the doubt otherwise.
-        Some(reason) if transport.is_some() || matches!(reason, Reason::Allowed) => reason,
+        Some(reason) if transport.is_some() => reason,
+        // A packet that is in doubt passes only if its source is known and allowed, and is the one
+        // that counts; it keeps the reason of the doubt otherwise.
+        Some(Reason::Allowed) if !packet.may_hide_a_source() => Reason::Allowed,
         _ => packet.reason,
     };
     Judgement { reason, network: packet.network, protocol: packet.protocol, transport }

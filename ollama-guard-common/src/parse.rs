@@ -49,6 +49,28 @@ pub struct Undecidable {
     pub protocol: Option<Protocol>,
 }
 
+impl Undecidable {
+    /// Whether there may be another packet inside, with a source of its own, that the kernel would
+    /// unpack and deliver: one behind a segment routing header (`ipv6_srh_rcv`), which may stand
+    /// where a chain of IPv6 headers is not followed. The outer source, which anybody on the way
+    /// may make up, then says nothing.
+    ///
+    /// Other doubts about the chain are ones that the kernel does not have: it delivers no second
+    /// fragment header and no misplaced hop-by-hop header, and nothing that the frame's end cuts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_hide_a_source(&self) -> bool {
+        self.protocol.is_none()
+            && matches!(
+                self.reason,
+                Reason::EncapsulatedBehindRouting
+                    | Reason::TooManyExtensionHeaders
+                    | Reason::ExtensionHeadersTooLong
+                    | Reason::FragmentWithoutPorts
+            )
+    }
+}
+
 /// Finds the port that a frame is for.
 #[inline(always)]
 pub fn locate<F: Frame + ?Sized>(frame: &F, start: Start) -> Located {
@@ -67,8 +89,11 @@ fn network<F: Frame + ?Sized>(frame: &F) -> Located {
         return unreadable(Reason::IpHeaderCut);
     };
     match bytes {
-        // A control word that looks like IPv4 has a VLAN number or leaves no room for a header:
-        // IPv4 refuses it.
+        // A control word without a VLAN number looks like IPv4 with a header of no words, which
+        // IPv4 refuses: it is the tag that leads somewhere. Taken for IPv4, its source address
+        // would be whatever stands behind the tag.
+        [0x40..=0x44, ..] if ethernet::is_tag(bytes) => ethernet::behind_tag(frame, 2),
+        // One that looks like more has a VLAN number.
         [0x40..=0x4f, ..] => ipv4::locate(frame, 0),
         // A control word of zeros but for the priority looks like IPv6 with one of four flow
         // labels.

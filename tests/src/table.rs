@@ -165,6 +165,15 @@ impl Table {
         }
     }
 
+    /// IPv6 packets whose chain of headers is not followed to its end. What is inside may have a
+    /// source of its own, so that nobody's outer source helps.
+    fn not_followed6(&mut self, name: &str, reason: Reason, packet: impl Fn(Ipv6Addr) -> Vec<u8>) {
+        for (sender, _, _, source) in SENDERS {
+            let name = format!("{name}/{sender}");
+            self.packet(&name, Lists::Standard, &packet(source), drop(reason));
+        }
+    }
+
     /// Frames that are dropped whoever sends them, even where everyone is allowed.
     fn always_dropped_frame(&mut self, name: &str, reason: Reason, frame: &[u8]) {
         for (suffix, lists) in [("", Lists::Empty), ("/everyone_allowed", Lists::Everyone)] {

@@ -106,28 +106,28 @@ fn extensions(table: &mut Table, knock: &Segment) {
 fn too_many_extensions(table: &mut Table, knock: &Segment) {
     for count in [9, 16, 150] {
         let name = format!("{count}_destination_options_headers_are_too_many");
-        table.undecidable6(&name, Reason::TooManyExtensionHeaders, |source| {
+        table.not_followed6(&name, Reason::TooManyExtensionHeaders, |source| {
             ipv6(source, SERVER6).many_destination_options(count).carries(knock)
         });
     }
-    table.undecidable6(
+    table.not_followed6(
         "an_atomic_fragment_header_counts_as_a_header",
         Reason::TooManyExtensionHeaders,
         |source| ipv6(source, SERVER6).many_destination_options(8).atomic_fragment().carries(knock),
     );
-    table.undecidable6(
+    table.not_followed6(
         "four_headers_of_2048_bytes_are_too_long",
         Reason::ExtensionHeadersTooLong,
         |source| {
             (0..4).fold(ipv6(source, SERVER6), |p, _| p.destination_options(2048)).carries(knock)
         },
     );
-    table.undecidable6(
+    table.not_followed6(
         "2048_bytes_and_one_more_header_are_too_long",
         Reason::ExtensionHeadersTooLong,
         |source| ipv6(source, SERVER6).destination_options(2048).atomic_fragment().carries(knock),
     );
-    table.undecidable6(
+    table.not_followed6(
         "hop_by_hop_options_count_towards_the_length",
         Reason::ExtensionHeadersTooLong,
         |source| ipv6(source, SERVER6).hop_by_hop(8).destination_options(2048).carries(knock),
@@ -150,18 +150,25 @@ fn too_many_extensions(table: &mut Table, knock: &Segment) {
     }
 }
 
-/// Segment routing unpacks the inner packet and delivers it (`ipv6_srh_rcv`).
+/// Segment routing unpacks the inner packet and delivers it (`ipv6_srh_rcv`), whose source is
+/// another one.
 fn encapsulated(table: &mut Table) {
     let bytes = tcp(40_000, GUARDED).bytes(STRANGER6.into(), SERVER6.into());
     for number in [4, 41] {
         let name = format!("protocol_{number}_behind_a_routing_header_is_undecidable");
-        table.undecidable6(&name, Reason::EncapsulatedBehindRouting, |source| {
+        table.not_followed6(&name, Reason::EncapsulatedBehindRouting, |source| {
             ipv6(source, SERVER6).routing(4, 0, SERVER6).carries_bytes(number, &bytes)
         });
         let name = format!("protocol_{number}_behind_routing_and_options_is_undecidable");
-        table.undecidable6(&name, Reason::EncapsulatedBehindRouting, |source| {
+        table.not_followed6(&name, Reason::EncapsulatedBehindRouting, |source| {
             let packet = ipv6(source, SERVER6).routing(4, 0, SERVER6).destination_options(8);
             packet.carries_bytes(number, &bytes)
+        });
+        // The kernel unpacks them once the fragments are together.
+        let name = format!("protocol_{number}_behind_a_routing_header_in_a_later_fragment");
+        table.not_followed6(&name, Reason::FragmentWithoutPorts, |source| {
+            let first = ipv6(source, SERVER6).fragment(0, true).routing(4, 0, SERVER6);
+            first.carries_bytes(number, &[])
         });
         let packet = ipv6(STRANGER6, SERVER6).destination_options(8).carries_bytes(number, &bytes);
         let name = format!("protocol_{number}_without_a_routing_header_is_a_tunnel_of_its_own");
@@ -202,7 +209,7 @@ fn fragments(table: &mut Table) {
         ("extension_headers_of_an_empty_fragment", 0, 1),
     ] {
         let name = format!("{name}_behind_the_end_of_a_first_fragment_are_not_believed");
-        table.undecidable6(&name, Reason::FragmentWithoutPorts, |source| {
+        table.not_followed6(&name, Reason::FragmentWithoutPorts, |source| {
             let packet = ipv6(source, SERVER6).fragment(0, true);
             let packet = packet.many_destination_options(headers).carries(&elsewhere);
             let real: u16 = real;
@@ -211,11 +218,11 @@ fn fragments(table: &mut Table) {
     }
     let inside =
         |source| ipv6(source, SERVER6).fragment(0, true).destination_options(64).carries(&knock);
-    for (name, length) in [("an_extension_header_of", 40 + 8 + 2), ("the_options_of", 40 + 8 + 40)]
-    {
-        let name = format!("a_first_fragment_that_ends_inside_{name}_its_chain_is_undecidable");
-        table.undecidable6(&name, Reason::FragmentWithoutPorts, |s| cut(&inside(s), length));
-    }
+    let name = "a_first_fragment_that_ends_inside_an_extension_header_is_not_followed";
+    table.not_followed6(name, Reason::FragmentWithoutPorts, |s| cut(&inside(s), 40 + 8 + 2));
+    // Of the header that ends here it is known what follows it.
+    let name = "a_first_fragment_that_ends_inside_its_options_is_undecidable";
+    table.undecidable6(name, Reason::FragmentWithoutPorts, |s| cut(&inside(s), 40 + 8 + 40));
     for (name, wrap) in [
         (
             "two_atomic_fragment_headers_are_dropped",

@@ -124,7 +124,7 @@ fn tags_without_ethernet_header(table: &mut Table) {
     let senders =
         [("a_stranger", STRANGER4, drop(Reason::NotListed)), ("a_friend", FRIEND4, super::ALLOWED)];
     for (sender, source, expect) in senders {
-        for priority in [0x00, 0x20, 0x50, 0x80, 0xe0] {
+        for priority in [0x00, 0x20, 0x40, 0x50, 0x80, 0xe0] {
             let tag = [priority, 0, 0x08, 0x00];
             let name = format!("a_tag_{priority:02x}_without_link_header_hides_nothing/{sender}");
             let packet = [&tag[..], &knock4(source)].concat();
@@ -139,11 +139,17 @@ fn tags_without_ethernet_header(table: &mut Table) {
     let packet = [&many[..], &[0, 0, 0x08, 0x00], &knock4(FRIEND4)].concat();
     let expect = drop(Reason::TooManyVlanTags);
     table.bare("ten_tags_without_link_header_are_too_many", Lists::Standard, packet, expect);
-    // Control words that look like an IP header.
-    let packet = [&[0x40, 0, 0x08, 0x00][..], &knock4(STRANGER4)].concat();
-    let expect = drop(Reason::Ipv4HeaderLength);
-    table.bare("a_tag_that_looks_like_ipv4_is_dropped", Lists::Standard, packet, expect);
+    // A control word that looks like an IPv4 header, whose source would be bytes of the real one:
+    // here one that is allowed.
     let knock6 = ipv6(STRANGER6, SERVER6).carries(&tcp(40_000, GUARDED));
+    let packet = [&[0x40, 0, 0x86, 0xdd][..], &knock6].concat();
+    let name = "the_bytes_behind_a_tag_that_looks_like_ipv4_are_no_source";
+    table.bare(name, Lists::EveryoneV4, packet, drop(Reason::NotListed));
+    // What no kernel takes for a tag.
+    let packet = ipv4(STRANGER4, SERVER4).header_words(0).carries(&tcp(40_000, GUARDED));
+    let expect = drop(Reason::Ipv4HeaderLength);
+    table.bare("ipv4_without_words_that_is_no_tag_is_dropped", Lists::Standard, packet, expect);
+    // A control word that looks like an IPv6 header.
     let packet = [&[0x60, 0, 0x86, 0xdd][..], &knock6].concat();
     let expect = drop(Reason::TagOrIpv6);
     table.bare("a_tag_that_looks_like_ipv6_is_dropped", Lists::Everyone, packet, expect);
