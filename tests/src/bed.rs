@@ -64,7 +64,7 @@ pub use without_links::without_links;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A number that this process has not used yet.
-fn next_number() -> usize {
+pub(crate) fn next_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -7,6 +7,7 @@
 //! * [`loaded`]: the kernel object itself, without a daemon.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
+//! * [`oracle`]: packets made by chance, and real servers without and with the guard that get them.
 //! * [`demo`]: the main job, played for an audience.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
@@ -17,6 +18,7 @@ pub mod bed;
 pub mod demo;
 pub mod faults;
 pub mod loaded;
+pub mod oracle;
 pub mod packet;
 pub mod policy;
 pub mod table;

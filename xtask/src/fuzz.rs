@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: searches for packets that nobody has thought of.
 
+mod oracle;
 mod targets;
 
 use clap::Subcommand;
@@ -13,6 +14,8 @@ pub enum Fuzz {
     JudgeLink(targets::Options),
     /// Packets without an Ethernet header: the same
     JudgeNetwork(targets::Options),
+    /// Frames by chance to real listeners, without and with the guard: the kernel is the oracle
+    Oracle(oracle::Limits),
 }
 
 /// Searches, and fails if something was found.
@@ -20,5 +23,6 @@ pub fn fuzz(workspace: &Workspace, what: &Fuzz) -> anyhow::Result<()> {
     match what {
         Fuzz::JudgeLink(options) => targets::fuzz(workspace, targets::LINK, options),
         Fuzz::JudgeNetwork(options) => targets::fuzz(workspace, targets::NETWORK, options),
+        Fuzz::Oracle(limits) => oracle::oracle(workspace, limits),
     }
 }

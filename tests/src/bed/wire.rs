@@ -1,6 +1,7 @@
 //! Frames as they are on a wire: sent, flooded and captured through packet sockets.
 
 use std::{
+    io::IoSliceMut,
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +18,7 @@ use nix::{
     sys::{
         socket::{
             AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom,
-            send, setsockopt, socket, sockopt,
+            recvmsg, send, setsockopt, socket, sockopt,
         },
         time::TimeVal,
     },
@@ -88,6 +89,16 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// The next frame and its direction, if one is there. Does not wait.
+    pub fn poll<'b>(&self, buffer: &'b mut [u8]) -> Option<(&'b [u8], Direction)> {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags).ok()?;
+        let (length, kind) = (message.bytes, message.address?.pkttype());
+        let direction = if kind == OUTGOING { Direction::Out } else { Direction::In };
+        Some((&buffer[..length], direction))
     }
 
     /// The next frame and its direction, or nothing after a short while.

@@ -57,6 +57,13 @@ impl Ethernet {
         self
     }
 
+    /// A further tag with a whole control word: priority, drop eligibility and VLAN number.
+    #[must_use]
+    pub fn control_word(mut self, tpid: Tpid, control: u16) -> Self {
+        self.tags.push((tpid, control));
+        self
+    }
+
     /// A further 802.1Q tag with VLAN number 0, which Linux takes on any interface.
     #[must_use]
     pub fn priority_tag(self) -> Self {

@@ -16,6 +16,8 @@ pub struct Ipv4 {
     options: Vec<u8>,
     identification: u16,
     fragment: u16,
+    service: u8,
+    time_to_live: u8,
     version: u8,
     header_words: Option<u8>,
     total_length: Option<u16>,
@@ -31,6 +33,8 @@ pub const fn ipv4(source: Ipv4Addr, destination: Ipv4Addr) -> Ipv4 {
         options: Vec::new(),
         identification: 0x4711,
         fragment: 0,
+        service: 0,
+        time_to_live: 64,
         version: 4,
         header_words: None,
         total_length: None,
@@ -89,6 +93,20 @@ impl Ipv4 {
         self
     }
 
+    /// With this type of service (DSCP and ECN).
+    #[must_use]
+    pub const fn service(mut self, service: u8) -> Self {
+        self.service = service;
+        self
+    }
+
+    /// With this time to live.
+    #[must_use]
+    pub const fn time_to_live(mut self, hops: u8) -> Self {
+        self.time_to_live = hops;
+        self
+    }
+
     /// With this version number, whether it is true or not.
     #[must_use]
     pub const fn version(mut self, version: u8) -> Self {
@@ -130,11 +148,11 @@ impl Ipv4 {
         let header = 20 + self.options.len();
         let words = self.header_words.unwrap_or((header / 4) as u8);
         let length = self.total_length.unwrap_or((header + payload.len()) as u16);
-        let mut packet = vec![self.version << 4 | (words & 0x0f), 0];
+        let mut packet = vec![self.version << 4 | (words & 0x0f), self.service];
         packet.extend(length.to_be_bytes());
         packet.extend(self.identification.to_be_bytes());
         packet.extend(self.fragment.to_be_bytes());
-        packet.extend([64, protocol, 0, 0]);
+        packet.extend([self.time_to_live, protocol, 0, 0]);
         packet.extend(self.source.octets());
         packet.extend(self.destination.octets());
         packet.extend(&self.options);

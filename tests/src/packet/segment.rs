@@ -130,6 +130,14 @@ impl Segment {
         self
     }
 
+    /// With this TCP acknowledgement number. The flag that makes it count is another matter.
+    #[must_use]
+    pub fn acknowledgement(mut self, number: u32) -> Self {
+        assert_eq!(self.protocol, 6, "only TCP acknowledges");
+        self.bytes[8..12].copy_from_slice(&number.to_be_bytes());
+        self
+    }
+
     /// With this TCP header length, in words, whether it is true or not.
     #[must_use]
     pub fn header_words(mut self, words: u8) -> Self {
