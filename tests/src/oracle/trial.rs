@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use ollama_guard::dataplane::{PinDir, Snapshot, Twin, test_run::SHORTEST_FRAME};
+use ollama_guard::dataplane::{Hook, PinDir, Snapshot, Twin, test_run::SHORTEST_FRAME};
 use ollama_guard_common::{Policy as _, Protocol, Reason, Standing, Start};
 
 use super::{
@@ -259,8 +259,8 @@ impl<'lab> Guarded<'lab> {
             );
         }
         let pins = PinDir::new(guard.pin_dir());
-        let link = Twin::open(&pins, Start::Link)?;
-        let network = Twin::open(&pins, Start::Network)?;
+        let link = Twin::open(&pins, Hook::Xdp, Start::Link)?;
+        let network = Twin::open(&pins, Hook::Xdp, Start::Network)?;
         Ok(Self { _guard: guard, pins, link, network, counted: BTreeMap::new() })
     }
 
