@@ -28,6 +28,7 @@ mod pair;
 mod process;
 mod reap;
 mod server;
+mod socat_tun;
 mod status;
 mod topology;
 mod tun;
@@ -51,6 +52,7 @@ pub use pair::{CABLE_MTU, Pair};
 pub use process::{Finished, Process, run, start};
 pub use reap::{PIN_DIR_PREFIX, reap};
 pub use server::{GREETING, Standin};
+pub use socat_tun::SocatTun;
 pub use status::{Book, Door, Status};
 pub use topology::{
     Bed, CLIENT_INTERFACE, FRIEND_MAC, Host, SERVER_DOOR, SERVER_MAC, STRANGER4_MAC, STRANGER6_MAC,

@@ -1,19 +1,15 @@
 //! Tunnels are doors of their own: what comes out of them is judged, also where packets have no
 //! Ethernet header, and although the cable under them is not guarded.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
-use nix::net::if_::if_nametoindex;
 use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
-        CABLE_MTU, CLIENT_INTERFACE, Door, Foreign, Guard, GuardSetup, Namespace, Pair, Process,
-        SERVER_DOOR, Standin, TunEnd, XDP_PASS, start, until, without_links,
+        CABLE_MTU, CLIENT_INTERFACE, Door, Foreign, Guard, GuardSetup, Pair, SERVER_DOOR, SocatTun,
+        Standin, TunEnd, XDP_PASS, without_links,
     },
     packet::{ipv4, tcp},
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, STRANGER4, STRANGER6},
@@ -22,38 +18,9 @@ use ollama_guard_tests::{
 const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(500);
 /// A tunnel without Ethernet headers.
-const TUN: &str = "tun0";
+const TUN: &str = SocatTun::NAME;
 /// A tunnel with them.
 const VXLAN: &str = "vx0";
-const TUNNEL_PORT: u16 = 5000;
-
-/// A layer-3 tunnel in UDP. Dropping it removes both devices.
-struct Tun {
-    _ends: [Process; 2],
-}
-
-impl Tun {
-    fn lay_over(pair: &Pair) -> Result<Self> {
-        let ends = [
-            Self::end(&pair.server, Pair::SERVER_END, Pair::CLIENT_END)?,
-            Self::end(&pair.client, Pair::CLIENT_END, Pair::SERVER_END)?,
-        ];
-        pair.settle(TUN, TUN)?;
-        Ok(Self { _ends: ends })
-    }
-
-    fn end(namespace: &Namespace, own: Ipv4Addr, peer: Ipv4Addr) -> Result<Process> {
-        let carrier = format!("UDP4-DATAGRAM:{peer}:{TUNNEL_PORT},bind={own}:{TUNNEL_PORT}");
-        let device = format!("TUN,tun-name={TUN},iff-no-pi,up");
-        let socat = start(namespace.command("socat").args([carrier, device]))?;
-        until(&format!("{TUN} by `socat` (package socat)"), PATIENCE, || {
-            namespace.enter(|| if_nametoindex(TUN).is_ok()).unwrap_or(false)
-        })?;
-        // `socat` does so too, a moment later; an address needs it now.
-        namespace.ip(&["link", "set", TUN, "up"])?;
-        Ok(socat)
-    }
-}
 
 fn lay_vxlan_over(pair: &Pair) -> Result<()> {
     for (namespace, interface, own, peer) in [
@@ -145,7 +112,8 @@ fn strangers_get_nothing_through(pair: &Pair, tunnel: &str) -> Result<()> {
 #[ignore = "needs root: cargo xtask test"]
 fn strangers_get_nothing_through_a_tunnel_without_ethernet_headers() -> Result<()> {
     let pair = Pair::new(CABLE_MTU)?;
-    let _tun = Tun::lay_over(&pair)?;
+    let _tun = SocatTun::lay_over(&pair)?;
+    pair.settle(TUN, TUN)?;
     strangers_get_nothing_through(&pair, TUN)
 }
 
@@ -154,7 +122,8 @@ fn strangers_get_nothing_through_a_tunnel_without_ethernet_headers() -> Result<(
 #[ignore = "needs root: cargo xtask test"]
 fn behind_a_foreign_program_strangers_get_nothing_through_a_tunnel() -> Result<()> {
     let pair = Pair::new(CABLE_MTU)?;
-    let _tun = Tun::lay_over(&pair)?;
+    let _tun = SocatTun::lay_over(&pair)?;
+    pair.settle(TUN, TUN)?;
     let _standin = Standin::start_in(&pair.server, GUARDED)?;
     let foreign = Foreign::attach(&pair.server, TUN, XDP_PASS, XdpMode::Skb)?;
     pair.everyone_is_served()?;

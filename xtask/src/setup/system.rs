@@ -29,7 +29,7 @@ const fn for_tests(name: &'static str, package: &'static str, purpose: &'static 
 }
 
 /// Everything that the demo and the tests call. A bare Debian has few of them.
-pub const PROGRAMS: [Program; 15] = [
+pub const PROGRAMS: [Program; 20] = [
     Program { name: "ip", package: "iproute2", purpose: "network namespaces", demo: true },
     for_tests("nmap", "nmap", "a stranger's port scan"),
     for_tests("curl", "curl", "clients of the guarded port"),
@@ -44,6 +44,12 @@ pub const PROGRAMS: [Program; 15] = [
     for_tests("nft", "nftables", "rules for the doctor to find"),
     for_tests("iptables-nft", "iptables", "rules of iptables in nftables"),
     for_tests("iptables-legacy", "iptables", "rules of the older iptables"),
+    // A stranger's toolbox, by authors who know nothing of us: 5 MB in all.
+    for_tests("hping3", "hping3", "a stranger's odd segments and fragments"),
+    for_tests("tcp6", "ipv6toolkit", "a stranger's IPv6 segments and fragments"),
+    for_tests("atk6-firewall6", "thc-ipv6", "a stranger's ways past IPv6 filters"),
+    for_tests("mausezahn", "netsniff-ng", "a stranger's VLAN stacks"),
+    for_tests("scapy3", "python3-scapy", "a stranger's packets of any form"),
     for_tests("mount", "mount", "bpffs of their own"),
 ];
 
