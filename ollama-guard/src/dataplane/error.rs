@@ -20,8 +20,8 @@ pub enum DataplaneError {
     },
     /// The kernel lacks a feature.
     #[error(
-        "this kernel ({release}) has no {feature}, which ollama-guard needs; Linux 5.10 is the \
-         oldest that was tried"
+        "this kernel ({release}) has no {feature}, which ollama-guard needs: boot a newer one; \
+         Linux 5.15 has all that it needs, and 6.1 is the oldest that it is tested on"
     )]
     KernelTooOld {
         /// What is missing.

@@ -1,5 +1,7 @@
 //! What this process may do and what this kernel can do, asked and never guessed from versions.
 
+use std::{io, os::fd::AsFd as _};
+
 use aya::{
     maps::MapType,
     programs::ProgramType,
@@ -8,7 +10,7 @@ use aya::{
 use aya_obj::generated::bpf_func_id;
 use caps::{CapSet, Capability, CapsHashSet};
 
-use super::{DataplaneError, Result};
+use super::{DataplaneError, Result, sys, test_run::SHORTEST_FRAME};
 
 /// What the running kernel offers beyond the minimum.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +39,34 @@ pub(super) fn features() -> Result<Features> {
             return Err(lacks(feature));
         }
     }
+    // Last of the minimum: it asks with a program, which the first question was about.
+    if !takes_context()? {
+        return Err(lacks("test runs with a context (BPF_PROG_TEST_RUN with ctx_in)"));
+    }
     let load_bytes = is_helper_supported(ProgramType::Xdp, bpf_func_id::BPF_FUNC_xdp_load_bytes);
     Ok(Features { multi_buffer: matches!(load_bytes, Ok(true)) })
+}
+
+/// Whether a test run takes a context, which says on which interface the packet comes in and how
+/// much of it lies in the first buffer: the proof that the filter works is made of such runs.
+/// Older kernels answer `EINVAL` (`bpf_prog_test_run_xdp`, net/bpf/test_run.c).
+///
+/// It stands for more: kernels without it (before 5.15) also charge maps to `RLIMIT_MEMLOCK`
+/// (before 5.11), which a process with our three capabilities can't raise.
+fn takes_context() -> Result<bool> {
+    let failed = |cause: io::Error| DataplaneError::TestRun {
+        program: "the probe of two instructions",
+        cause: cause.to_string(),
+    };
+    let program = sys::load_smallest_xdp().map_err(failed)?;
+    let frame = [0; SHORTEST_FRAME];
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress.
+    let context = [0, SHORTEST_FRAME as u32, 0, 0, 0, 0];
+    match sys::test_run_with_context(program.as_fd(), &frame, &context) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Names what is missing of what starting takes, before the kernel's bare EPERM does.

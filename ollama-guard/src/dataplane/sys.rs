@@ -11,7 +11,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type,
+    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
+    bpf_prog_type,
 };
 
 /// The most programs that a TCX chain can hold (`BPF_MPROG_MAX`, include/linux/bpf_mprog.h).
@@ -179,6 +180,44 @@ pub(super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::Result<Opti
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// `BPF_PROG_LOAD` of the smallest XDP program there is: it returns `XDP_PASS`.
+pub(super) fn load_smallest_xdp() -> io::Result<OwnedFd> {
+    const XDP_PASS: i32 = 2;
+    let instruction = |code, imm| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm,
+    };
+    // BPF_ALU64 | BPF_MOV | BPF_K into r0, BPF_JMP | BPF_EXIT.
+    let instructions = [instruction(0xb7, XDP_PASS), instruction(0x95, 0)];
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
+    attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
+    attr.__bindgen_anon_3.insn_cnt = instructions.len() as u32;
+    attr.__bindgen_anon_3.license = c"GPL".as_ptr() as u64;
+    // SAFETY: instructions and licence outlive the call; there is no log buffer.
+    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
+}
+
+/// `BPF_PROG_TEST_RUN` of an XDP program with a packet and a context (`struct xdp_md`), for what
+/// the kernel says to it; the verdict is not read.
+pub(super) fn test_run_with_context(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    context: &[u32; 6],
+) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = packet.as_ptr() as u64;
+    attr.test.data_size_in = packet.len() as u32;
+    attr.test.ctx_in = context.as_ptr() as u64;
+    attr.test.ctx_size_in = size_of_val(context) as u32;
+    // SAFETY: packet and context are readable for the sizes given; nothing is asked to be written.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }.map(drop)
 }
 
 fn zeroed_attr() -> bpf_attr {
