@@ -59,7 +59,7 @@ pub use topology::{
     SWITCH_TO_SERVER,
 };
 pub use tun::TunEnd;
-pub use wait::{until, until_some};
+pub use wait::{patience, rounds, until, until_some};
 pub use wire::{Capture, Direction, Flood, Heard, Wire};
 pub use without_links::without_links;
 

@@ -18,8 +18,8 @@ use anyhow::{Context, Result};
 use ollama_guard_tests::{
     bed::{
         Answer, Bed, CLIENT_INTERFACE, Capture, Direction, Flood, Guard, GuardSetup, Objects,
-        SERVER_DOOR, Standin, everyone_is_served, get, only_the_friend_is_served, pins, start,
-        until, xdp_program_id,
+        SERVER_DOOR, Standin, everyone_is_served, get, only_the_friend_is_served, patience, pins,
+        rounds, start, until, xdp_program_id,
     },
     packet::{ends, ipv4, ipv6, tcp},
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
@@ -65,7 +65,7 @@ fn under_flood(bed: &Bed, work: impl FnOnce() -> Result<()>) -> Result<UnderFloo
             })
     })?;
     let flood = |host: &ollama_guard_tests::bed::Host, frames| {
-        Flood::start(&host.namespace, CLIENT_INTERFACE, frames, u64::MAX, FLOOD_LIMIT)
+        Flood::start(&host.namespace, CLIENT_INTERFACE, frames, u64::MAX, patience(FLOOD_LIMIT))
     };
     let flood4 = flood(&bed.stranger4, knocks4.collect())?;
     let flood6 = flood(&bed.stranger6, knocks6.collect())?;
@@ -87,7 +87,7 @@ fn friend_asks(bed: &Bed, is_over: &AtomicBool) -> Result<(u64, Vec<Answer>)> {
     let (mut served, mut failures) = (0, Vec::new());
     while !is_over.load(Ordering::Relaxed) {
         for server in bed.friend.servers(GUARDED) {
-            match get(&bed.friend.namespace, server, "/api/version", PATIENCE)? {
+            match get(&bed.friend.namespace, server, "/api/version", patience(PATIENCE))? {
                 Answer::Served(_) => served += 1,
                 failure => failures.push(failure),
             }
@@ -122,14 +122,13 @@ fn guard_for_the_friend<'bed>(bed: &'bed Bed, attach: &str) -> Result<Guard<'bed
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_dead_daemon_keeps_filtering() -> Result<()> {
-    const KILLS: usize = 15;
     let _turn = one_at_a_time();
     for mode in MODES {
         let bed = Bed::new()?;
         let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
         let mut guard = guard_for_the_friend(&bed, mode)?;
         let outcome = under_flood(&bed, || {
-            for _ in 0..KILLS {
+            for _ in 0..rounds(15) {
                 // A random moment of its life, and a random while without it.
                 thread::sleep(random_pause(200));
                 guard.kill9()?;
@@ -147,17 +146,16 @@ fn a_dead_daemon_keeps_filtering() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_daemon_killed_while_it_starts_over_its_pins_opens_nothing() -> Result<()> {
-    const KILLS: usize = 15;
     let _turn = one_at_a_time();
     let bed = Bed::new()?;
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
     let mut guard = guard_for_the_friend(&bed, "native")?;
     guard.kill9()?;
     let outcome = under_flood(&bed, || {
-        for position in 0..KILLS {
+        for position in 0..rounds(15) {
             let mut starting =
                 start(guard.run_command().stdout(Stdio::null()).stderr(Stdio::null()))?;
-            thread::sleep(Duration::from_millis(position as u64 * 40));
+            thread::sleep(patience(Duration::from_millis(position as u64 * 40)));
             starting.kill()?;
         }
         Ok(())
@@ -171,7 +169,7 @@ fn a_daemon_killed_while_it_starts_over_its_pins_opens_nothing() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn an_upgrade_has_no_gap() -> Result<()> {
-    const UPGRADES: usize = 10;
+    let upgrades = rounds(10);
     let _turn = one_at_a_time();
     for mode in MODES {
         let bed = Bed::new()?;
@@ -181,7 +179,7 @@ fn an_upgrade_has_no_gap() -> Result<()> {
         let link = first.link.context("a link id")?;
         let mut programs = BTreeSet::from([first.program.context("a program id")?]);
         let outcome = under_flood(&bed, || {
-            for position in 0..UPGRADES {
+            for position in 0..upgrades {
                 if position % 2 == 0 {
                     let status = guard.stop()?;
                     anyhow::ensure!(status.success(), "SIGTERM: {status}");
@@ -198,7 +196,7 @@ fn an_upgrade_has_no_gap() -> Result<()> {
             Ok(())
         })?;
         outcome.assert_held(&format!("upgrades, {mode}"));
-        println!("{UPGRADES} new daemons, one link, programs {programs:?}");
+        println!("{upgrades} new daemons, one link, programs {programs:?}");
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub use user::{RunsAs, SERVICE_CAPABILITIES, SERVICE_UID};
 use super::{
     Namespace, Status,
     process::{Finished, Process, complain, run, start},
-    wait::until_some,
+    wait::{patience, until_some},
 };
 
 /// Loading programs takes a while on a busy machine.
@@ -282,7 +282,7 @@ impl Guard<'_> {
     ///
     /// If nobody answers, or not with status 200; the message holds the answer.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        let answer = self.exchange(method, path, body, SOCKET_PATIENCE)?;
+        let answer = self.exchange(method, path, body, patience(SOCKET_PATIENCE))?;
         anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{method} {path}: {answer}");
         Ok(answer)
     }

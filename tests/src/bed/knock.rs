@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, panic::resume_unwind, thread, time::Duration};
 
 use anyhow::{Result, bail};
 
-use super::{Answer, Bed, Host, get};
+use super::{Answer, Bed, Host, get, patience};
 use crate::policy::GUARDED;
 
 /// How long a client waits that is expected to be served. Long: the machine may be busy.
@@ -68,7 +68,7 @@ pub fn knock(bed: &Bed, patience: impl Fn(&Host) -> Duration) -> Result<Vec<Knoc
 ///
 /// If somebody is; the message says who.
 pub fn everyone_is_served(bed: &Bed) -> Result<()> {
-    for knock in knock(bed, |_| SERVED_PATIENCE)? {
+    for knock in knock(bed, |_| patience(SERVED_PATIENCE))? {
         if !knock.answer.is_served() {
             bail!("without a guard, {knock}");
         }
@@ -82,10 +82,14 @@ pub fn everyone_is_served(bed: &Bed) -> Result<()> {
 ///
 /// If it is not so; the message says who got what.
 pub fn only_the_friend_is_served(bed: &Bed) -> Result<()> {
-    let patience = |client: &Host| {
-        if std::ptr::eq(client, &raw const bed.friend) { SERVED_PATIENCE } else { SILENT_PATIENCE }
+    let waits = |client: &Host| {
+        if std::ptr::eq(client, &raw const bed.friend) {
+            patience(SERVED_PATIENCE)
+        } else {
+            SILENT_PATIENCE
+        }
     };
-    for knock in knock(bed, patience)? {
+    for knock in knock(bed, waits)? {
         let is_right = if knock.is_friend {
             knock.answer.is_served()
         } else {
