@@ -37,7 +37,7 @@ mod wire;
 mod without_links;
 
 pub use client::{Answer, Asker, download, get, post};
-pub use foreign::{Foreign, XDP_PASS, XDP_TX};
+pub use foreign::{Foreign, XDP_PASS, XDP_TX, takes_short_linear_part};
 pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
 pub use garbage::write_garbage;
 pub use guard::{
@@ -45,7 +45,7 @@ pub use guard::{
 };
 #[cfg(target_arch = "x86_64")]
 pub use intruder::Intruder;
-pub use kernel::{Objects, pins, xdp_program_id};
+pub use kernel::{Objects, kernel_release, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;
 pub use pair::{CABLE_MTU, Pair};

@@ -31,6 +31,19 @@ use crate::{
     policy::HostPolicy,
 };
 
+/// Which programs of the object to load, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// What a daemon would load on this kernel.
+    Usual,
+    /// The programs that know nothing of multi-buffer frames, whatever the kernel has: those that
+    /// a kernel before 5.18 gets.
+    OneBuffer,
+    /// As usual, with the log of what must never happen: the largest that there is. Needs a tokio
+    /// runtime.
+    Logging,
+}
+
 /// The loaded object. Everything of it is removed from the kernel when it is dropped.
 pub struct Loaded {
     dataplane: Option<Dataplane>,
@@ -39,17 +52,30 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the object that the library carries.
+    /// Loads the object that the library carries: the programs that a daemon would take.
     ///
     /// # Errors
     ///
     /// If the kernel refuses, or the object is not there.
     pub fn new() -> Result<Self> {
+        Self::with(Variant::Usual)
+    }
+
+    /// Loads other programs of the object.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::new`].
+    pub fn with(variant: Variant) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = PinDir::new(format!("/sys/fs/bpf/og-test-{}-loaded{number}", process::id()));
         let logs = tempfile::tempdir()?;
-        let options = OpenOptions { debug: false, log_directory: logs.path() };
+        let options = OpenOptions {
+            debug: variant == Variant::Logging,
+            multi_buffer: variant != Variant::OneBuffer,
+            log_directory: logs.path(),
+        };
         let mut dataplane = Dataplane::open(pins.clone(), options)?;
         dataplane.commit()?;
         Ok(Self { dataplane: Some(dataplane), pins, _logs: logs })
@@ -61,6 +87,15 @@ impl Loaded {
     ///
     /// If it does not compile, or the kernel refuses.
     pub fn apply(&mut self, policy: &HostPolicy, mode: Mode) -> Result<u64> {
+        self.apply_sized(policy, mode, 65_536)
+    }
+
+    /// Puts a policy in force, with room for this many prefixes of each family.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::apply`].
+    pub fn apply_sized(&mut self, policy: &HostPolicy, mode: Mode, capacity: u32) -> Result<u64> {
         let rules = policy
             .allow
             .iter()
@@ -73,7 +108,6 @@ impl Loaded {
             .collect::<Result<Vec<Rule>>>()?;
         let ports =
             policy.ports.iter().map(|&(protocol, number)| Port { protocol, number }).collect();
-        let capacity = 65_536;
         let image = compile(&Policy { mode, ports, rules, capacity })?;
         Ok(self.dataplane()?.swap(&image)?)
     }

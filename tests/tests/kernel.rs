@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Map, MapData, RingBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use ollama_guard::dataplane::Hook;
+use ollama_guard::dataplane::{Hook, test_run::Answer};
 use ollama_guard_common::{
     Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict, abi::DropEvent,
 };
 use ollama_guard_tests::{
-    loaded::Loaded,
+    bed::{kernel_release, takes_short_linear_part},
+    loaded::{Loaded, Variant},
     packet::{borders, ethernet, ipv4, ipv6, tcp},
     policy::{FRIEND4, HostPolicy, Lists, SERVER4, SERVER6, STRANGER4, STRANGER6},
     table::{Case, table},
@@ -34,34 +35,70 @@ fn by_lists() -> BTreeMap<Lists, Vec<Case>> {
     groups
 }
 
+/// How the rows of the table were judged: by the loaded program, or on the host for this reason.
+#[derive(Debug, Default)]
+struct Tally {
+    ran: usize,
+    /// No kernel takes a frame under 14 bytes for a test run.
+    too_short: usize,
+    /// This kernel takes no frame with a short linear part (before 6.18).
+    uncut: usize,
+    /// At TC no frame that does not fit a page.
+    too_long: usize,
+    /// At TC some kernels (6.18 among them) take no frame that ends inside its IP header.
+    cut_header: usize,
+}
+
+/// Whether a frame ends inside the fixed IP header that its EtherType promises. A test run at TC
+/// reads it as a frame with an Ethernet header, whichever program it is for (`eth_type_trans`).
+fn ends_inside_its_ip_header(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.len() < 14 + 20,
+        Some([0x86, 0xdd]) => frame.len() < 14 + 40,
+        _ => false,
+    }
+}
+
 /// How the bytes of a case lie in memory: whole, or split behind these lengths of the first buffer.
 type Cuts = fn(&Case) -> Vec<Option<usize>>;
 
+fn whole(_: &Case) -> Vec<Option<usize>> {
+    vec![None]
+}
+
 /// Runs every case that the kernel takes, cut in each of these ways, and compares verdict and
-/// reason. Returns how many ran.
-fn run_table(hook: Hook, cuts: Cuts) -> usize {
-    let mut loaded = Loaded::new().unwrap();
-    let (mut ran, mut host_only, mut too_long, mut wrong) = (0, 0, 0, Vec::new());
+/// reason. What it does not take is judged on the host; whether it takes frames that are cut, the
+/// caller knows.
+fn run_table(loaded: &mut Loaded, hook: Hook, cuts: Cuts, kernel_cuts: bool) -> Tally {
+    let (mut tally, mut wrong) = (Tally::default(), Vec::new());
     for (lists, cases) in by_lists() {
         loaded.apply(&lists.policy(), Mode::Enforce).unwrap();
         let twins = [Start::Link, Start::Network].map(|start| loaded.twin_at(hook, start).unwrap());
-        for case in cases {
-            if hook != Hook::Xdp && case.frame.len() > LONGEST_SKB {
-                too_long += 1;
-                continue;
-            }
-            if !case.fits_test_run() {
-                host_only += 1;
-                continue;
-            }
+        for case in &cases {
             let twin = &twins[usize::from(case.start == Start::Network)];
-            for linear in cuts(&case) {
-                let answer = match linear {
-                    None => twin.run(&case.frame),
-                    Some(linear) => twin.run_split(&case.frame, linear as u32),
+            for linear in cuts(case) {
+                let on_the_host = if !case.fits_test_run() {
+                    Some(&mut tally.too_short)
+                } else if linear.is_some() && !kernel_cuts {
+                    Some(&mut tally.uncut)
+                } else if hook != Hook::Xdp && case.frame.len() > LONGEST_SKB {
+                    Some(&mut tally.too_long)
+                } else if hook != Hook::Xdp && ends_inside_its_ip_header(&case.frame) {
+                    Some(&mut tally.cut_header)
+                } else {
+                    None
                 };
-                let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", case.name));
-                ran += 1;
+                let answer = if let Some(count) = on_the_host {
+                    *count += 1;
+                    judged_on_the_host(case)
+                } else {
+                    tally.ran += 1;
+                    let answer = match linear {
+                        None => twin.run(&case.frame),
+                        Some(linear) => twin.run_split(&case.frame, linear as u32),
+                    };
+                    answer.unwrap_or_else(|error| panic!("{}: {error}", case.name))
+                };
                 let expected = (case.expect.0 == Verdict::Drop, case.expect.1);
                 if (answer.dropped, answer.reason) != expected {
                     let name = &case.name;
@@ -70,29 +107,45 @@ fn run_table(hook: Hook, cuts: Cuts) -> usize {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {ran}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {tally:?}:\n{}", wrong.len(), wrong.join("\n"));
+    tally
+}
+
+fn judged_on_the_host(case: &Case) -> Answer {
+    let judgement = case.judged();
+    Answer { dropped: judgement.verdict() == Verdict::Drop, reason: judgement.reason }
+}
+
+/// Says it in the form that `cargo xtask kernels` reads.
+fn tell(what: &str, tally: &Tally) {
     println!(
-        "{ran} packets judged as the table says, {host_only} too short for the kernel, {too_long} \
-         too long"
+        "packets: {what}: {} in the kernel, on the host {} under 14 bytes, {} with a short linear \
+         part, {} over a page, {} with a cut IP header",
+        tally.ran, tally.too_short, tally.uncut, tally.too_long, tally.cut_header
     );
-    ran
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_loaded_programs_judge_as_the_table_says() {
-    assert!(run_table(Hook::Xdp, |_| vec![None]) > 500);
+    for (what, variant) in [("usual", Variant::Usual), ("one-buffer", Variant::OneBuffer)] {
+        let tally = run_table(&mut Loaded::with(variant).unwrap(), Hook::Xdp, whole, true);
+        tell(what, &tally);
+        assert!(tally.ran > 500 && tally.too_short < 50, "{what}: {tally:?}");
+        assert_eq!((tally.uncut, tally.too_long, tally.cut_header), (0, 0, 0), "{what}");
+    }
 }
 
-/// A test run takes the same bytes for a socket buffer, and no row is left out that XDP takes but for
-/// those of merged packets, which do not fit a page. What it can't show is a tag in the buffer's
-/// metadata, where the receive path puts the outermost one: `foreign.rs` has that on a wire.
+/// A test run takes the same bytes for a socket buffer, but for merged packets, which do not fit a page,
+/// and cut IP headers. What it can't show is a tag in the buffer's metadata, where the receive path puts
+/// the outermost one: `foreign.rs` has that on a wire.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_programs_at_tc_judge_as_the_table_says() {
-    let long = table().iter().filter(|case| case.frame.len() > LONGEST_SKB).count();
-    assert_eq!(run_table(Hook::Tcx, |_| vec![None]) + long, run_table(Hook::Xdp, |_| vec![None]));
-    assert!(long < 10, "{long} rows are not run");
+    let tally = run_table(&mut Loaded::new().unwrap(), Hook::Tcx, whole, true);
+    tell("tc", &tally);
+    assert!(tally.ran > 1_500 && tally.too_short < 50, "{tally:?}");
+    assert!(tally.too_long < 50 && tally.cut_header < 50, "{tally:?}");
 }
 
 /// What the kernel is told at TC: drop, or leave it to the next program in the chain.
@@ -107,7 +160,11 @@ fn at_tc_a_packet_is_dropped_or_left_to_the_next_and_counted_once() {
     for (lists, cases) in by_lists() {
         for mode in [Mode::Enforce, Mode::Observe] {
             loaded.apply(&lists.policy(), mode).unwrap();
-            let fits = |case: &&Case| case.fits_test_run() && case.frame.len() <= LONGEST_SKB;
+            let fits = |case: &&Case| {
+                case.fits_test_run()
+                    && case.frame.len() <= LONGEST_SKB
+                    && !ends_inside_its_ip_header(&case.frame)
+            };
             for case in cases.iter().filter(fits) {
                 let is_dropped = case.expect.0 == Verdict::Drop && mode == Mode::Enforce;
                 let wanted = if is_dropped { TC_ACT_SHOT } else { TC_ACT_UNSPEC };
@@ -135,6 +192,9 @@ fn at_tc_a_packet_is_dropped_or_left_to_the_next_and_counted_once() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn headers_outside_the_first_buffer_hide_nothing() {
+    let kernel_cuts = takes_short_linear_part().unwrap();
+    // Linux 6.18 has been seen to take them: there, "it does not" would be a fault of the question.
+    assert!(kernel_cuts || kernel_release() < (6, 18));
     // The first buffer ends at every border of a header, and one byte before and behind it, down
     // to one that holds nothing.
     let cuts = |case: &Case| {
@@ -143,7 +203,9 @@ fn headers_outside_the_first_buffer_hide_nothing() {
             borders(&case.frame, case.start).into_iter().flat_map(around).collect();
         lengths.into_iter().filter(|length| *length < case.frame.len()).map(Some).collect()
     };
-    assert!(run_table(Hook::Xdp, cuts) > 20_000);
+    let tally = run_table(&mut Loaded::new().unwrap(), Hook::Xdp, cuts, kernel_cuts);
+    assert!(if kernel_cuts { tally.ran } else { tally.uncut } > 20_000, "{tally:?}");
+    tell("cut", &tally);
 }
 
 #[test]

@@ -27,6 +27,9 @@ use crate::policy::MapImage;
 pub struct OpenOptions<'a> {
     /// Let the kernel side log what must never happen.
     pub debug: bool,
+    /// Use the programs that are aware of multi-buffer frames where the kernel has them. Without,
+    /// drivers at a jumbo MTU refuse native mode.
+    pub multi_buffer: bool,
     /// Where a verifier log goes.
     pub log_directory: &'a Path,
 }
@@ -64,7 +67,8 @@ impl Dataplane {
     /// Takes the lock and loads the programs. Needs a tokio runtime. Nothing is attached yet, and
     /// what was attached goes on.
     pub fn open(pins: PinDir, options: OpenOptions<'_>) -> Result<Self> {
-        let features = probe::features()?;
+        let mut features = probe::features()?;
+        features.multi_buffer &= options.multi_buffer;
         let is_new = !pins.exists();
         Self::open_in(&pins, options, features).inspect_err(|_| {
             if is_new {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::{
-    Ebpf,
+    Ebpf, TestRun as _, TestRunOptions,
     programs::{
-        Xdp, XdpMode,
+        ProgramError, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         xdp::{XdpLink, XdpLinkId},
     },
@@ -101,6 +101,34 @@ impl Foreign {
 /// mov r0, action; exit
 pub(super) fn returning(action: u8) -> Vec<u8> {
     [[0xb7, 0, 0, 0, action, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat()
+}
+
+/// Whether this kernel's test runs take a frame of which only a part lies in the first buffer.
+/// Asked with a program that is not ours, so that none of our faults can look like the kernel's.
+///
+/// # Errors
+///
+/// If the kernel refuses it in another way than `EINVAL`.
+pub fn takes_short_linear_part() -> Result<bool> {
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress.
+    let context: Vec<u8> = [0, 20, 0, 0, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+    let mut object =
+        Ebpf::load(&object_file(XDP, returning(XDP_PASS))).context("loading a foreign program")?;
+    let program: &mut Xdp =
+        object.program_mut(NAME).context("the program is not in the object")?.try_into()?;
+    program.load()?;
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&[0; 64]);
+    options.ctx_in = Some(&context);
+    match program.test_run(options) {
+        Ok(_) => Ok(true),
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error).context("a test run of a foreign program"),
+    }
 }
 
 /// Section indices in the object file below.

@@ -87,6 +87,23 @@ impl Objects {
     }
 }
 
+/// Version and patch level of the running kernel: (6, 18).
+///
+/// For tests alone, which compare with what was measured on a release. Production code asks for
+/// features.
+///
+/// # Panics
+///
+/// If the kernel's release does not begin with two numbers.
+#[must_use]
+pub fn kernel_release() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().expect("uname(2) does not fail");
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|digits| digits.parse().ok());
+    number().zip(number()).unwrap_or_else(|| panic!("the release {release} has no two numbers"))
+}
+
 /// The id of the XDP program on an interface, as the kernel tells over netlink.
 ///
 /// # Errors
