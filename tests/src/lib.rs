@@ -5,6 +5,7 @@
 //! * [`table`]: the one table of packets with the verdict and the reason of each. It runs on the
 //!   host and through the loaded kernel object.
 //! * [`loaded`]: the kernel object itself, without a daemon.
+//! * [`budget`]: what the programs cost the verifier, and the record of it.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
 //! * [`oracle`]: packets made by chance, and real servers without and with the guard that get them.
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bed;
+pub mod budget;
 pub mod demo;
 pub mod faults;
 pub mod loaded;
