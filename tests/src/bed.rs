@@ -45,7 +45,7 @@ pub use guard::{
 };
 #[cfg(target_arch = "x86_64")]
 pub use intruder::Intruder;
-pub use kernel::{Objects, kernel_release, pins, xdp_program_id};
+pub use kernel::{Objects, hook_at_tc, kernel_release, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;
 pub use pair::{CABLE_MTU, Pair};

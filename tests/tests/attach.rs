@@ -11,7 +11,7 @@ use ollama_guard::{
 use ollama_guard_tests::{
     bed::{
         CABLE_MTU, CLIENT_INTERFACE, Capture, Direction, Foreign, GuardSetup, Namespace, Pair,
-        SERVER_DOOR, Standin, XDP_PASS, download, post,
+        SERVER_DOOR, Standin, XDP_PASS, download, hook_at_tc, post,
     },
     loaded::Loaded,
     policy::{FRIEND4, FRIEND6, GUARDED},
@@ -85,13 +85,13 @@ fn where_the_only_mode_is_refused_the_guard_stands_at_tc_and_says_why() -> Resul
     let pair = pair_with_bridge()?;
     let mut loaded = Loaded::new()?;
     let outcome = loaded.attach(&pair.server, BRIDGE, &[AttachMode::Native])??;
-    assert_eq!((outcome.hook, outcome.mode), (Hook::Tcx, None));
+    assert_eq!((outcome.hook, outcome.mode), (hook_at_tc(), None));
     let text = outcome.why_not_xdp.unwrap_or_default();
     ensure!(text.contains("native") && !text.contains("generic"), "{text}");
     let [link] = pair.server.enter(|| loaded.links())??[..] else {
         anyhow::bail!("one link was expected")
     };
-    assert_eq!((link.hook, link.alive, link.ahead), (Hook::Tcx, true, None));
+    assert_eq!((link.hook, link.alive, link.ahead), (hook_at_tc(), true, None));
     assert_eq!(slots(&pair.server, BRIDGE)?, XdpSlots::default());
     Ok(())
 }
@@ -108,9 +108,11 @@ fn a_daemon_that_is_told_native_says_where_it_is_refused() -> Result<()> {
         let guard = GuardSetup::of(interface).attach("native").allow(FRIEND4);
         let mut guard = guard.start(&pair.server)?;
         let door = guard.status()?.door(interface)?;
-        ensure!(door.is_covered && door.hook.as_deref() == Some("tcx"), "{door:?}");
+        let hook = hook_at_tc().name();
+        ensure!(door.is_covered && door.hook.as_deref() == Some(hook), "{door:?}");
         let log = guard.log();
-        let line = log.lines().find(|line| line.contains(&format!("guarding {interface} by tcx")));
+        let line =
+            log.lines().find(|line| line.contains(&format!("guarding {interface} by {hook}")));
         ensure!(line.is_some_and(|line| line.contains("native")), "{log}");
         assert_eq!(slots(&pair.server, interface)?, XdpSlots::default(), "{interface}");
         // Nor at the next start.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ollama_guard::dataplane::Hook;
 use serde_json::Value;
 
 use super::{Namespace, run};
@@ -102,6 +103,13 @@ pub fn kernel_release() -> (u32, u32) {
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
     let mut number = || numbers.next().and_then(|digits| digits.parse().ok());
     number().zip(number()).unwrap_or_else(|| panic!("the release {release} has no two numbers"))
+}
+
+/// The hook at TC on this kernel: Linux has TCX since 6.6, and before it filters of the clsact
+/// queueing discipline.
+#[must_use]
+pub fn hook_at_tc() -> Hook {
+    if kernel_release() >= (6, 6) { Hook::Tcx } else { Hook::Clsact }
 }
 
 /// The id of the XDP program on an interface, as the kernel tells over netlink.
