@@ -13,6 +13,7 @@ mod compiler;
 mod demo;
 mod faults;
 mod fuzz;
+mod kernels;
 mod lint;
 mod run;
 mod setup;
@@ -27,7 +28,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{build::Profile, fuzz::Fuzz, setup::Needs, workspace::Workspace};
+use crate::{build::Profile, fuzz::Fuzz, setup::Needs, test::Extent, workspace::Workspace};
 
 #[derive(Parser)]
 #[command(
@@ -84,8 +85,20 @@ enum Verb {
     /// Everything CI runs: lint, builds, unprivileged tests, privileged tests, the demo
     Test {
         /// Leave out what needs root: the privileged tests and the demo
-        #[arg(long)]
+        #[arg(long, conflicts_with = "all")]
         quick: bool,
+        /// Also what takes long or downloads: every kernel
+        #[arg(long)]
+        all: bool,
+    },
+    /// Run the packet table and the life cycle on Debian's kernels, emulated: downloads, minutes
+    Kernels {
+        /// Only this one: 5.10, 6.1, 6.12 or newest (may be repeated)
+        #[arg(long, value_name = "KERNEL")]
+        only: Vec<String>,
+        /// Put what the programs cost into tests/budget.txt, and the table into the documentation
+        #[arg(long)]
+        record: bool,
     },
 }
 
@@ -117,7 +130,17 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         Verb::Faults { phases, workers } => faults::faults(&workspace, &phases, workers),
         Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),
         Verb::Lint => lint::lint(&workspace),
-        Verb::Test { quick } => test::test(&workspace, quick),
+        Verb::Test { quick, all } => {
+            let extent = match (quick, all) {
+                (true, _) => Extent::Quick,
+                (_, true) => Extent::All,
+                _ => Extent::Usual,
+            };
+            test::test(&workspace, extent)
+        }
+        Verb::Kernels { only, record } => {
+            kernels::kernels(&workspace, &kernels::Options { only, record })
+        }
     }
 }
 

@@ -41,11 +41,14 @@ pub struct Needs {
     pub demo: bool,
     /// Run the tests: scanners, captures and the kernel's own lists.
     pub tests: bool,
+    /// Boot other kernels: an emulator and what goes into its guests.
+    pub kernels: bool,
 }
 
 impl Needs {
     /// Building both sides.
-    pub const BUILD: Self = Self { lint: false, load: false, demo: false, tests: false };
+    pub const BUILD: Self =
+        Self { lint: false, load: false, demo: false, tests: false, kernels: false };
     /// Building and linting both sides.
     pub const LINT: Self = Self { lint: true, ..Self::BUILD };
     /// Building, and running the guard.
@@ -53,7 +56,11 @@ impl Needs {
     /// Building, and running the demo.
     pub const DEMO: Self = Self { demo: true, ..Self::RUN };
     /// Everything.
-    pub const TESTS: Self = Self { lint: true, load: true, demo: true, tests: true };
+    pub const TESTS: Self = Self { lint: true, load: true, demo: true, tests: true, ..Self::BUILD };
+    /// Building, and booting other kernels with the tests in them.
+    pub const KERNELS: Self = Self { kernels: true, ..Self::BUILD };
+    /// Everything, and what takes long.
+    pub const ALL: Self = Self { kernels: true, ..Self::TESTS };
 }
 
 /// What only root can provide and is not there.

@@ -7,7 +7,7 @@
 //! programs, because cargo as root would leave root's files in `target/`. Of these, the programs that
 //! start daemons run a second time, with the daemons as an ordinary user.
 
-mod binaries;
+pub mod binaries;
 mod table;
 
 use std::ffi::OsStr;
@@ -22,14 +22,30 @@ use crate::{
     build::{self, Profile},
     command::{self, Elevation},
     compiler::KernelCompiler,
-    demo, lint,
+    demo, kernels, lint,
     setup::{self, Needs},
     workspace::{KERNEL_PACKAGE, Workspace},
 };
 
-/// Runs everything, or with `quick` everything that needs no root.
-pub fn test(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
-    let needs = if quick { Needs::LINT } else { Needs::TESTS };
+/// How much to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What needs no root.
+    Quick,
+    /// What CI runs.
+    Usual,
+    /// Also what takes long or downloads.
+    All,
+}
+
+/// Runs everything of this extent.
+pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
+    let quick = extent == Extent::Quick;
+    let needs = match extent {
+        Extent::Quick => Needs::LINT,
+        Extent::Usual => Needs::TESTS,
+        Extent::All => Needs::ALL,
+    };
     let compiler = setup::setup(workspace, needs)?;
     let mut table = Table::default();
     lint_stage(workspace, &compiler, &mut table);
@@ -49,6 +65,13 @@ pub fn test(workspace: &Workspace, quick: bool) -> anyhow::Result<()> {
     } else {
         table.blocked("privileged tests", "nothing was built to test");
         table.blocked("demo", "nothing was built to show");
+    }
+    if extent == Extent::All {
+        if built {
+            table.run("kernels", || kernels::all(workspace));
+        } else {
+            table.blocked("kernels", "nothing was built to boot");
+        }
     }
     println!("\n{table}");
     if table.is_good() { Ok(()) } else { bail!("not everything passed; see the table above") }

@@ -53,13 +53,28 @@ pub const PROGRAMS: [Program; 20] = [
     for_tests("mount", "mount", "bpffs of their own"),
 ];
 
+/// What booting other kernels needs, beside the tools of the tests that go into the guests.
+const FOR_KERNELS: [Program; 10] = [
+    for_tests("ip", "iproute2", "network namespaces in a guest"),
+    for_tests("tc", "iproute2", "filters in a guest"),
+    for_tests("bpftool", "bpftool", "a guest kernel's own lists"),
+    for_tests("nsenter", "util-linux", "commands in a guest's namespace"),
+    for_tests("qemu-system-x86_64", "qemu-system-x86", "booting other kernels"),
+    for_tests("busybox", "busybox-static", "a guest's shell"),
+    for_tests("strip", "binutils", "smaller programs for a guest"),
+    for_tests("ldd", "libc-bin", "the libraries of a guest's programs"),
+    for_tests("xz", "xz-utils", "modules of kernels"),
+    for_tests("zstd", "zstd", "modules of kernels"),
+];
+
 const BPFFS: &str = "/sys/fs/bpf";
 /// Mounts the file system that pinned kernel objects live in.
 pub const MOUNT_BPFFS: [&str; 5] = ["mount", "-t", "bpf", "bpf", BPFFS];
 
 /// The programs for `needs`.
 pub fn needed(needs: Needs) -> impl Iterator<Item = &'static Program> {
-    PROGRAMS.iter().filter(move |program| needs.tests || (needs.demo && program.demo))
+    let usual = PROGRAMS.iter().filter(move |program| needs.tests || (needs.demo && program.demo));
+    usual.chain(FOR_KERNELS.iter().filter(move |_| needs.kernels))
 }
 
 /// The programs for `needs` that are not there.

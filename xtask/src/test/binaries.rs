@@ -51,6 +51,28 @@ pub fn with_ignored_tests(workspace: &Workspace) -> anyhow::Result<Vec<TestBinar
     Ok(found)
 }
 
+/// Builds some of the network tests as the caller, optimised, for machines that are slow. Returns
+/// name and program of each.
+pub fn optimised(workspace: &Workspace, names: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut cargo = workspace.cargo("test");
+    cargo
+        .args(["--package", "ollama-guard-tests", "--release", "--no-run", "--quiet"])
+        .arg("--message-format=json-render-diagnostics")
+        // As the release binary is built: otherwise cargo would build the library anew each time.
+        .env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
+    for name in names {
+        cargo.args(["--test", name]);
+    }
+    let messages = command::output(&mut cargo)?;
+    let built: Vec<TestBinary> = messages.lines().filter_map(parse).collect();
+    let program = |name: &&str| {
+        let binary = built.iter().find(|binary| binary.name == **name);
+        let binary = binary.with_context(|| format!("cargo built no test program {name}"))?;
+        Ok(((*name).to_owned(), binary.program.clone()))
+    };
+    names.iter().map(program).collect()
+}
+
 /// One line of cargo's messages, if it is about a finished test program.
 fn parse(line: &str) -> Option<TestBinary> {
     // What is built *as* tests: a target that merely *has* tests says so in another place.
