@@ -12,6 +12,7 @@ mod explain;
 pub mod rules;
 mod run;
 mod status;
+mod verify;
 
 use std::{
     io::{self, ErrorKind},
@@ -54,6 +55,8 @@ pub enum Command {
     Deny(ToldRules),
     /// What the kernel filters now, by which program, on which interfaces
     Status(status::StatusArgs),
+    /// Whether every door holds, proven by test packets on the live maps
+    Verify(verify::VerifyArgs),
     /// Recent drops, and the live stream
     Events(ToldEvents),
     /// Whether an address may reach a guarded port, and why
@@ -117,6 +120,7 @@ impl Cli {
             Command::Allow(told) => edit(Effect::Allow, told).await,
             Command::Deny(told) => edit(Effect::Deny, told).await,
             Command::Status(args) => status::run(args).await,
+            Command::Verify(args) => verify::run(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,

@@ -32,6 +32,8 @@ mod object;
 pub mod pins;
 mod probe;
 mod programs;
+pub mod readback;
+pub mod replica;
 pub mod ring;
 mod slots;
 pub mod snapshot;
@@ -39,6 +41,7 @@ mod sys;
 mod table;
 mod tcx;
 pub mod test_run;
+pub mod wiring;
 
 mod live;
 
@@ -53,6 +56,7 @@ pub use pins::{PinDir, PinLock};
 pub use probe::{
     check_capabilities as check_privileges, check_kept_capabilities, missing_privileges,
 };
+pub use readback::Readback;
 pub use ring::KernelLog;
 pub use slots::PolicySink;
 pub use snapshot::Snapshot;

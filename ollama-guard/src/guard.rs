@@ -20,7 +20,7 @@ use ollama_guard_common::Mode;
 
 use crate::{
     config::RuleStore,
-    control::protocol::{Edit, EditReply, RuleList, RuleView},
+    control::protocol::{Edit, EditReply, RuleList, RuleView, Terms},
     dataplane::{Dataplane, DataplaneError, Found, PolicySink},
     policy::{Digest, MapImage, Origin, Policy, Port, Rule, compile},
 };
@@ -75,7 +75,11 @@ impl<S: PolicySink> Guard<S> {
     #[must_use]
     pub fn rules(&self) -> RuleList {
         let rules = self.all().map(view).collect();
-        RuleList { generation: self.generation, rules }
+        let terms = Terms {
+            mode: self.desired.mode.name().into(),
+            ports: self.desired.ports.iter().map(ToString::to_string).collect(),
+        };
+        RuleList { generation: self.generation, rules, terms: Some(terms) }
     }
 
     /// Every rule, as it is kept.

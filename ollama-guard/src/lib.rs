@@ -45,7 +45,7 @@
 //! | 1 | `main.rs` |
 //! | 2 | [`cli`]: one file for each command |
 //! | 3 | [`daemon`]: the composition root, the only one that starts long-lived tasks |
-//! | 4 | [`guard`]: the single writer; [`status`]: what is so; [`doctor`]: what this host can do, and the paths around |
+//! | 4 | [`guard`]: the single writer; [`status`]: what is so; [`verify`]: proof of it; [`doctor`]: what this host can do, and the paths around |
 //! | 5 | [`control`], [`audit_log`], [`doors`] |
 //! | 6 | [`events`]; [`dataplane`]: the only one that imports aya or has `unsafe` |
 //! | 7 | [`config`]: the finished, typed configuration, and the stored rules |
@@ -151,3 +151,4 @@ pub mod events;
 pub mod guard;
 pub mod policy;
 pub mod status;
+pub mod verify;

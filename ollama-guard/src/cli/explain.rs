@@ -1,7 +1,5 @@
 //! `ollama-guard explain`: what would happen to a packet, by the word of the kernel.
 
-mod knock;
-
 use std::{
     io::{self, Write as _},
     net::IpAddr,
@@ -21,6 +19,7 @@ use crate::{
     dataplane::{Hook, PinDir, Snapshot, Twin, matching_rule},
     doors,
     policy::{Effect, Origin, Port, Prefix, Rule, deciding_rule},
+    verify::knock,
 };
 
 /// How long the daemon may take to say where a rule comes from.
@@ -86,7 +85,7 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     if let Some(interface) = uncovered {
         return say_uncovered(&args, port, &interface, snapshot);
     }
-    let frame = knock::frame(args.address, port, start);
+    let frame = knock(args.address, port, start);
     let answer = Twin::open(&pins, hook, start)?.run(&frame)?;
     let would_drop = answer.reason.verdict() == Verdict::Drop;
     let explanation = Explanation {

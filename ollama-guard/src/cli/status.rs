@@ -35,21 +35,15 @@ pub struct StatusArgs {
     pin_dir: Option<PathBuf>,
 }
 
-impl StatusArgs {
-    fn pins(&self) -> PinDir {
-        PinDir::new(self.pin_dir.as_deref().unwrap_or(Path::new(DEFAULT_PIN_DIR)))
-    }
-}
-
 /// Prints the state. Exit status 0 if the guard enforces on every door that it should, 1 if not.
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let Some(report) = read(&args).await? else {
+    let Some(report) = read(&args.socket.socket, args.pin_dir.as_deref()).await? else {
         let text = if args.json {
             r#"{"enforcing":false,"problems":["no guard is loaded"],"doors":[]}"#.to_owned()
         } else {
             format!(
                 "NOT ENFORCING\n  problem: no guard is loaded under {}; start one with `ollama-guard run`",
-                args.pins().root().display()
+                args.pin_dir.as_deref().unwrap_or(Path::new(DEFAULT_PIN_DIR)).display()
             )
         };
         written(writeln!(io::stdout(), "{text}"))?;
@@ -62,14 +56,17 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 
 /// From the daemon, which knows what is to be guarded, or from the pins, if none runs or if it
 /// hangs. `None` if nothing is loaded.
-async fn read(args: &StatusArgs) -> anyhow::Result<Option<StatusReport>> {
-    let pins = args.pins();
-    let asked = timeout(PATIENCE, Client::new(&args.socket.socket).status()).await;
+pub(super) async fn read(
+    socket: &Path,
+    pin_dir: Option<&Path>,
+) -> anyhow::Result<Option<StatusReport>> {
+    let pins = PinDir::new(pin_dir.unwrap_or(Path::new(DEFAULT_PIN_DIR)));
+    let asked = timeout(PATIENCE, Client::new(socket).status()).await;
     let daemon = match asked {
         Ok(Ok(report)) => {
             let report: StatusReport = serde_json::from_value(report)?;
             let is_another =
-                args.pin_dir.is_some() && report.daemon.pin_dir.as_deref() != Some(pins.root());
+                pin_dir.is_some() && report.daemon.pin_dir.as_deref() != Some(pins.root());
             if !is_another {
                 return Ok(Some(report));
             }

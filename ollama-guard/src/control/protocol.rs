@@ -176,6 +176,18 @@ pub struct RuleList {
     pub generation: u64,
     /// The rules, of both effects.
     pub rules: Vec<RuleView>,
+    /// What else that policy is to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+}
+
+/// What a policy holds beside its rules, as the daemon means it to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// "enforce" or "observe".
+    pub mode: String,
+    /// The guarded ports.
+    pub ports: Vec<String>,
 }
 
 /// What a change did.

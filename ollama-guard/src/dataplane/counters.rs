@@ -1,8 +1,8 @@
 //! Counters by door and reason, and the books of the events.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
-use aya::maps::PerCpuValues;
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use ollama_guard_common::{
     Mode, Reason, Verdict,
     abi::{
@@ -98,7 +98,7 @@ pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
     let unlisted = [DOOR_UNKNOWN, DOOR_DEPARTED].map(|number| (None, number));
     let listed = numbers.iter().map(|(&ifindex, &number)| (Some(ifindex), number));
     for (ifindex, number) in listed.chain(unlisted) {
-        let counters = sum(maps, number)?;
+        let counters = sum(&maps.counters, number)?;
         add(&mut sums, &counters);
         let counts = Counts::of(&counters);
         if ifindex.is_some() || counts != Counts::default() {
@@ -167,9 +167,19 @@ pub(super) fn numbers(maps: &Maps) -> Result<BTreeMap<u32, u32>> {
     maps.doors.iter().collect::<Result<_, _>>().map_err(DataplaneError::map("read", names::DOORS))
 }
 
-fn sum(maps: &Maps, number: u32) -> Result<DoorCounters> {
-    let values =
-        maps.counters.get(&number, 0).map_err(DataplaneError::map("read", names::COUNTERS))?;
+/// What was counted under one door number.
+pub(super) fn read_one<T: Borrow<MapData>>(
+    counters: &PerCpuArray<T, CounterWords>,
+    number: u32,
+) -> Result<Counts> {
+    Ok(Counts::of(&sum(counters, number)?))
+}
+
+fn sum<T: Borrow<MapData>>(
+    counters: &PerCpuArray<T, CounterWords>,
+    number: u32,
+) -> Result<DoorCounters> {
+    let values = counters.get(&number, 0).map_err(DataplaneError::map("read", names::COUNTERS))?;
     let mut sum = zero();
     for words in values.iter() {
         add(&mut sum, &bytemuck::cast::<CounterWords, DoorCounters>(*words));

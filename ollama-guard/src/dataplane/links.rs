@@ -82,7 +82,7 @@ impl AttachMode {
         }
     }
 
-    const fn flags(self) -> u32 {
+    pub(super) const fn flags(self) -> u32 {
         match self {
             Self::Native => XDP_FLAGS_DRV_MODE,
             Self::Generic => XDP_FLAGS_SKB_MODE,

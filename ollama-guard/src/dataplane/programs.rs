@@ -120,7 +120,7 @@ pub(super) fn discard(directory: &Path) -> Result<()> {
 }
 
 /// The entry program's name in the object.
-const fn program(hook: Hook, start: Start, multi_buffer: bool) -> &'static str {
+pub(super) const fn program(hook: Hook, start: Start, multi_buffer: bool) -> &'static str {
     match (hook, start, multi_buffer) {
         (Hook::Xdp, Start::Link, true) => abi::programs::LINK_FRAGS,
         (Hook::Xdp, Start::Link, false) => abi::programs::LINK,

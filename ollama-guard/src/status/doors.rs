@@ -45,6 +45,9 @@ pub struct DoorStatus {
     /// Why it is not covered, or what is wrong with how it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether that is a problem: it should be covered, or is not as it should be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_wrong: bool,
     /// What was counted there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
@@ -72,11 +75,13 @@ pub(super) fn describe(
                 || is_registered(snapshot, door);
             let is_loud = matches!(&door.plan, Plan::Skip(skip) if skip.is_loud());
             let is_wrong = status.hook.is_some() && status.reason.is_some();
-            if status.state == DoorState::NotCovered && (should_be || is_loud) || is_wrong {
+            let is_wrong =
+                status.state == DoorState::NotCovered && (should_be || is_loud) || is_wrong;
+            if is_wrong {
                 let why = status.reason.as_deref().unwrap_or("it is not covered");
                 problems.push(format!("{}: {why}", status.name));
             }
-            DoorStatus { counts: counts(snapshot, status.ifindex), ..status }
+            DoorStatus { is_wrong, counts: counts(snapshot, status.ifindex), ..status }
         })
         .collect();
     described.extend(departed(snapshot, doors, problems));
@@ -113,6 +118,7 @@ fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorS
         program_id: Some(link.program_id),
         link_id: Some(link.link_id).filter(|id| *id != 0),
         reason,
+        is_wrong: false,
         counts: None,
     }
 }
@@ -165,6 +171,7 @@ fn not_covered(interface: &Interface, reason: String) -> DoorStatus {
         program_id: None,
         link_id: None,
         reason: Some(reason),
+        is_wrong: false,
         counts: None,
     }
 }
@@ -201,6 +208,7 @@ fn departed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> 
                 program_id: Some(link.program_id),
                 link_id: Some(link.link_id),
                 reason: Some(reason),
+                is_wrong: !link.alive,
                 counts: counts(snapshot, ifindex),
             }
         })

@@ -49,7 +49,7 @@ impl Backend for Fake {
 
     fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>> {
         let rules = self.rules.lock().expect("the rules").clone();
-        Box::pin(async { Ok(RuleList { generation: 5, rules }) })
+        Box::pin(async { Ok(RuleList { generation: 5, rules, terms: None }) })
     }
 
     fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {

@@ -195,7 +195,7 @@ impl Guard<'_> {
         command.args(verb);
         match arguments.first().copied() {
             Some("allow" | "deny" | "events") => command.arg("--socket").arg(self.socket()),
-            Some("status" | "explain" | "detach") => {
+            Some("status" | "verify" | "explain" | "detach") => {
                 command.arg("--socket").arg(self.socket()).arg("--pin-dir").arg(&self.pin_dir)
             }
             Some("doctor") => command.arg("--pin-dir").arg(&self.pin_dir),

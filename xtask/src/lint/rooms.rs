@@ -7,7 +7,7 @@ const ROWS: [&[&str]; 9] = [
     &["main"],
     &["cli"],
     &["daemon"],
-    &["guard", "status", "doctor"],
+    &["guard", "status", "verify", "doctor"],
     &["control", "metrics", "audit_log", "doors"],
     &["events", "dataplane"],
     &["config"],

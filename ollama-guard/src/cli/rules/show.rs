@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_list_has_columns_and_stays_on_its_lines() {
         let rules = vec![rule("192.0.2.0/24", Some("a\x1b[2J\nb")), rule("2001:db8:7::/48", None)];
-        let rules = RuleList { generation: 1, rules };
+        let rules = RuleList { generation: 1, rules, terms: None };
         let text = shown(|out| list(Effect::Allow, &rules, false, out, &mut io::sink()));
         let expected = "\
             PREFIX           ORIGIN                                 COMMENT\n\
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_says_what_that_means() {
-        let none = RuleList { generation: 1, rules: Vec::new() };
+        let none = RuleList { generation: 1, rules: Vec::new(), terms: None };
         let text = shown(|err| list(Effect::Allow, &none, false, &mut io::sink(), err));
         assert!(text.contains("closed to everybody"), "{text}");
     }

@@ -50,7 +50,7 @@ impl Backend for Counting {
     }
 
     fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>> {
-        self.answer(RuleList { generation: 1, rules: Vec::new() })
+        self.answer(RuleList { generation: 1, rules: Vec::new(), terms: None })
     }
 
     fn edit(&self, _: Edit, _: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {

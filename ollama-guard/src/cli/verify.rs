@@ -1,0 +1,289 @@
+//! `ollama-guard verify`: whether every door holds, proven and not believed.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use ollama_guard_common::{Mode, Start};
+use tokio::time::{sleep, timeout};
+
+use super::{NO, SocketArg, status, written};
+use crate::{
+    config::DEFAULT_PIN_DIR,
+    control::{Client, ClientError, protocol::RuleList},
+    dataplane::{Hook, PinDir, check_privileges, readback::generation},
+    policy::{Origin, Policy, Prefix, Rule, compile},
+    status::{DaemonStatus, DoorState, DoorStatus, StatusError, StatusReport, report},
+    verify::{DoorProof, Findings, Meant, VerifyReport, examine, live::knock_for_real},
+};
+
+/// How long the daemon may take to say what it means to be in force.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the whole is tried while rules are being edited, and how far apart.
+const ATTEMPTS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Knock for real, too: connections in throw-away network namespaces, through the program that
+    /// filters and the live rules; nothing of it is counted, and the doors are not touched
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    socket: SocketArg,
+    /// Where programs, maps and links are pinned [default: where the daemon has them, or
+    /// /sys/fs/bpf/ollama-guard]
+    #[arg(long, value_name = "DIR", env = "OLLAMA_GUARD_PIN_DIR")]
+    pin_dir: Option<PathBuf>,
+}
+
+/// Tries every door. Exit status 0 only if everything holds and every interface that should be a
+/// door is one, 1 if not.
+pub(super) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    check_privileges()?;
+    let report = prove(&args).await?.concluded();
+    let text = if args.json { serde_json::to_string(&report)? } else { report.to_string() };
+    let done = written(writeln!(io::stdout(), "{text}"))?;
+    Ok(if report.holds { done } else { ExitCode::from(NO) })
+}
+
+async fn prove(args: &VerifyArgs) -> anyhow::Result<VerifyReport> {
+    let socket = &args.socket.socket;
+    let told = match status::read(socket, args.pin_dir.as_deref()).await {
+        Ok(Some(told)) => told,
+        Ok(None) => return Ok(only(nothing_loaded(args.pin_dir.as_deref()))),
+        Err(error) if is_damage(&error) => return Ok(only(format!("{error:#}"))),
+        Err(error) => return Err(error),
+    };
+    let pins = PinDir::new(
+        args.pin_dir
+            .as_deref()
+            .or(told.daemon.pin_dir.as_deref())
+            .unwrap_or(Path::new(DEFAULT_PIN_DIR)),
+    );
+    // What the daemon tells is looked at with our own eyes, too.
+    let seen = match report(&pins, None, DaemonStatus::default()).await {
+        Ok(seen) => seen,
+        Err(error) if error.is_damage() => return Ok(only(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    let findings = match find(socket, &pins, &told, &seen).await? {
+        Ok(findings) => findings,
+        Err(failure) => return Ok(only(failure)),
+    };
+    let mut report = assemble(&told, &seen, findings);
+    if args.live {
+        if told.doors.iter().any(|door| door.hook.is_some_and(|hook| hook != Hook::Xdp)) {
+            report.not_checked.push("real connections through the program at TC ingress".into());
+        }
+        let live = knock_for_real(&pins)?;
+        report.failures.extend(live.failures.iter().cloned());
+        report.not_checked.extend(live.not_checked.iter().cloned());
+        report.live = Some(live);
+    }
+    Ok(report)
+}
+
+/// A report of one failure that leaves nothing to try.
+fn only(failure: String) -> VerifyReport {
+    VerifyReport { failures: vec![failure], ..VerifyReport::default() }
+}
+
+fn nothing_loaded(pin_dir: Option<&Path>) -> String {
+    let pins = pin_dir.unwrap_or(Path::new(DEFAULT_PIN_DIR));
+    format!(
+        "no guard is loaded under {}: the ports are open; start one with `ollama-guard run`",
+        pins.display()
+    )
+}
+
+/// Whether an error is itself an answer: pins that are missing or are not what they should be.
+fn is_damage(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<StatusError>().is_some_and(StatusError::is_damage)
+        // The daemon could not read them either.
+        || matches!(error.downcast_ref(), Some(ClientError::Refused { .. }))
+}
+
+/// Tries the programs and the maps' content, again if rules were edited meanwhile. The inner error
+/// is a failure to be told.
+async fn find(
+    socket: &Path,
+    pins: &PinDir,
+    told: &StatusReport,
+    seen: &StatusReport,
+) -> anyhow::Result<Result<Findings, String>> {
+    let mut programs: Vec<(Hook, Start)> = Vec::new();
+    for door in &told.doors {
+        let program = program(seen, door).filter(|program| !programs.contains(program));
+        programs.extend(program);
+    }
+    let mut meant = None;
+    for _ in 0..ATTEMPTS {
+        meant = match meant_by_the_daemon(socket, told).await {
+            Ok(meant) => meant,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        match examine(pins, meant.as_ref(), &programs) {
+            Ok(Some(mut findings)) => {
+                if meant.is_none() {
+                    findings.not_checked.insert(
+                        "whether the rules in the kernel, as they were written, are those that \
+                         were meant: no daemon answers that knows them"
+                            .into(),
+                    );
+                }
+                return Ok(Ok(findings));
+            }
+            Ok(None) => sleep(PAUSE).await,
+            Err(error) => {
+                let error = StatusError::from(error);
+                return if error.is_damage() {
+                    Ok(Err(error.to_string()))
+                } else {
+                    Err(error.into())
+                };
+            }
+        }
+    }
+    let in_force = generation(pins)?;
+    Ok(Err(match meant.map(|meant| meant.generation) {
+        Some(meant) if meant != in_force => format!(
+            "the policy in force has the number {in_force}, and the daemon's has {meant}: \
+             something else writes to the maps; restart the daemon"
+        ),
+        _ => "the rules change all the time: try again when they are not being edited".into(),
+    }))
+}
+
+/// The policy as the daemon means it to be. `None` if none runs that could say it. The error is a
+/// failure to be told.
+async fn meant_by_the_daemon(socket: &Path, told: &StatusReport) -> Result<Option<Meant>, String> {
+    if !told.daemon.running {
+        return Ok(None);
+    }
+    let list = match timeout(PATIENCE, Client::new(socket).rules()).await {
+        Ok(Ok(list)) => list,
+        Ok(Err(error)) => return Err(format!("the daemon does not tell its rules: {error}")),
+        Err(_) => return Err("the daemon does not tell its rules: it does not answer".into()),
+    };
+    let generation = list.generation;
+    let policy = policy(list, told)
+        .map_err(|error| format!("what the daemon tells cannot be read: {error:#}"))?;
+    let image = policy
+        .as_ref()
+        .map(compile)
+        .transpose()
+        .map_err(|error| format!("the daemon's rules do not compile: {error}"))?;
+    Ok(image.map(|image| Meant { generation, image }))
+}
+
+/// `None` if the daemon is an older one, which does not tell everything.
+fn policy(list: RuleList, told: &StatusReport) -> anyhow::Result<Option<Policy>> {
+    let Some(terms) = list.terms else { return Ok(None) };
+    let rule = |view: crate::control::protocol::RuleView| -> anyhow::Result<Rule> {
+        let prefix: Prefix = view.prefix.parse()?;
+        Ok(Rule { prefix, effect: view.effect, comment: None, origin: Origin::Flag })
+    };
+    Ok(Some(Policy {
+        mode: Mode::ALL
+            .into_iter()
+            .find(|mode| mode.name() == terms.mode)
+            .ok_or_else(|| anyhow::anyhow!("there is no mode {}", terms.mode))?,
+        ports: terms.ports.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        rules: list.rules.into_iter().map(rule).collect::<anyhow::Result<_>>()?,
+        capacity: told.rules.capacity,
+    }))
+}
+
+fn assemble(told: &StatusReport, seen: &StatusReport, findings: Findings) -> VerifyReport {
+    let mut report = VerifyReport {
+        generation: Some(findings.generation),
+        mode: findings.mode.map(|mode| mode.name().into()),
+        not_checked: findings.not_checked.iter().cloned().collect(),
+        ..VerifyReport::default()
+    };
+    let is_the_doors = |problem: &String| {
+        told.doors.iter().any(|door| {
+            let reason = door.reason.as_deref().unwrap_or_default();
+            door.is_wrong && (problem == reason || *problem == format!("{}: {reason}", door.name))
+        })
+    };
+    report.failures =
+        told.problems.iter().filter(|problem| !is_the_doors(problem)).cloned().collect();
+    for door in &told.doors {
+        if door.state == DoorState::NotCovered && !door.is_wrong {
+            continue;
+        }
+        let mut proof = DoorProof {
+            name: door.name.clone(),
+            ifindex: door.ifindex,
+            hook: door.hook.map(|hook| hook.name().into()),
+            behind: door.behind,
+            attach: door.attach.map(|mode| mode.name().into()),
+            program_id: door.program_id,
+            link_id: door.link_id,
+            ..DoorProof::default()
+        };
+        proof.failures.extend(door.reason.clone());
+        if door.state == DoorState::Covered {
+            proof.failures.extend(look(door, seen, &mut report.not_checked));
+            let program = program(seen, door);
+            match findings.programs.iter().find(|one| Some((one.hook, one.start)) == program) {
+                Some(tried) => {
+                    proof.packets = tried.packets;
+                    proof.failures.extend(tried.failures.iter().cloned());
+                }
+                None => proof.failures.push("its program is not the pinned one".into()),
+            }
+            proof.failures.extend(findings.content.iter().cloned());
+            if findings.mode == Some(Mode::Observe) {
+                proof.failures.push("mode observe: what would be dropped is delivered".into());
+            }
+        } else if proof.failures.is_empty() {
+            proof.failures.push("it is not covered".into());
+        }
+        report.doors.push(proof);
+    }
+    report
+}
+
+/// The pinned program that a door's link runs: its hook, and where its frames start.
+fn program(seen: &StatusReport, door: &DoorStatus) -> Option<(Hook, Start)> {
+    let program = seen.programs.iter().find(|program| Some(program.id) == door.program_id)?;
+    match program.start.as_str() {
+        "link" => Some((program.hook, Start::Link)),
+        "network" => Some((program.hook, Start::Network)),
+        _ => None,
+    }
+}
+
+/// Compares what the daemon tells of a door with what we see there.
+fn look(told: &DoorStatus, seen: &StatusReport, not_checked: &mut Vec<String>) -> Option<String> {
+    let same = |door: &&DoorStatus| door.name == told.name && door.ifindex == told.ifindex;
+    let Some(door) = seen.doors.iter().find(same) else {
+        not_checked.push(format!(
+            "{} is in another network namespace than this command: what netlink says there is the \
+             daemon's word",
+            told.name
+        ));
+        return None;
+    };
+    let facts =
+        |door: &DoorStatus| (door.state, door.hook, door.attach, door.program_id, door.link_id);
+    (facts(door) != facts(told)).then(|| {
+        format!(
+            "the daemon tells {:?} of it, and the kernel {:?} (state, hook, mode, \
+             program, link)",
+            facts(told),
+            facts(door)
+        )
+    })
+}

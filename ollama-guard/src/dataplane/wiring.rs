@@ -1,0 +1,54 @@
+//! Whether a pinned program, its twin and the pinned maps belong together.
+
+use aya::{maps::MapInfo, programs::ProgramInfo};
+use ollama_guard_common::{Start, abi::maps as names};
+
+use super::{DataplaneError, PinDir, Result, links::Hook, pins, programs::load_error};
+
+/// The maps that decide.
+pub(super) const POLICY: [&str; 5] =
+    [names::SELECTED, names::SLOT_INFO, names::PORTS, names::RULES_V4, names::RULES_V6];
+
+/// What stands against taking the twin's answers for those of the pinned program, a sentence each:
+/// they are two programs with the same instructions, and both read the pinned maps.
+///
+/// # Errors
+///
+/// If a pin is missing or is not what it should be.
+pub fn twin_problems(pins: &PinDir, hook: Hook, start: Start) -> Result<Vec<String>> {
+    let name = pins::program_name(hook, start);
+    let program = program_info(pins, name)?;
+    let twin = program_info(pins, pins::twin_name(hook, start))?;
+    let mut problems = Vec::new();
+    if program.id() == twin.id() {
+        problems.push(format!(
+            "program {} is pinned as its own twin: it is made for test runs and filters nothing",
+            program.id()
+        ));
+    }
+    if program.tag() != twin.tag() {
+        problems.push(format!("the twin of the {name} program has other instructions"));
+    }
+    for (who, info, maps) in [
+        (format!("the {name} program"), &program, &names::ALL[..]),
+        (format!("the twin of the {name} program"), &twin, &POLICY[..]),
+    ] {
+        // Kernels that tell programs at all tell their maps (4.15).
+        let used = info.map_ids().map_err(load_error)?.unwrap_or_default();
+        for map in maps {
+            let path = pins.current().join(map);
+            let pinned = MapInfo::from_pin(&path)
+                .map_err(|error| DataplaneError::ForeignPin { path, problem: error.to_string() })?;
+            if !used.contains(&pinned.id()) {
+                problems.push(format!("{who} uses another map than the pinned {map}"));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn program_info(pins: &PinDir, name: &str) -> Result<ProgramInfo> {
+    let path = pins.current().join(name);
+    ProgramInfo::from_pin(&path)
+        .map_err(|error| DataplaneError::ForeignPin { path, problem: error.to_string() })
+}

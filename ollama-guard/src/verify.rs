@@ -1,0 +1,172 @@
+//! Proof on demand: packets through the twins of the attached programs, on the live maps, and the
+//! maps' content against what is meant to be in them.
+//!
+//! What it promises:
+//!
+//! * **It changes nothing.** A twin counts nothing and reports nothing, and everything else here
+//!   only reads.
+//! * **There is a packet for every reason** that a packet can be given, with the reason that it is
+//!   to be given written beside it; what cannot be tried is said by name.
+//! * **Expectations come from the rules as they are meant**, where somebody knows them, and not
+//!   from the tables that are on trial.
+//!
+//! Not here: whether links, interfaces and programs belong together (`status` says so), and who is
+//! asked what is meant (the command).
+
+#![forbid(unsafe_code)]
+
+mod content;
+mod frames;
+pub mod live;
+mod probes;
+mod report;
+mod standing;
+
+use std::collections::BTreeSet;
+
+use ollama_guard_common::{Mode, Reason, Start, Verdict};
+
+use crate::{
+    dataplane::{
+        DataplaneError, Hook, PinDir, Readback, Twin, readback::generation,
+        test_run::SHORTEST_FRAME, wiring::twin_problems,
+    },
+    policy::MapImage,
+};
+
+pub use frames::knock;
+pub use report::{DoorProof, VerifyReport};
+
+/// Failures that are told one by one; the others are counted.
+const TOLD: usize = 3;
+
+/// A policy as it is meant to be.
+#[derive(Clone, Debug)]
+pub struct Meant {
+    /// Its number.
+    pub generation: u64,
+    /// What the maps are to hold. The capacity is not looked at.
+    pub image: MapImage,
+}
+
+/// What was found out.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// The number of the policy that was tried.
+    pub generation: u64,
+    /// Its mode.
+    pub mode: Option<Mode>,
+    /// What is wrong with the maps' content, which every door shares.
+    pub content: Vec<String>,
+    /// What the programs did.
+    pub programs: Vec<ProgramFindings>,
+    /// What could not be tried or was not, a sentence each.
+    pub not_checked: BTreeSet<String>,
+}
+
+/// What one program did.
+#[derive(Clone, Debug)]
+pub struct ProgramFindings {
+    /// Where it runs; TCX and clsact run the same one.
+    pub hook: Hook,
+    /// Where its frames start.
+    pub start: Start,
+    /// Packets that were tried.
+    pub packets: usize,
+    /// What is wrong, a sentence each.
+    pub failures: Vec<String>,
+}
+
+/// Tries everything that all doors share: the content of the maps, and the programs for these
+/// kinds of devices.
+///
+/// `None` if another policy came into force meanwhile, or if the one in force is not (yet, or any
+/// more) the one that is meant: ask again what is meant, and try again.
+///
+/// # Errors
+///
+/// If nothing is loaded, or a pin is missing or is not what it should be.
+pub fn examine(
+    pins: &PinDir,
+    meant: Option<&Meant>,
+    programs: &[(Hook, Start)],
+) -> Result<Option<Findings>, DataplaneError> {
+    let Some(content) = Readback::read(pins)? else { return Ok(None) };
+    if meant.is_some_and(|meant| meant.generation != content.generation) {
+        return Ok(None);
+    }
+    let mut findings = Findings {
+        generation: content.generation,
+        mode: Some(content.image.mode),
+        content: content::problems(&content, meant.map(|meant| &meant.image)),
+        ..Findings::default()
+    };
+    // Expectations come from what is meant. Where nobody knows it, the table itself has to do.
+    let image = meant.map_or(&content.image, |meant| &meant.image);
+    for &(hook, start) in programs {
+        let program = try_program(pins, hook, start, image, &mut findings.not_checked)?;
+        findings.programs.push(program);
+    }
+    Ok((generation(pins)? == content.generation).then_some(findings))
+}
+
+fn try_program(
+    pins: &PinDir,
+    hook: Hook,
+    start: Start,
+    image: &MapImage,
+    not_checked: &mut BTreeSet<String>,
+) -> Result<ProgramFindings, DataplaneError> {
+    let mut failures = twin_problems(pins, hook, start)?;
+    let twin = Twin::open(pins, hook, start)?;
+    let (probes, short): (Vec<_>, Vec<_>) = probes::probes(image, start)
+        .into_iter()
+        .partition(|probe| probe.frame.len() >= SHORTEST_FRAME);
+    let mut wrong = Vec::new();
+    for probe in &probes {
+        let answer = twin.run(&probe.frame)?;
+        let drops = probe.expected.verdict() == Verdict::Drop && image.mode == Mode::Enforce;
+        if (answer.reason, answer.dropped) != (probe.expected, drops) {
+            wrong.push(format!(
+                "{}: {} ({}), and {} ({}) was to be expected",
+                probe.what,
+                verdict(answer.dropped),
+                answer.reason.name(),
+                verdict(drops),
+                probe.expected.name(),
+            ));
+        }
+    }
+    let more = wrong.len().saturating_sub(TOLD);
+    failures.extend(wrong.into_iter().take(TOLD));
+    if more > 0 {
+        failures.push(format!("and {more} more packets were not judged as expected"));
+    }
+    not_checked.insert(format!(
+        "{} packets of fewer than {SHORTEST_FRAME} bytes: not provable by test run, the kernel \
+         takes none",
+        short.len()
+    ));
+    let tried: BTreeSet<Reason> = probes.iter().map(|probe| probe.expected).collect();
+    for reason in Reason::ALL.iter().filter(|reason| !tried.contains(reason)) {
+        if let Some(why) = why_not(*reason, start) {
+            not_checked.insert(format!("no packet for {}: {why}", reason.name()));
+        }
+    }
+    Ok(ProgramFindings { hook, start, packets: probes.len(), failures })
+}
+
+const fn verdict(dropped: bool) -> &'static str {
+    if dropped { "dropped" } else { "passed" }
+}
+
+/// Why no packet could be made for a reason; `None` where there is no such packet at all.
+const fn why_not(reason: Reason, start: Start) -> Option<&'static str> {
+    match (reason, start) {
+        (Reason::TagOrIpv6, Start::Link) => None,
+        (Reason::RulesAbsent, _) => Some("the rules are there, and taking them away is no test"),
+        (Reason::Allowed, _) => Some("no source is allowed"),
+        (Reason::Denied, _) => Some("no source is denied"),
+        _ => Some("the rules leave no source that would be given it"),
+    }
+}
