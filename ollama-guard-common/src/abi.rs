@@ -30,6 +30,9 @@ pub mod maps {
     pub const RULES_V4: &str = "OG_RULES_V4";
     /// `ArrayOfMaps<LpmTrie<[u8; 16], u32>, SLOTS>`: the IPv6 rules of each slot.
     pub const RULES_V6: &str = "OG_RULES_V6";
+    /// `HashMap<[u8; 16], u32, MAX_ADDRESSES>`: this host's own addresses, IPv4 as IPv4-mapped IPv6
+    /// addresses. The values mean nothing. Looked at only with `Scope::Local`.
+    pub const ADDRESSES: &str = "OG_ADDRESSES";
     /// `HashMap<u32, u32, MAX_DOORS>`: interface index to door number.
     pub const DOORS: &str = "OG_DOORS";
     /// `PerCpuArray<DoorCounters, MAX_DOORS>`: counters by door number.
@@ -43,8 +46,10 @@ pub mod maps {
     pub const EVENTS: &str = "OG_EVENTS";
 
     /// Every pinned map.
-    pub const ALL: [&str; 10] =
-        [SELECTED, SLOT_INFO, PORTS, RULES_V4, RULES_V6, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
+    pub const ALL: [&str; 11] = [
+        SELECTED, SLOT_INFO, PORTS, RULES_V4, RULES_V6, ADDRESSES, DOORS, COUNTERS, BOOKS,
+        ALLOWANCE, EVENTS,
+    ];
 }
 
 /// Names of the entry programs. Each exists for both starts; at XDP with and without multi-buffer.
@@ -109,6 +114,9 @@ pub mod standing {
 /// the configured capacity.
 pub const DECLARED_PREFIXES: usize = 65_536;
 
+/// Addresses of this host that fit.
+pub const MAX_ADDRESSES: u32 = 8192;
+
 /// Doors with counters of their own.
 pub const MAX_DOORS: u32 = 256;
 /// The door number of packets from an interface that is not in [`maps::DOORS`].
@@ -145,6 +153,10 @@ pub struct SlotInfo {
     pub capacity: u32,
     /// Guarded ports.
     pub ports: u32,
+    /// [`Scope`](crate::Scope) as a number.
+    pub scope: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
 /// Packets for guarded ports and undecidable packets at one door on one CPU.
@@ -225,7 +237,7 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
-    assert!(size_of::<SlotInfo>() == 40);
+    assert!(size_of::<SlotInfo>() == 48);
     assert!(size_of::<DoorCounters>() == 512);
     assert!(size_of::<Books>() == 48);
     assert!(size_of::<DropEvent>() == 56);

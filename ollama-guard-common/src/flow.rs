@@ -125,6 +125,28 @@ impl Network {
         }
     }
 
+    /// The destination, if it is one that another host could have: IPv4 as an IPv4-mapped IPv6
+    /// address, in network byte order. `None` for broadcast, multicast, loopback and what is no
+    /// host's: all of these count as this host's.
+    #[inline(always)]
+    pub fn destination_host<F: Frame + ?Sized>(self, frame: &F) -> Option<[u8; 16]> {
+        match self {
+            Self::V4(header) => match frame.load::<4>(header + 16)? {
+                [0 | 127 | 224..=255, ..] => None,
+                [a, b, c, d] => Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
+            },
+            Self::V6(header) => {
+                let destination: [u8; 16] = frame.load(header + 24)?;
+                match u128::from_be_bytes(destination) {
+                    // Unspecified, loopback; IPv4-mapped, which on a wire is nobody's.
+                    0 | 1 => None,
+                    address if address >> 32 == 0xffff || address >> 120 == 0xff => None,
+                    _ => Some(destination),
+                }
+            }
+        }
+    }
+
     /// Whether the destination is a loopback address: 127.0.0.0/8 or ::1.
     #[inline(always)]
     pub fn is_to_loopback<F: Frame + ?Sized>(self, frame: &F) -> bool {

@@ -4,7 +4,7 @@ use crate::{
     flow::{Flow, Network, Protocol, Source},
     frame::Frame,
     parse::{Located, Start, Undecidable, locate},
-    verdict::{Reason, Verdict},
+    verdict::{Reason, Scope, Verdict},
 };
 
 /// What a policy says about a source.
@@ -34,6 +34,19 @@ pub trait Policy {
     /// What the rules say about a source. With several services: about all of them at once, so
     /// that an undecidable packet passes only if its source may reach every one.
     fn standing(&self, source: &Source) -> Standing;
+
+    /// Whose packets are decided on.
+    #[inline(always)]
+    fn scope(&self) -> Scope {
+        Scope::All
+    }
+
+    /// Whether an address is one of this host's own: IPv4 as an IPv4-mapped IPv6 address, in network
+    /// byte order. Asked only with [`Scope::Local`].
+    #[inline(always)]
+    fn is_own_address(&self, _destination: &[u8; 16]) -> bool {
+        true
+    }
 }
 
 /// The outcome for one packet.
@@ -88,9 +101,14 @@ where
     };
     let reason = match known {
         Some(reason) if transport.is_some() => reason,
-        // A packet that is in doubt passes only if its source is known and allowed, and is the one
-        // that counts; it keeps the reason of the doubt otherwise.
-        Some(Reason::Allowed) if !packet.may_hide_a_source() => Reason::Allowed,
+        // A packet that is in doubt passes only if its source is known and allowed, or if it is
+        // known to be none of our business, and if these ends are the ones that count; it keeps
+        // the reason of the doubt otherwise.
+        Some(reason @ (Reason::Allowed | Reason::NotForThisHost))
+            if !packet.may_hide_a_source() =>
+        {
+            reason
+        }
         _ => packet.reason,
     };
     Judgement { reason, network: packet.network, protocol: packet.protocol, transport }
@@ -106,6 +124,12 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
+    if matches!(policy.scope(), Scope::Local)
+        && let Some(destination) = network.destination_host(frame)
+        && !policy.is_own_address(&destination)
+    {
+        return Some(Reason::NotForThisHost);
+    }
     let source = network.source(frame)?;
     if let Some(reason) = source.forbidden() {
         return Some(reason);

@@ -43,4 +43,4 @@ pub use flow::{Flow, Network, Protocol, Source};
 pub use frame::Frame;
 pub use judge::{Judgement, Policy, Standing, judge};
 pub use parse::{Located, Start, Undecidable, locate};
-pub use verdict::{Mode, Reason, Verdict};
+pub use verdict::{Mode, Reason, Scope, Verdict};

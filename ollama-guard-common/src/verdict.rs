@@ -49,6 +49,40 @@ impl Mode {
     }
 }
 
+/// Whose packets are decided on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Scope {
+    /// Everybody's that cross a door: also those that the host routes or bridges to others.
+    #[default]
+    All = 0,
+    /// Those for this host's own addresses.
+    Local = 1,
+}
+
+impl Scope {
+    /// Every scope, in the order of the numbers.
+    pub const ALL: [Self; 2] = [Self::All, Self::Local];
+
+    /// The scope with this ABI number.
+    ///
+    /// Only an explicit 1 leaves anything out: a damaged value can not open a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        if number == 1 { Self::Local } else { Self::All }
+    }
+
+    /// The name in configuration and status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Local => "local",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $number:literal $variant:ident $name:literal $verdict:ident,)+) => {
         /// Why a packet passed or was dropped.
@@ -148,6 +182,8 @@ reasons! {
     22 TagOrIpv6 "tag-or-ipv6" Drop,
     /// An IP packet in an IPv6 packet behind a routing header, which segment routing would unpack and deliver.
     23 EncapsulatedBehindRouting "encapsulated-behind-routing" Drop,
+    /// For an address of another host, and the configuration limits the guard to this host's own (scope local).
+    24 NotForThisHost "not-for-this-host" Pass,
 }
 
 impl Reason {
@@ -192,9 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn only_two_reasons_pass() {
-        let passing = Reason::ALL.iter().filter(|r| r.verdict() == Verdict::Pass).count();
-        assert_eq!(passing, 2);
+    fn only_three_reasons_pass() {
+        let passing: [Reason; 3] = [Reason::NotGuarded, Reason::Allowed, Reason::NotForThisHost];
+        for reason in Reason::ALL {
+            assert_eq!(reason.verdict() == Verdict::Pass, passing.contains(reason), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_scope_leaves_nothing_out() {
+        assert_eq!(Scope::from_number(1), Scope::Local);
+        for number in [0, 2, 255, u32::MAX] {
+            assert_eq!(Scope::from_number(number), Scope::All);
+        }
     }
 
     #[test]

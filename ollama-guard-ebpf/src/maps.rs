@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ollama_guard_common::abi::{
-    Books, DECLARED_PREFIXES, DoorCounters, DropEvent, EVENT_RING_BYTES, MAX_DOORS, PORT_WORDS,
-    SLOTS, SlotInfo,
+    Books, DECLARED_PREFIXES, DoorCounters, DropEvent, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS,
+    PORT_WORDS, SLOTS, SlotInfo,
 };
 
 /// The rules of one family in one slot: the address in network byte order, and its standing.
@@ -23,6 +23,8 @@ pub static OG_PORTS: Array<u64, PORT_WORDS> = Array::new();
 pub static OG_RULES_V4: ArrayOfMaps<Rules<[u8; 4]>, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 pub static OG_RULES_V6: ArrayOfMaps<Rules<[u8; 16]>, { SLOTS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub static OG_ADDRESSES: HashMap<[u8; 16], u32, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]
 pub static OG_DOORS: HashMap<u32, u32, { MAX_DOORS as usize }> = HashMap::new();
 #[btf_map]

@@ -4,11 +4,11 @@ use core::ptr;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use ollama_guard_common::{
-    Mode, Policy, Protocol, Source, Standing,
+    Mode, Policy, Protocol, Scope, Source, Standing,
     abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, port_bit, port_word, standing},
 };
 
-use crate::maps::{OG_PORTS, OG_RULES_V4, OG_RULES_V6, OG_SELECTED, OG_SLOT_INFO};
+use crate::maps::{OG_ADDRESSES, OG_PORTS, OG_RULES_V4, OG_RULES_V6, OG_SELECTED, OG_SLOT_INFO};
 
 /// The policy of the slot that was selected when the packet came in.
 ///
@@ -57,6 +57,16 @@ impl Policy for LivePolicy {
     #[inline(always)]
     fn guards_any(&self, protocol: Protocol) -> bool {
         self.info().is_none_or(|info| info.protocols & 1 << protocol.index() != 0)
+    }
+
+    #[inline(always)]
+    fn scope(&self) -> Scope {
+        self.info().map_or(Scope::All, |info| Scope::from_number(info.scope))
+    }
+
+    #[inline(always)]
+    fn is_own_address(&self, destination: &[u8; 16]) -> bool {
+        OG_ADDRESSES.get_ptr(destination).is_some()
     }
 
     #[inline(always)]

@@ -37,7 +37,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ollama_guard_common::Mode;
+use ollama_guard_common::{Mode, Scope};
 
 use crate::policy::{Port, Rule};
 
@@ -78,6 +78,8 @@ pub struct Config {
     pub exclude: Vec<Pattern>,
     /// How to attach.
     pub attach: AttachChoice,
+    /// Whose packets are decided on.
+    pub scope: Scope,
     /// What is guarded.
     pub service: Service,
     /// The rules of the file, then of the environment, then of the flags. None stands twice.

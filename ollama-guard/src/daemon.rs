@@ -29,7 +29,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::geteuid,
 };
-use ollama_guard_common::Mode;
+use ollama_guard_common::{Mode, Scope};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -42,7 +42,7 @@ use crate::{
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
     doctor,
-    doors::Watch,
+    doors::{Watch, list_addresses},
     events::Journal,
     guard::{self, Desired, Guard, Handle},
     policy::Effect,
@@ -95,9 +95,9 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     let audit = AuditLog::open(state)?;
     let chosen = Chosen::new(config);
     // Before the listing, so that no change between the two is missed.
-    let watch = Watch::open()?;
+    let watch = Watch::open(config.scope == Scope::Local)?;
     let plan = cover::plan(&chosen).await?;
-    for finding in doctor::said_at_start(&config.service.ports, plan.doors()) {
+    for finding in doctor::said_at_start(&config.service.ports, config.scope, plan.doors()) {
         tracing::warn!("{finding}");
     }
 
@@ -113,6 +113,7 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
 
     let desired = Desired {
         mode: config.mode,
+        scope: config.scope,
         ports: config.service.ports.clone(),
         rules: config.rules.clone(),
         capacity: config.capacity,
@@ -125,6 +126,12 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
             "the allowlist is empty: every packet to a guarded port {word} dropped; let somebody \
              in with `ollama-guard allow add`"
         );
+    }
+    if config.scope == Scope::Local {
+        let own = keeper::own_destinations(&list_addresses().await?);
+        if let Err(error) = guard.know_addresses(Some(&own)) {
+            tracing::error!("{error}");
+        }
     }
     // New maps get the policy before any program that reads them is attached. Adopted ones have a
     // policy, which stays in force until nothing can fail any more.
@@ -148,8 +155,13 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
     let notices = Arc::new(notices::Notices::default());
-    let keeper =
-        keeper::Keeper::new(handle.clone(), chosen.clone(), Arc::clone(&notices), Some(watch));
+    let keeper = keeper::Keeper::new(
+        handle.clone(),
+        chosen.clone(),
+        Arc::clone(&notices),
+        watch,
+        config.scope,
+    );
     let backend = Arc::new(backend::LiveBackend::new(
         handle.clone(),
         Arc::clone(&journal),

@@ -17,6 +17,7 @@
 //! on any `EINVAL`, which can be neither pinned nor recognised, and which stays behind when its
 //! conversion into a pinnable link fails.
 
+pub mod addresses;
 pub mod allowance;
 mod clsact;
 mod contents;

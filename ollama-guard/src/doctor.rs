@@ -33,6 +33,7 @@ mod text;
 
 use std::{collections::BTreeSet, path::Path};
 
+use ollama_guard_common::Scope;
 use serde::Serialize;
 
 use crate::{
@@ -116,7 +117,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings.extend(proxies::findings(facts));
     findings.extend(ollama::findings(facts));
     findings.extend(ports::findings(&facts.ephemeral, &facts.guard.ports));
-    findings.extend(forwarding::findings(&facts.forwarding, &facts.guard.ports));
+    findings.extend(forwarding::findings(&facts.forwarding, facts.guard.scope, &facts.guard.ports));
     // Stable: within a severity, in the order of the packets' way.
     findings.sort_by_key(|finding| finding.severity);
     findings
@@ -126,13 +127,13 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 /// at: `/proc/sys`, and the interfaces as it has listed them. What cannot be read is passed over:
 /// the `doctor` command lists it.
 #[must_use]
-pub fn said_at_start(ports: &BTreeSet<Port>, doors: &[Door]) -> Vec<Finding> {
+pub fn said_at_start(ports: &BTreeSet<Port>, scope: Scope, doors: &[Door]) -> Vec<Finding> {
     let mut passed_over = Vec::new();
     let sys = Path::new("/proc/sys");
     let mut findings = ports::findings(&ports::collect(sys, &mut passed_over), ports);
     findings.extend(interfaces::native_findings(doors));
     let forwarding = forwarding::collect(sys, doors, &mut passed_over);
-    findings.extend(forwarding::findings(&forwarding, ports));
+    findings.extend(forwarding::findings(&forwarding, scope, ports));
     findings
 }
 
@@ -171,6 +172,11 @@ impl GuardFacts {
             Ok(snapshot) => Self {
                 loaded: true,
                 unknown: false,
+                scope: if snapshot.scope == Scope::Local.name() {
+                    Scope::Local
+                } else {
+                    Scope::All
+                },
                 ports: snapshot.ports.iter().filter_map(|port| port.parse().ok()).collect(),
                 covered: snapshot
                     .links
@@ -188,7 +194,7 @@ impl GuardFacts {
                     not_seen.push(NotSeen::new(what, &error));
                 }
                 let ports = config.service.ports.clone();
-                Self { ports, unknown, ..Self::default() }
+                Self { scope: config.scope, ports, unknown, ..Self::default() }
             }
         }
     }

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod choose;
 mod interface;
 mod kind;
@@ -22,6 +23,7 @@ mod list;
 mod skip;
 mod watch;
 
+pub use addresses::{HostAddress, list_addresses};
 pub use choose::{Door, Plan, Selection, choose, loopback_named, unmatched};
 pub use interface::{Interface, XdpSlots};
 pub use list::{DoorsError, list};

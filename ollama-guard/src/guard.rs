@@ -13,10 +13,10 @@ mod actor;
 mod error;
 mod plan;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
-use ollama_guard_common::Mode;
+use ollama_guard_common::{Mode, Scope};
 
 use crate::{
     config::RuleStore,
@@ -34,6 +34,8 @@ pub use plan::Plan;
 pub struct Desired {
     /// Whether verdicts are carried out.
     pub mode: Mode,
+    /// Whose packets are decided on.
+    pub scope: Scope,
     /// The guarded ports.
     pub ports: BTreeSet<Port>,
     /// The rules of the configuration file, the environment and the command line.
@@ -47,6 +49,8 @@ pub struct Guard<S> {
     sink: S,
     desired: Desired,
     store: RuleStore,
+    /// The desired scope, or everybody's packets while this host's addresses are not known.
+    scope: Scope,
     generation: u64,
     /// The fingerprint of the policy that was put in force last.
     digest: Digest,
@@ -55,13 +59,14 @@ pub struct Guard<S> {
 impl<S: PolicySink> Guard<S> {
     /// Checks that what is configured and stored compiles. Nothing is in force yet.
     pub fn new(sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
-        compile(&policy(&desired, store.rules()))?;
-        Ok(Self { sink, desired, store, generation: 0, digest: Digest::new() })
+        let scope = desired.scope;
+        compile(&policy(&desired, scope, store.rules()))?;
+        Ok(Self { sink, desired, store, scope, generation: 0, digest: Digest::new() })
     }
 
     /// Puts what is configured and stored in force.
     pub fn apply(&mut self) -> Result<(), GuardError> {
-        let image = compile(&policy(&self.desired, self.store.rules()))?;
+        let image = compile(&policy(&self.desired, self.scope, self.store.rules()))?;
         Ok(self.swap(&image)?)
     }
 
@@ -77,6 +82,7 @@ impl<S: PolicySink> Guard<S> {
         let rules = self.all().map(view).collect();
         let terms = Terms {
             mode: self.desired.mode.name().into(),
+            scope: self.scope.name().into(),
             ports: self.desired.ports.iter().map(ToString::to_string).collect(),
         };
         RuleList { generation: self.generation, rules, terms: Some(terms) }
@@ -112,7 +118,7 @@ impl<S: PolicySink> Guard<S> {
     }
 
     fn put_in_force(&mut self, rules: &[Rule]) -> Result<(), GuardError> {
-        let image = compile(&policy(&self.desired, rules))?;
+        let image = compile(&policy(&self.desired, self.scope, rules))?;
         let before = self.store.rules().to_vec();
         self.store.replace(rules.to_vec())?;
         match self.swap(&image) {
@@ -129,6 +135,32 @@ impl<S: PolicySink> Guard<S> {
 }
 
 impl Guard<Dataplane> {
+    /// Takes note of this host's own addresses, if only packets for these are to be decided on.
+    /// `own` is `None` if they are not known. While they are not, or are too many, everybody's
+    /// packets are decided on; the error says so.
+    ///
+    /// Before the first policy nothing but the note is taken.
+    pub fn know_addresses(&mut self, own: Option<&BTreeSet<IpAddr>>) -> Result<(), GuardError> {
+        if self.desired.scope == Scope::All {
+            return Ok(());
+        }
+        let outcome = match own {
+            None => Err(GuardError::AddressesUnknown),
+            Some(own) => match self.sink.know_addresses(own) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(GuardError::TooManyAddresses { count: own.len() }),
+                Err(error) => Err(error.into()),
+            },
+        };
+        let scope = if outcome.is_ok() { Scope::Local } else { Scope::All };
+        let before = std::mem::replace(&mut self.scope, scope);
+        if before != scope && self.generation > 0 {
+            // Should it fail, the kernel goes on with what it has, and the next call tries again.
+            self.apply().inspect_err(|_| self.scope = before)?;
+        }
+        outcome
+    }
+
     /// Reads the policy in force back from the kernel. If it is not the one that was put there, it
     /// is put there again. Returns what was wrong.
     pub fn mend_policy(&mut self) -> Result<Option<String>, GuardError> {
@@ -162,9 +194,10 @@ impl Guard<Dataplane> {
     }
 }
 
-fn policy(desired: &Desired, stored: &[Rule]) -> Policy {
+fn policy(desired: &Desired, scope: Scope, stored: &[Rule]) -> Policy {
     Policy {
         mode: desired.mode,
+        scope,
         ports: desired.ports.clone(),
         rules: desired.rules.iter().chain(stored).cloned().collect(),
         capacity: desired.capacity,

@@ -37,6 +37,9 @@ pub struct StatusReport {
     pub problems: Vec<String>,
     /// "enforce" or "observe".
     pub mode: String,
+    /// Whose packets are decided on: "all" that cross a door, or the "local" host's only.
+    #[serde(default)]
+    pub scope: String,
     /// The number of the policy in force.
     pub generation: u64,
     /// The guarded ports.
@@ -202,6 +205,7 @@ fn assemble(
         enforcing: problems.is_empty() && snapshot.mode == "enforce",
         problems,
         mode: snapshot.mode,
+        scope: snapshot.scope,
         generation: snapshot.generation,
         ports: snapshot.ports,
         rules: snapshot.rules,

@@ -108,7 +108,10 @@ impl Loaded {
             .collect::<Result<Vec<Rule>>>()?;
         let ports =
             policy.ports.iter().map(|&(protocol, number)| Port { protocol, number }).collect();
-        let image = compile(&Policy { mode, ports, rules, capacity })?;
+        let scope = ollama_guard_common::Policy::scope(policy);
+        let image = compile(&Policy { mode, scope, ports, rules, capacity })?;
+        let own = policy.own.iter().flatten().copied().collect();
+        anyhow::ensure!(self.dataplane()?.know_addresses(&own)?, "too many addresses");
         Ok(self.dataplane()?.swap(&image)?)
     }
 

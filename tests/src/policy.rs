@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use ollama_guard_common::{Policy, Protocol, Source, Standing};
+use ollama_guard_common::{Policy, Protocol, Scope, Source, Standing};
 
 /// The port that is guarded in every policy here.
 pub const GUARDED: u16 = 11_434;
@@ -49,11 +49,13 @@ pub enum Lists {
     StandardWithAll,
     /// As `Standard`, with 1, 63, 64, 8080 and 65535/tcp guarded instead of 11434/tcp.
     StandardOtherPorts,
+    /// As `Standard`, for packets to the server's own addresses only.
+    Local,
 }
 
 impl Lists {
     /// Every policy.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Standard,
         Self::Empty,
         Self::Everyone,
@@ -62,6 +64,7 @@ impl Lists {
         Self::StandardWithUdp,
         Self::StandardWithAll,
         Self::StandardOtherPorts,
+        Self::Local,
     ];
 
     /// The policy as plain data.
@@ -94,6 +97,10 @@ impl Lists {
                 &standard.0,
                 &standard.1,
             ),
+            Self::Local => HostPolicy {
+                own: Some(vec![SERVER4.into(), SERVER6.into()]),
+                ..HostPolicy::new(&tcp, &standard.0, &standard.1)
+            },
         }
     }
 }
@@ -107,6 +114,8 @@ pub struct HostPolicy {
     pub allow: Vec<IpNet>,
     /// Prefixes whose sources may not, whatever `allow` says.
     pub deny: Vec<IpNet>,
+    /// This host's own addresses, if only packets for these are decided on.
+    pub own: Option<Vec<IpAddr>>,
 }
 
 impl HostPolicy {
@@ -123,7 +132,7 @@ impl HostPolicy {
                 .map(|text| text.parse().unwrap_or_else(|_| panic!("{text} is no prefix")))
                 .collect()
         };
-        Self { ports: ports.to_vec(), allow: parse(allow), deny: parse(deny) }
+        Self { ports: ports.to_vec(), allow: parse(allow), deny: parse(deny), own: None }
     }
 }
 
@@ -134,6 +143,15 @@ impl Policy for HostPolicy {
 
     fn guards_any(&self, protocol: Protocol) -> bool {
         self.ports.iter().any(|guarded| guarded.0 == protocol)
+    }
+
+    fn scope(&self) -> Scope {
+        if self.own.is_some() { Scope::Local } else { Scope::All }
+    }
+
+    fn is_own_address(&self, destination: &[u8; 16]) -> bool {
+        let destination = IpAddr::from(*destination).to_canonical();
+        self.own.as_ref().is_none_or(|own| own.contains(&destination))
     }
 
     fn standing(&self, source: &Source) -> Standing {

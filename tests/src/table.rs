@@ -11,6 +11,7 @@ mod ipv4;
 mod ipv6;
 mod link;
 mod ordinary;
+mod scope;
 mod transport;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -66,6 +67,7 @@ pub fn table() -> Vec<Case> {
         ("ipv6", ipv6::rows),
         ("transport", transport::rows),
         ("ordinary", ordinary::rows),
+        ("scope", scope::rows),
     ];
     for (section, rows) in sections {
         table.section = section;

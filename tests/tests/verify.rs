@@ -1,10 +1,13 @@
 //! P14: `verify` proves that every door holds, and says which one does not, and why.
 //!
 //! Whatever is broken here is broken behind the daemon's back, by the tools that anybody has.
+//!
+//! Long because everything that can be broken is, one after the other.
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::XdpMode;
 use ollama_guard_tests::{
     bed::{
         Bed, Finished, Foreign, Guard, GuardSetup, SERVER_DOOR, Standin, VERSION_DIRECTORY,
@@ -381,5 +384,28 @@ fn a_real_connection_that_gets_through_fails_the_proof() -> Result<()> {
     let said = guard.cli(&["verify", "--live"])?;
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stdout.contains("real connections: 20, of which 0 got nothing"), "{said:?}");
+    Ok(())
+}
+
+/// Behind a foreign program the guard stands at TC ingress, and is proven there.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_door_at_tc_ingress_is_proven_by_its_own_twin() -> Result<()> {
+    let bed = Bed::new()?;
+    let foreign = Foreign::attach(&bed.server.namespace, SERVER_DOOR, XDP_PASS, XdpMode::Skb)?;
+    let mut guard = setup().start(&bed.server.namespace)?;
+    let report = holds(&guard)?;
+    let door = &report["doors"][0];
+    assert!(door["hook"] == "tcx" || door["hook"] == "clsact", "{door}");
+    assert_eq!(door["behind"].as_u64(), Some(foreign.program_id()?), "{door}");
+    assert!(door["packets"].as_u64() > Some(70), "{door}");
+    guard.kill9()?;
+    let rules = Pinned::rules(&guard, "OG_RULES_V4")?;
+    rules.delete(&lpm_key(&FRIEND4.octets()))?;
+    fails(
+        &guard,
+        "a rule removed",
+        "the IPv4 rules in force have 1 entries, where 2 were written",
+    )?;
     Ok(())
 }

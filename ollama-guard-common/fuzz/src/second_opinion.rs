@@ -24,7 +24,7 @@
 //! | a TCP or UDP header cut behind the ports | error | the ports decide |
 //! | VLAN tags without an Ethernet header | unknown | followed |
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     EtherType, Ethernet2Slice, Ipv4HeaderSlice, Ipv6ExtensionSlice, Ipv6ExtensionsSlice,
@@ -33,7 +33,7 @@ use etherparse::{
     ether_type, ip_number,
 };
 use ollama_guard_common::{
-    Judgement, Policy, Protocol, Reason, Source, Standing, Start, Verdict, judge,
+    Judgement, Policy, Protocol, Reason, Scope, Source, Standing, Start, Verdict, judge,
 };
 
 /// The guarded port.
@@ -84,7 +84,14 @@ pub fn agree(
         Opinion::Unreadable { protocol: Some(protocol), .. } if !lists.guards_any(*protocol) => {
             got == Reason::NotGuarded
         }
-        Opinion::Unreadable { ends: Some(ends), .. } if lists.is_believed_and_allowed(ends) => {
+        Opinion::Unreadable { ends: Some(ends), hides: false, .. }
+            if lists.is_for_another_host(ends) =>
+        {
+            got == Reason::NotForThisHost
+        }
+        Opinion::Unreadable { ends: Some(ends), hides: false, .. }
+            if lists.is_believed_and_allowed(ends) =>
+        {
             got == Reason::Allowed
         }
         Opinion::Unreadable { .. } => got.verdict() == Verdict::Drop && is_about_the_frame(got),
@@ -106,6 +113,7 @@ const fn is_about_the_frame(reason: Reason) -> bool {
             | Reason::SourceUnspecified
             | Reason::SourceMapped
             | Reason::DestinationLoopback
+            | Reason::NotForThisHost
     )
 }
 
@@ -131,11 +139,13 @@ enum Opinion {
     Elsewhere,
     /// A whole segment or its first fragment.
     Segment(Segment),
-    /// It could be for a guarded port, and `judge` should not have read to the end.
-    Unreadable { ends: Option<Ends>, protocol: Option<Protocol> },
+    /// It could be for a guarded port, and `judge` should not have read to the end. What hides is a
+    /// part of the chain of headers, behind which there could be another packet: then the ends are
+    /// not believed.
+    Unreadable { ends: Option<Ends>, protocol: Option<Protocol>, hides: bool },
 }
 
-const UNREADABLE: Opinion = Opinion::Unreadable { ends: None, protocol: None };
+const UNREADABLE: Opinion = Opinion::Unreadable { ends: None, protocol: None, hides: false };
 
 /// The policies that every frame is judged under: those of the packet table that matter here, so
 /// that its frames are a good start for the search.
@@ -145,11 +155,19 @@ pub enum Lists {
     Tcp,
     /// Every protocol with ports is guarded; everyone is allowed.
     AllForEveryone,
+    /// As `Tcp`, for packets to this host's own addresses only.
+    Local,
 }
+
+/// This host's addresses, with [`Lists::Local`].
+const OWN: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1)),
+];
 
 impl Lists {
     /// Every policy.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::AllForEveryone];
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::AllForEveryone, Self::Local];
 
     fn rules(self, source: IpAddr) -> Standing {
         if self == Self::AllForEveryone {
@@ -174,6 +192,9 @@ impl Lists {
         if !self.is_guarded(segment.protocol, segment.port) {
             return Reason::NotGuarded;
         }
+        if self.is_for_another_host(&segment.ends) {
+            return Reason::NotForThisHost;
+        }
         if let Some(reason) = never_believed(&segment.ends) {
             return reason;
         }
@@ -183,6 +204,24 @@ impl Lists {
             Standing::NotListed => Reason::NotListed,
             Standing::RulesAbsent => Reason::RulesAbsent,
         }
+    }
+
+    /// By the standard library's idea of an address that a single host has.
+    fn is_for_another_host(self, ends: &Ends) -> bool {
+        let is_a_hosts = match ends.destination {
+            IpAddr::V4(address) => {
+                let first = address.octets()[0];
+                first != 0 && first < 240 && !address.is_loopback() && !address.is_multicast()
+            }
+            IpAddr::V6(address) => {
+                let is_special = address.is_unspecified()
+                    || address.is_loopback()
+                    || address.is_multicast()
+                    || address.to_ipv4_mapped().is_some();
+                !is_special
+            }
+        };
+        self == Self::Local && is_a_hosts && !OWN.contains(&ends.destination)
     }
 
     fn is_believed_and_allowed(self, ends: &Ends) -> bool {
@@ -197,6 +236,14 @@ impl Policy for Lists {
 
     fn guards_any(&self, protocol: Protocol) -> bool {
         *self == Self::AllForEveryone || protocol == Protocol::Tcp
+    }
+
+    fn scope(&self) -> Scope {
+        if *self == Self::Local { Scope::Local } else { Scope::All }
+    }
+
+    fn is_own_address(&self, destination: &[u8; 16]) -> bool {
+        OWN.contains(&IpAddr::from(*destination).to_canonical())
     }
 
     fn standing(&self, source: &Source) -> Standing {
@@ -289,6 +336,10 @@ fn header_by_header(frame: &[u8], start: Start) -> Opinion {
                     | ether_type::PROVIDER_BRIDGING
             );
             match frame[0] >> 4 {
+                // A tag's control word that looks like IPv4 with a header of no words.
+                4 if could_be_tag && frame[0] & 0x0f < 5 => {
+                    behind_link(perhaps_tag.ether_type(), perhaps_tag.payload_slice(), 1)
+                }
                 4 => ipv4(frame),
                 6 if could_be_tag && frame[..2] == [0x60, 0] => UNREADABLE,
                 6 => ipv6(frame),
@@ -329,7 +380,7 @@ fn ipv4(packet: &[u8]) -> Opinion {
         // Only a header length below the fixed header is left to be wrong.
         let address = |at: usize| IpAddr::from([0, 1, 2, 3].map(|byte| packet[at + byte]));
         let ends = Ends { source: address(12), destination: address(16) };
-        return Opinion::Unreadable { ends: Some(ends), protocol: None };
+        return Opinion::Unreadable { ends: Some(ends), protocol: None, hides: false };
     };
     let Some(protocol) = Protocol::from_number(header.protocol().0) else {
         return Opinion::Elsewhere;
@@ -348,7 +399,7 @@ fn ipv6(packet: &[u8]) -> Opinion {
     let Ok(header) = Ipv6HeaderSlice::from_slice(packet) else { return UNREADABLE };
     let ends =
         Ends { source: header.source_addr().into(), destination: header.destination_addr().into() };
-    let unreadable = Opinion::Unreadable { ends: Some(ends), protocol: None };
+    let unreadable = |hides| Opinion::Unreadable { ends: Some(ends), protocol: None, hides };
     let rest = &packet[header.slice().len()..];
     let whole = followed_by_zeros(rest, ROOM);
     let (mut next, mut walked) = (header.next_header(), 0);
@@ -358,7 +409,7 @@ fn ipv6(packet: &[u8]) -> Opinion {
     // the headers end in an error.
     for position in 0.. {
         if walked + 4 > first_fragment_end {
-            return unreadable;
+            return unreadable(true);
         }
         let is_extension = matches!(
             next,
@@ -370,15 +421,18 @@ fn ipv6(packet: &[u8]) -> Opinion {
         if !is_extension {
             break;
         }
-        if position == MOST_EXTENSIONS || walked + 4 > rest.len() {
-            return unreadable;
+        if position == MOST_EXTENSIONS {
+            return unreadable(true);
+        }
+        if walked + 4 > rest.len() {
+            return unreadable(first_fragment_end != usize::MAX);
         }
         if next == ip_number::IPV6_FRAG {
             let Ok(fragment) = Ipv6FragmentHeaderSlice::from_slice(&whole[walked..]) else {
-                return unreadable;
+                return unreadable(false);
             };
             if fragment_seen {
-                return unreadable;
+                return unreadable(false);
             }
             if fragment.fragment_offset().value() != 0 {
                 return Opinion::Elsewhere;
@@ -390,21 +444,23 @@ fn ipv6(packet: &[u8]) -> Opinion {
             (next, walked) = (fragment.next_header(), walked + fragment.slice().len());
         } else {
             if next == ip_number::IPV6_HOP_BY_HOP && position > 0 {
-                return unreadable;
+                return unreadable(false);
             }
             routing_seen |= next == ip_number::IPV6_ROUTE;
             let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(&whole[walked..]) else {
-                return unreadable;
+                return unreadable(false);
             };
             (next, walked) = (header.next_header(), walked + header.slice().len());
         }
         if walked > MOST_EXTENSION_BYTES {
-            return unreadable;
+            return unreadable(true);
         }
     }
     match Protocol::from_number(next.0) {
         Some(protocol) => transport(ends, protocol, rest.get(walked..).unwrap_or_default()),
-        None if routing_seen && matches!(next, ip_number::IPV4 | ip_number::IPV6) => unreadable,
+        None if routing_seen && matches!(next, ip_number::IPV4 | ip_number::IPV6) => {
+            unreadable(true)
+        }
         None => Opinion::Elsewhere,
     }
 }
@@ -420,7 +476,7 @@ fn transport(ends: Ends, protocol: Protocol, rest: &[u8]) -> Opinion {
     let by_place = rest.get(..4).map(|ports| u16::from_be_bytes([ports[2], ports[3]]));
     match by_etherparse.or(by_place) {
         Some(port) => Opinion::Segment(Segment { ends, protocol, port }),
-        None => Opinion::Unreadable { ends: Some(ends), protocol: Some(protocol) },
+        None => Opinion::Unreadable { ends: Some(ends), protocol: Some(protocol), hides: false },
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ollama-guard explain`: what would happen to a packet, by the word of the kernel.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
     net::IpAddr,
     process::ExitCode,
@@ -9,17 +10,17 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
-use ollama_guard_common::{Reason, Start, Verdict};
+use ollama_guard_common::{Reason, Scope, Start, Verdict};
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{NO, PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, protocol::RuleView},
-    dataplane::{Hook, PinDir, Snapshot, Twin, matching_rule},
+    dataplane::{Hook, PinDir, Snapshot, Twin, addresses, matching_rule},
     doors,
     policy::{Effect, Origin, Port, Prefix, Rule, deciding_rule},
-    verify::knock,
+    verify::{destination, knock},
 };
 
 /// How long the daemon may take to say where a rule comes from.
@@ -85,7 +86,13 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     if let Some(interface) = uncovered {
         return say_uncovered(&args, port, &interface, snapshot);
     }
-    let frame = knock(args.address, port, start);
+    let own = if snapshot.scope == Scope::Local.name() {
+        addresses::read(&pins)?
+    } else {
+        BTreeSet::new()
+    };
+    let here = destination(args.address, &own);
+    let frame = knock(args.address, here, port, start);
     let answer = Twin::open(&pins, hook, start)?.run(&frame)?;
     let would_drop = answer.reason.verdict() == Verdict::Drop;
     let explanation = Explanation {

@@ -40,6 +40,10 @@ pub struct RunArgs {
     /// How to attach: auto, native or generic
     #[arg(long, value_name = "MODE")]
     attach: Option<String>,
+    /// Whose packets are decided on: all that cross a door, or only those for this host's own
+    /// addresses (local), so that what it routes or bridges to others passes [default: all]
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<String>,
     /// Prefixes of each family that the kernel's tables must hold [default: 65536]
     #[arg(long, value_name = "N")]
     capacity: Option<String>,
@@ -100,6 +104,7 @@ impl RunArgs {
             anyone,
             observe,
             attach,
+            scope,
             capacity,
             pin_dir,
             state_dir,
@@ -115,6 +120,7 @@ impl RunArgs {
             anyone,
             observe,
             attach,
+            scope,
             capacity,
             pin_dir,
             state_dir,

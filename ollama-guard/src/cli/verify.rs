@@ -8,14 +8,15 @@ use std::{
 };
 
 use clap::Args;
-use ollama_guard_common::{Mode, Start};
+use ollama_guard_common::{Mode, Scope, Start};
 use tokio::time::{sleep, timeout};
 
 use super::{NO, SocketArg, status, written};
 use crate::{
     config::DEFAULT_PIN_DIR,
     control::{Client, ClientError, protocol::RuleList},
-    dataplane::{Hook, PinDir, check_privileges, readback::generation},
+    dataplane::{Hook, PinDir, addresses, check_privileges, readback::generation},
+    doors::list_addresses,
     policy::{Origin, Policy, Prefix, Rule, compile},
     status::{DaemonStatus, DoorState, DoorStatus, StatusError, StatusReport, report},
     verify::{DoorProof, Findings, Meant, VerifyReport, examine, live::knock_for_real},
@@ -80,6 +81,9 @@ async fn prove(args: &VerifyArgs) -> anyhow::Result<VerifyReport> {
         Err(failure) => return Ok(only(failure)),
     };
     let mut report = assemble(&told, &seen, findings);
+    if told.scope == Scope::Local.name() && is_our_namespace(&told, &seen) {
+        report.failures.extend(unguarded_addresses(&pins).await?);
+    }
     if args.live {
         if told.doors.iter().any(|door| door.hook.is_some_and(|hook| hook != Hook::Xdp)) {
             report.not_checked.push("real connections through the program at TC ingress".into());
@@ -90,6 +94,33 @@ async fn prove(args: &VerifyArgs) -> anyhow::Result<VerifyReport> {
         report.live = Some(live);
     }
     Ok(report)
+}
+
+/// Whether the interfaces that the daemon tells of are those that we see.
+fn is_our_namespace(told: &StatusReport, seen: &StatusReport) -> bool {
+    told.doors.iter().all(|door| {
+        seen.doors.iter().any(|one| (&one.name, one.ifindex) == (&door.name, door.ifindex))
+    })
+}
+
+/// Addresses of this host that the program does not know, though it decides only on packets for
+/// those that it knows.
+async fn unguarded_addresses(pins: &PinDir) -> anyhow::Result<Option<String>> {
+    let known = addresses::read(pins)?;
+    let own = list_addresses().await?;
+    let unknown: Vec<String> = own
+        .iter()
+        .map(|own| own.address)
+        .filter(|own| !own.is_loopback() && !known.contains(own))
+        .map(|own| own.to_string())
+        .collect();
+    Ok((!unknown.is_empty()).then(|| {
+        format!(
+            "scope is local, and the kernel does not know these addresses of this host: {}; packets \
+             to them pass until the daemon tells it",
+            unknown.join(", ")
+        )
+    }))
 }
 
 /// A report of one failure that leaves nothing to try.
@@ -197,6 +228,10 @@ fn policy(list: RuleList, told: &StatusReport) -> anyhow::Result<Option<Policy>>
             .into_iter()
             .find(|mode| mode.name() == terms.mode)
             .ok_or_else(|| anyhow::anyhow!("there is no mode {}", terms.mode))?,
+        scope: Scope::ALL
+            .into_iter()
+            .find(|scope| scope.name() == terms.scope)
+            .ok_or_else(|| anyhow::anyhow!("there is no scope {}", terms.scope))?,
         ports: terms.ports.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         rules: list.rules.into_iter().map(rule).collect::<anyhow::Result<_>>()?,
         capacity: told.rules.capacity,

@@ -89,7 +89,8 @@ const CORPUS: &[Broken] = &[
     // Named by the design, and later.
     ("[metrics]\nlisten = \"127.0.0.1:9434\"", &[(1, 2, "`metrics` is not accepted yet")]),
     ("include = [\"more.toml\"]", &[(1, 1, "`include` is not accepted yet")]),
-    ("[[service]]\nscope = \"local\"", &[(2, 1, "`scope` is not accepted yet")]),
+    ("[[service]]\nscope = \"local\"", &[(2, 1, "at the top of the file")]),
+    ("scope = \"host\"", &[(1, 9, "\"host\"")]),
     ("pin_dir = \"/pins\"", &[(1, 1, "use --pin-dir or OLLAMA_GUARD_PIN_DIR")]),
     // No valid TOML: what is certain is said too, and nothing that may only follow from it.
     ("mode = enforce", &[(1, 8, "not valid TOML: string values must be quoted")]),

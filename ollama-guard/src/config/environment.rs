@@ -22,6 +22,7 @@ const PORTS: &str = "OLLAMA_GUARD_PORTS";
 const ALLOW: &str = "OLLAMA_GUARD_ALLOW";
 const DENY: &str = "OLLAMA_GUARD_DENY";
 const ATTACH: &str = "OLLAMA_GUARD_ATTACH";
+const SCOPE: &str = "OLLAMA_GUARD_SCOPE";
 const CAPACITY: &str = "OLLAMA_GUARD_CAPACITY";
 const EVENTS_PER_SECOND: &str = "OLLAMA_GUARD_EVENTS_PER_SECOND";
 const PIN_DIR: &str = "OLLAMA_GUARD_PIN_DIR";
@@ -62,7 +63,7 @@ pub(super) fn layer(
     problems: &mut Vec<Problem>,
 ) -> Layer {
     let mut text = |name| text(environment, name, problems);
-    let (mode, attach) = (text(MODE), text(ATTACH));
+    let (mode, attach, scope) = (text(MODE), text(ATTACH), text(SCOPE));
     let (capacity, events_per_second) = (text(CAPACITY), text(EVENTS_PER_SECOND));
     let [interfaces, exclude, ports, allow, deny] =
         [INTERFACES, EXCLUDE, PORTS, ALLOW, DENY].map(|name| items(text(name)));
@@ -82,6 +83,7 @@ pub(super) fn layer(
             })
             .collect(),
         attach: said.one(Place::Variable(ATTACH), attach.as_deref(), value::attach),
+        scope: said.one(Place::Variable(SCOPE), scope.as_deref(), value::scope),
         ports: said.ports(Place::Variable(PORTS), &ports).collect(),
         rules,
         capacity: said

@@ -67,6 +67,7 @@ impl Reader<'_> {
             "interfaces" => layer.interfaces = interfaces(document, value),
             "exclude" => layer.exclude = exclude(document, value),
             "attach" => layer.attach = document.text(value, "attach = \"auto\"", value::attach),
+            "scope" => layer.scope = document.text(value, "scope = \"all\"", value::scope),
             "capacity" => {
                 layer.capacity = document.number(value, "capacity = 65536", value::capacity);
             }

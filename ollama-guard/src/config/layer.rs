@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use ollama_guard_common::Mode;
+use ollama_guard_common::{Mode, Scope};
 
 use super::{
     AttachChoice, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR,
@@ -18,6 +18,7 @@ pub(super) struct Layer {
     pub(super) interfaces: Option<Interfaces>,
     pub(super) exclude: Vec<Pattern>,
     pub(super) attach: Option<AttachChoice>,
+    pub(super) scope: Option<Scope>,
     pub(super) name: Option<String>,
     pub(super) ports: BTreeSet<Port>,
     pub(super) rules: Vec<Rule>,
@@ -42,6 +43,7 @@ impl Layer {
             },
             exclude: union(weaker.exclude, self.exclude),
             attach: self.attach.or(weaker.attach),
+            scope: self.scope.or(weaker.scope),
             name: self.name.or(weaker.name),
             ports: &weaker.ports | &self.ports,
             rules: [weaker.rules, self.rules].concat(),
@@ -67,6 +69,7 @@ impl Layer {
             interfaces: self.interfaces.unwrap_or_default(),
             exclude: self.exclude,
             attach: self.attach.unwrap_or_default(),
+            scope: self.scope.unwrap_or_default(),
             service: Service { name: self.name.unwrap_or_else(|| "ollama".to_owned()), ports },
             rules,
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),

@@ -28,6 +28,8 @@ pub struct Overrides {
     pub observe: bool,
     /// `--attach`.
     pub attach: Option<String>,
+    /// `--scope`.
+    pub scope: Option<String>,
     /// `--capacity`.
     pub capacity: Option<String>,
     /// `--pin-dir`.
@@ -49,6 +51,7 @@ impl Overrides {
             mode: self.observe.then_some(ollama_guard_common::Mode::Observe),
             interfaces: said.interfaces(Place::Flag("--interface"), &self.interfaces),
             attach: said.one(Place::Flag("--attach"), self.attach.as_deref(), value::attach),
+            scope: said.one(Place::Flag("--scope"), self.scope.as_deref(), value::scope),
             ports: said.ports(Place::Flag("--port"), &self.ports).collect(),
             rules,
             capacity: said.one(Place::Flag("--capacity"), self.capacity.as_deref(), |text| {

@@ -55,7 +55,7 @@ fn an_empty_file_is_the_defaults() {
     let config = Bed::new("").load().unwrap();
     assert_eq!(config.mode, Mode::Enforce);
     assert_eq!(config.interfaces, Interfaces::Auto);
-    assert_eq!(config.attach, AttachChoice::Auto);
+    assert_eq!((config.attach, config.scope), (AttachChoice::Auto, Scope::All));
     assert_eq!(strings(config.service.ports), ["11434/tcp"]);
     assert_eq!((config.capacity, config.events_per_second), (65_536, 1000));
     assert!(!config.control.group_may_edit);
@@ -65,7 +65,7 @@ fn an_empty_file_is_the_defaults() {
 
 #[test]
 fn a_flag_goes_before_the_environment_and_that_before_the_file() {
-    let file = "mode = \"observe\"\nattach = \"generic\"\ncapacity = 1";
+    let file = "mode = \"observe\"\nattach = \"generic\"\nscope = \"local\"\ncapacity = 1";
     let mut bed = Bed::new(file)
         .set("OLLAMA_GUARD_MODE", "enforce")
         .set("OLLAMA_GUARD_CAPACITY", "2")
@@ -74,12 +74,16 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     let config = bed.load().unwrap();
     assert_eq!((config.mode, config.capacity), (Mode::Enforce, 2));
     assert_eq!(config.attach, AttachChoice::Generic, "an empty variable is not set");
+    assert_eq!(config.scope, Scope::Local);
     assert_eq!(config.paths.state_dir, Path::new("/state"));
+    bed = bed.set("OLLAMA_GUARD_SCOPE", "all");
+    assert_eq!(bed.load().unwrap().scope, Scope::All);
+    bed.flags.scope = Some("local".into());
     bed.flags.observe = true;
     bed.flags.capacity = Some("3".into());
     bed.flags.state_dir = Some("/flag".into());
     let config = bed.load().unwrap();
-    assert_eq!((config.mode, config.capacity), (Mode::Observe, 3));
+    assert_eq!((config.mode, config.scope, config.capacity), (Mode::Observe, Scope::Local, 3));
     assert_eq!(config.paths.state_dir, Path::new("/flag"));
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ollama_guard_common::Mode;
+use ollama_guard_common::{Mode, Scope};
 
 use super::{AttachChoice, Interfaces, MAX_CAPACITY, MAX_EVENTS_PER_SECOND, Pattern, PatternError};
 use crate::policy::{Prefix, quoted};
@@ -20,6 +20,11 @@ pub(super) fn mode(text: &str) -> Result<Mode, String> {
 /// `auto`, `native` or `generic`.
 pub(super) fn attach(text: &str) -> Result<AttachChoice, String> {
     one_of(text, &AttachChoice::ALL, AttachChoice::name)
+}
+
+/// `all` or `local`.
+pub(super) fn scope(text: &str) -> Result<Scope, String> {
+    one_of(text, &Scope::ALL, Scope::name)
 }
 
 /// A capacity for each family.

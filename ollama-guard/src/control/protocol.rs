@@ -186,6 +186,8 @@ pub struct RuleList {
 pub struct Terms {
     /// "enforce" or "observe".
     pub mode: String,
+    /// "all" or "local".
+    pub scope: String,
     /// The guarded ports.
     pub ports: Vec<String>,
 }

@@ -5,8 +5,11 @@
 //! being told, and has the guard's thread compare what there is with what there should be; see
 //! [`Tender`]. So a change that was not told, or whose message was lost, is found all the same.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, future::Future, net::IpAddr, pin::pin, sync::Arc, time::Duration,
+};
 
+use ollama_guard_common::Scope;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
@@ -16,7 +19,7 @@ use super::{
     tender::{Round, Tender},
 };
 use crate::{
-    doors::{self, Watch},
+    doors::{self, DoorsError, HostAddress, Watch},
     guard::{Handle, Stopped},
 };
 
@@ -35,6 +38,13 @@ pub(super) struct Keeper {
     notices: Arc<Notices>,
     watch: Option<Watch>,
     tender: Tender,
+    /// With [`Scope::Local`] this host's addresses are kept, too.
+    scope: Scope,
+}
+
+/// The destinations for which packets are this host's.
+pub(super) fn own_destinations(addresses: &[HostAddress]) -> BTreeSet<IpAddr> {
+    addresses.iter().flat_map(HostAddress::destinations).collect()
 }
 
 impl Keeper {
@@ -43,10 +53,11 @@ impl Keeper {
         handle: Handle,
         chosen: Chosen,
         notices: Arc<Notices>,
-        watch: Option<Watch>,
+        watch: Watch,
+        scope: Scope,
     ) -> Self {
         let tender = Tender::new(&chosen);
-        Self { handle, chosen, notices, watch, tender }
+        Self { handle, chosen, notices, watch: Some(watch), tender, scope }
     }
 
     /// Keeps until `stop` is ready.
@@ -88,7 +99,7 @@ impl Keeper {
                 "changes of interfaces are not told any more: they are looked for every {} s",
                 TICK.as_secs()
             );
-            self.watch = Watch::open().ok();
+            self.watch = Watch::open(self.scope == Scope::Local).ok();
         }
     }
 
@@ -101,12 +112,19 @@ impl Keeper {
                 return Ok(false);
             }
         };
+        let own = self.own_addresses().await;
         let plan = CoverPlan::of(&self.chosen, &interfaces);
         let mut tender = std::mem::take(&mut self.tender);
         let (tender, round) = self
             .handle
             .maintain(move |guard| {
-                let round = tender.tend(guard, &plan);
+                // First: until a new address is known, it is not guarded.
+                let known = own.map(|own| match own {
+                    Ok(own) => guard.know_addresses(Some(&own)).map_err(|e| e.to_string()),
+                    Err(error) => guard.know_addresses(None).map_err(|e| format!("{e}: {error}")),
+                });
+                let mut round = tender.tend(guard, &plan);
+                round.troubles.extend(known.and_then(Result::err));
                 (tender, round)
             })
             .await?;
@@ -114,6 +132,14 @@ impl Keeper {
         let is_unsure = round.is_unsure;
         self.tell(round);
         Ok(is_unsure)
+    }
+
+    /// The destinations for which packets are this host's; `None` if nobody asks.
+    async fn own_addresses(&self) -> Option<Result<BTreeSet<IpAddr>, DoorsError>> {
+        if self.scope == Scope::All {
+            return None;
+        }
+        Some(doors::list_addresses().await.map(|addresses| own_destinations(&addresses)))
     }
 
     fn tell(&self, round: Round) {

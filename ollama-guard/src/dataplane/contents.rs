@@ -69,6 +69,7 @@ fn found(maps: &Maps, directory: &Path, slot: u32, info: &SlotInfo) -> Result<Fo
     }
     let mut digest = Digest::new();
     digest.settings([info.mode, info.protocols, info.ports, info.capacity]);
+    digest.scope(info.scope);
     add_ports(&mut digest, maps, slot)?;
     add_rules::<[u8; 4]>(&mut digest, directory, names::RULES_V4, slot)?;
     add_rules::<[u8; 16]>(&mut digest, directory, names::RULES_V6, slot)?;

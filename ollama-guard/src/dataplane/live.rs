@@ -1,6 +1,8 @@
 //! The kernel objects of a running daemon.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -9,6 +11,7 @@ use ollama_guard_common::{Start, abi::maps as names};
 
 use super::{
     DataplaneError, PinDir, PinLock, Result,
+    addresses::Addresses,
     allowance::Allowance,
     contents::{self, InForce},
     counters,
@@ -49,6 +52,7 @@ pub struct Dataplane {
     slots: Slots,
     link: Entry,
     network: Entry,
+    addresses: Addresses,
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
     is_committed: bool,
@@ -131,6 +135,7 @@ impl Dataplane {
             directory: directory.to_owned(),
             adopted,
             maps,
+            addresses: Addresses::default(),
             allowance: None,
             kernel_logs,
             is_committed: false,
@@ -301,6 +306,14 @@ impl Dataplane {
         let (_, id) = sys::identity(self.program(start).at(hook))
             .map_err(|error| DataplaneError::pin("look at", name)(error))?;
         Ok(id)
+    }
+
+    /// Makes these known as this host's own addresses, for [`Scope::Local`]. `false`, and nothing is
+    /// changed, if there are too many.
+    ///
+    /// [`Scope::Local`]: ollama_guard_common::Scope::Local
+    pub fn know_addresses(&mut self, own: &BTreeSet<IpAddr>) -> Result<bool> {
+        self.addresses.update(&mut self.maps, own)
     }
 
     /// Reads the policy in force back from the maps.

@@ -6,7 +6,8 @@ use aya::maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
 };
 use ollama_guard_common::abi::{
-    Books, DoorCounters, EVENT_RING_BYTES, MAX_DOORS, PORT_WORDS, SLOTS, SlotInfo, maps,
+    Books, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, PORT_WORDS, SLOTS, SlotInfo,
+    maps,
 };
 
 use super::{DataplaneError, Result, pins};
@@ -30,6 +31,7 @@ pub(super) struct Maps {
     /// A second handle on each array of maps, for what aya's type does not offer.
     pub(super) outer_v4: MapData,
     pub(super) outer_v6: MapData,
+    pub(super) addresses: HashMap<MapData, [u8; 16], u32>,
     pub(super) doors: HashMap<MapData, u32, u32>,
     pub(super) counters: PerCpuArray<MapData, CounterWords>,
     pub(super) books: PerCpuArray<MapData, BooksWords>,
@@ -61,6 +63,7 @@ const SHAPES: [Shape; maps::ALL.len()] = [
     shape(maps::PORTS, MapType::Array, 4, 8, PORT_WORDS),
     shape(maps::RULES_V4, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
     shape(maps::RULES_V6, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
+    shape(maps::ADDRESSES, MapType::Hash, 16, 4, MAX_ADDRESSES as usize),
     shape(maps::DOORS, MapType::Hash, 4, 4, MAX_DOORS as usize),
     shape(maps::COUNTERS, MapType::PerCpuArray, 4, size_of::<DoorCounters>(), MAX_DOORS as usize),
     shape(maps::BOOKS, MapType::PerCpuArray, 4, size_of::<Books>(), 1),
@@ -80,6 +83,7 @@ impl Maps {
             rules_v6: typed(directory, maps::RULES_V6)?,
             outer_v4: open(directory, maps::RULES_V4)?,
             outer_v6: open(directory, maps::RULES_V6)?,
+            addresses: typed(directory, maps::ADDRESSES)?,
             doors: typed(directory, maps::DOORS)?,
             counters: typed(directory, maps::COUNTERS)?,
             books: typed(directory, maps::BOOKS)?,

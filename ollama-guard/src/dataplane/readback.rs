@@ -3,7 +3,7 @@
 //! [`super::contents`] only wants a fingerprint of it; this is for whoever has to name what differs.
 
 use ollama_guard_common::{
-    Mode,
+    Mode, Scope,
     abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps as names},
 };
 
@@ -45,6 +45,7 @@ impl Readback {
             let info = maps.slot_info(slot)?;
             let image = MapImage {
                 mode: Mode::from_number(info.mode),
+                scope: Scope::from_number(info.scope),
                 port_words: port_words(&maps, slot)?,
                 protocols: info.protocols,
                 ports: info.ports,

@@ -85,6 +85,8 @@ impl Slots {
             prefixes_v6: image.v6.len() as u32,
             capacity: image.capacity,
             ports: image.ports,
+            scope: image.scope as u32,
+            padding: 0,
         };
         maps.slot_info
             .set(slot, bytemuck::cast::<_, SlotInfoWords>(info), 0)

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use aya::programs::ProgramInfo;
 use ipnet::IpNet;
 use ollama_guard_common::{
-    Mode, Protocol, Start,
+    Mode, Protocol, Scope, Start,
     abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, maps as names, standing},
 };
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// "enforce" or "observe".
     pub mode: String,
+    /// "all" or "local".
+    pub scope: String,
     /// The guarded ports, read from the table that the program reads.
     pub ports: Vec<String>,
     /// The rules in force.
@@ -90,6 +92,7 @@ impl Snapshot {
             abi_version: ABI_VERSION,
             generation: info.generation,
             mode: Mode::from_number(info.mode).name().into(),
+            scope: Scope::from_number(info.scope).name().into(),
             ports: ports(&maps, slot)?,
             rules: RuleTotals {
                 v4: info.prefixes_v4,

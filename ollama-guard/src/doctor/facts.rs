@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use ollama_guard_common::Scope;
 use serde::Serialize;
 
 use super::{
@@ -55,6 +56,9 @@ pub struct GuardFacts {
     pub loaded: bool,
     /// Whether that cannot be seen.
     pub unknown: bool,
+    /// Whose packets are decided on.
+    #[serde(skip)]
+    pub scope: Scope,
     /// The guarded ports.
     pub ports: BTreeSet<Port>,
     /// Interfaces with a living link of ours, by number.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use ollama_guard_common::Scope;
 use serde::Serialize;
 
 use super::{
@@ -80,8 +81,15 @@ fn bridged(doors: &[Door]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Forwarding and bridging, each with the way out.
-pub(super) fn findings(facts: &ForwardingFacts, ports: &BTreeSet<Port>) -> Vec<Finding> {
+/// Forwarding and bridging, each with the way out; nothing where it has been taken.
+pub(super) fn findings(
+    facts: &ForwardingFacts,
+    scope: Scope,
+    ports: &BTreeSet<Port>,
+) -> Vec<Finding> {
+    if scope == Scope::Local {
+        return Vec::new();
+    }
     let ports = written(ports);
     let advice = "if these hosts are to be reached by others, judge only what is for this host: \
                   `scope = \"local\"`";
@@ -112,4 +120,17 @@ pub(super) fn findings(facts: &ForwardingFacts, ports: &BTreeSet<Port>) -> Vec<F
         ));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_router_is_told_of_scope_local_until_it_has_it() {
+        let facts = ForwardingFacts { v4: Some("ip_forward".into()), ..Default::default() };
+        let found = |scope| findings(&facts, scope, &BTreeSet::from([Port::OLLAMA]));
+        assert!(found(Scope::All)[0].to_string().contains("scope = \"local\""));
+        assert!(found(Scope::Local).is_empty());
+    }
 }

@@ -1,4 +1,4 @@
-//! The kernel's list of interfaces, over rtnetlink.
+//! The kernel's lists, of interfaces first of all, over rtnetlink.
 //!
 //! The list is complete or an error: an interface that is silently missing from it is an open
 //! door. That is why the typed messages of the netlink crates are not used here: they drop a whole
@@ -62,44 +62,57 @@ pub enum DoorsError {
 ///
 /// If netlink is not available or fails, and if the list would not be complete.
 pub async fn list() -> Result<Vec<Interface>, DoorsError> {
+    let messages = dump(link_message::RTM_GETLINK, link_message::dump_request()).await?;
+    let mut interfaces =
+        messages.iter().map(|bytes| link_message::read(bytes)).collect::<Result<Vec<_>, _>>()?;
+    interfaces.sort_by_key(|interface| interface.ifindex);
+    Ok(interfaces)
+}
+
+/// The payloads of everything that the kernel lists for such a request.
+pub(super) async fn dump(kind: u16, request: Vec<u8>) -> Result<Vec<Vec<u8>>, DoorsError> {
     let (mut connection, handle, _unsolicited) =
         proto::new_connection::<Payload>(NETLINK_ROUTE).map_err(DoorsError::Socket)?;
     connection.set_forward_done(true);
+    let request = Payload { kind, bytes: request };
     tokio::select! {
         // An answer that has arrived counts more than the end of the connection behind it.
         biased;
-        list = undisturbed(&handle) => list,
+        list = undisturbed(&handle, request) => list,
         () = pin!(connection) => Err(DoorsError::Incomplete),
     }
 }
 
-async fn undisturbed(handle: &ConnectionHandle<Payload>) -> Result<Vec<Interface>, DoorsError> {
+async fn undisturbed(
+    handle: &ConnectionHandle<Payload>,
+    request: Payload,
+) -> Result<Vec<Vec<u8>>, DoorsError> {
     for _ in 0..ATTEMPTS {
-        if let Some(mut interfaces) = dump(handle).await? {
-            interfaces.sort_by_key(|interface| interface.ifindex);
-            return Ok(interfaces);
+        if let Some(messages) = dump_once(handle, request.clone()).await? {
+            return Ok(messages);
         }
     }
     Err(DoorsError::Unsteady)
 }
 
 /// `None` if the kernel says that the list changed while it was being read.
-async fn dump(handle: &ConnectionHandle<Payload>) -> Result<Option<Vec<Interface>>, DoorsError> {
-    let payload = NetlinkPayload::InnerMessage(Payload(link_message::dump_request()));
+async fn dump_once(
+    handle: &ConnectionHandle<Payload>,
+    request: Payload,
+) -> Result<Option<Vec<Vec<u8>>>, DoorsError> {
+    let payload = NetlinkPayload::InnerMessage(request);
     let mut request = NetlinkMessage::new(NetlinkHeader::default(), payload);
     request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let kernel = SocketAddr::new(0, 0);
     let mut answers = handle.request(request, kernel).map_err(|_| DoorsError::Incomplete)?;
-    let mut interfaces = Vec::new();
+    let mut messages = Vec::new();
     let mut is_disturbed = false;
     while let Some(answer) = answers.next().await {
         is_disturbed |= answer.header.flags & NLM_F_DUMP_INTR != 0;
         match answer.payload {
-            NetlinkPayload::InnerMessage(Payload(bytes)) => {
-                interfaces.push(link_message::read(&bytes)?);
-            }
+            NetlinkPayload::InnerMessage(Payload { bytes, .. }) => messages.push(bytes),
             NetlinkPayload::Done(done) if done.code == 0 => {
-                return Ok((!is_disturbed).then_some(interfaces));
+                return Ok((!is_disturbed).then_some(messages));
             }
             NetlinkPayload::Done(done) => {
                 return Err(DoorsError::Refused(io::Error::from_raw_os_error(-done.code)));
@@ -111,29 +124,32 @@ async fn dump(handle: &ConnectionHandle<Payload>) -> Result<Option<Vec<Interface
     Err(DoorsError::Incomplete)
 }
 
-/// The bytes of a link message behind the netlink header, in either direction.
-#[derive(Debug)]
-struct Payload(Vec<u8>);
+/// The bytes of a message behind the netlink header, in either direction.
+#[derive(Clone, Debug)]
+struct Payload {
+    kind: u16,
+    bytes: Vec<u8>,
+}
 
 impl NetlinkSerializable for Payload {
     fn message_type(&self) -> u16 {
-        link_message::RTM_GETLINK
+        self.kind
     }
 
     fn buffer_len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.0);
+        buffer.copy_from_slice(&self.bytes);
     }
 }
 
 impl NetlinkDeserializable for Payload {
     type Error = Infallible;
 
-    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        Ok(Self(payload.to_vec()))
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
+        Ok(Self { kind: header.message_type, bytes: payload.to_vec() })
     }
 }
 

@@ -15,6 +15,8 @@ use super::list::DoorsError;
 
 /// `RTNLGRP_LINK` (include/uapi/linux/rtnetlink.h): interfaces that come, go or change.
 const LINK_GROUP: u32 = 1;
+/// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`: addresses that come or go.
+const ADDRESS_GROUPS: [u32; 2] = [5, 9];
 
 /// One `ip link` command makes several messages: wait until they have stopped...
 const QUIET: Duration = Duration::from_millis(10);
@@ -28,16 +30,19 @@ pub struct Watch {
 
 impl Watch {
     /// Opens it, in the network namespace of the calling thread. Needs no privilege, and a tokio
-    /// runtime. Changes from now on are told.
+    /// runtime. Changes from now on are told: of interfaces, and of addresses if they matter.
     ///
     /// # Errors
     ///
     /// If netlink is not available.
-    pub fn open() -> Result<Self, DoorsError> {
+    pub fn open(with_addresses: bool) -> Result<Self, DoorsError> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(DoorsError::Socket)?;
         let inner = socket.socket_mut();
         inner.bind(&SocketAddr::new(0, 0)).map_err(DoorsError::Socket)?;
         inner.add_membership(LINK_GROUP).map_err(DoorsError::Socket)?;
+        for group in ADDRESS_GROUPS.into_iter().filter(|_| with_addresses) {
+            inner.add_membership(group).map_err(DoorsError::Socket)?;
+        }
         Ok(Self { socket })
     }
 

@@ -1,5 +1,7 @@
 //! Why a change was not made.
 
+use ollama_guard_common::abi::MAX_ADDRESSES;
+
 use crate::{
     config::StoreError, control::backend::Failure, dataplane::DataplaneError, policy::CompileError,
 };
@@ -42,6 +44,21 @@ pub enum GuardError {
     /// It does not fit.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// This host's addresses could not be listed, so packets for nobody else are told apart.
+    #[error(
+        "this host's addresses are not known: packets for other hosts are decided on as well, as if \
+         `scope` were \"all\""
+    )]
+    AddressesUnknown,
+    /// This host has more addresses than the kernel's table holds.
+    #[error(
+        "this host has {count} addresses, and {MAX_ADDRESSES} fit: packets for other hosts are \
+         decided on as well, as if `scope` were \"all\""
+    )]
+    TooManyAddresses {
+        /// How many it has, with those that its networks share.
+        count: usize,
+    },
     /// It could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,7 +76,10 @@ impl From<GuardError> for Failure {
             | GuardError::Everyone { .. }
             | GuardError::NoSuchRule { .. }
             | GuardError::Compile(_) => Self::BadInput(text),
-            GuardError::Store(_) | GuardError::Dataplane(_) => Self::Internal(text),
+            GuardError::AddressesUnknown
+            | GuardError::TooManyAddresses { .. }
+            | GuardError::Store(_)
+            | GuardError::Dataplane(_) => Self::Internal(text),
         }
     }
 }

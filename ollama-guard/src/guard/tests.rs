@@ -45,7 +45,7 @@ impl Bench {
             })
             .collect();
         let ports = BTreeSet::from([Port::OLLAMA]);
-        let desired = Desired { mode: Mode::Enforce, ports, rules, capacity };
+        let desired = Desired { mode: Mode::Enforce, scope: Scope::All, ports, rules, capacity };
         let store = RuleStore::open(directory.path()).unwrap();
         let mut guard = Guard::new(Sink::default(), desired, store).unwrap();
         guard.apply().unwrap();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use ollama_guard_common::{
-    Mode,
+    Mode, Scope,
     abi::{port_bit, port_word, standing},
 };
 use thiserror::Error;
@@ -20,6 +20,8 @@ use super::{Effect, Family, Port, Prefix, Rule};
 pub struct Policy {
     /// Whether verdicts are carried out.
     pub mode: Mode,
+    /// Whose packets are decided on.
+    pub scope: Scope,
     /// The guarded ports.
     pub ports: BTreeSet<Port>,
     /// The rules, in any order.
@@ -33,6 +35,8 @@ pub struct Policy {
 pub struct MapImage {
     /// Whether verdicts are carried out.
     pub mode: Mode,
+    /// Whose packets are decided on.
+    pub scope: Scope,
     /// The words that are not 0, each with its position within the slot (see [`port_word`]), by
     /// position.
     pub port_words: Vec<(u32, u64)>,
@@ -102,6 +106,7 @@ pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
     fits(Family::V6, v6.len(), policy.capacity)?;
     Ok(MapImage {
         mode: policy.mode,
+        scope: policy.scope,
         port_words: port_words(&policy.ports),
         protocols: policy.ports.iter().fold(0, |bits, port| bits | 1 << port.protocol.index()),
         // At most 65,535 for each of a handful of protocols.
@@ -174,6 +179,7 @@ mod tests {
         };
         Policy {
             mode: Mode::Enforce,
+            scope: Scope::All,
             ports: BTreeSet::from([Port::OLLAMA]),
             rules: rules.iter().map(rule).collect(),
             capacity: 4,

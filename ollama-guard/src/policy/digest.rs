@@ -22,6 +22,7 @@ enum Part {
     Settings = 0,
     PortWord = 1,
     Entry = 2,
+    Scope = 3,
 }
 
 impl Digest {
@@ -36,6 +37,7 @@ impl Digest {
     pub fn of(image: &MapImage) -> Self {
         let mut digest = Self::new();
         digest.settings([image.mode as u32, image.protocols, image.ports, image.capacity]);
+        digest.scope(image.scope as u32);
         for &(index, bits) in &image.port_words {
             digest.port_word(index, bits);
         }
@@ -48,6 +50,13 @@ impl Digest {
     pub fn settings(&mut self, settings: [u32; 4]) {
         let bytes = settings.map(u32::to_be_bytes);
         self.add(Part::Settings, bytes.as_flattened());
+    }
+
+    /// Adds whose packets are decided on. All is 0, and adds nothing.
+    pub fn scope(&mut self, scope: u32) {
+        if scope != 0 {
+            self.add(Part::Scope, &scope.to_be_bytes());
+        }
     }
 
     /// Adds a word of guarded ports, by its position within the slot. A word of 0 is none.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ollama_guard_common::{Mode, abi::standing};
+use ollama_guard_common::{Mode, Scope, abi::standing};
 use proptest::prelude::*;
 
 use super::{Effect, Entry, MapImage, Origin, Policy, Port, Prefix, Rule, compile, deciding_rule};
@@ -49,6 +49,7 @@ fn any_effect() -> impl Strategy<Value = Effect> {
 fn image(rules: &[Rule]) -> MapImage {
     compile(&Policy {
         mode: Mode::Enforce,
+        scope: Scope::All,
         ports: BTreeSet::from([Port::OLLAMA]),
         rules: rules.to_vec(),
         capacity: 1_000_000,

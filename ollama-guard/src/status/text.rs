@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use ollama_guard_common::Scope;
+
 use super::{BookTotals, DoorState, DoorStatus, Repair, StatusReport};
 use crate::events::text::Printable;
 
@@ -16,7 +18,12 @@ impl fmt::Display for StatusReport {
         for problem in &self.problems {
             writeln!(f, "  problem: {}", Printable(problem))?;
         }
-        writeln!(f, "policy   generation {}, mode {}", self.generation, self.mode)?;
+        write!(f, "policy   generation {}, mode {}", self.generation, self.mode)?;
+        // Everybody's is the rule.
+        if self.scope == Scope::Local.name() {
+            write!(f, ", scope local: only packets for this host's own addresses are judged")?;
+        }
+        writeln!(f)?;
         writeln!(f, "ports    {}", self.ports.join(", "))?;
         let rules = &self.rules;
         writeln!(

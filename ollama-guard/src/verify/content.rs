@@ -62,6 +62,13 @@ fn against(found: &MapImage, meant: &MapImage) -> Vec<String> {
             meant.mode.name()
         ));
     }
+    if found.scope != meant.scope {
+        problems.push(format!(
+            "the scope in the kernel is {}, and the daemon means {}",
+            found.scope.name(),
+            meant.scope.name()
+        ));
+    }
     let (guarded, wanted): (BTreeSet<Port>, BTreeSet<Port>) =
         (ports(found).into_iter().collect(), ports(meant).into_iter().collect());
     let list = |ports: Vec<&Port>| told(ports.iter().map(|port| port.to_string()).collect());
@@ -133,7 +140,7 @@ fn told(mut list: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ollama_guard_common::Mode;
+    use ollama_guard_common::{Mode, Scope};
 
     use super::*;
     use crate::policy::{Effect, Origin, Policy, Rule, compile};
@@ -147,6 +154,7 @@ mod tests {
         });
         let policy = Policy {
             mode: Mode::Enforce,
+            scope: Scope::All,
             ports: ports.iter().map(|text| text.parse().unwrap()).collect(),
             rules: rules.collect(),
             capacity: 100,

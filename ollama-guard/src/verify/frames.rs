@@ -1,14 +1,17 @@
 //! The frames that the guard is tried with.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ollama_guard_common::{Protocol, Start};
 
-use crate::policy::Port;
+use crate::policy::{Family, Port};
 
-/// An address that nobody has (RFC 5737, RFC 3849): the decision does not look at it.
-const DESTINATION_V4: [u8; 4] = [192, 0, 2, 1];
-const DESTINATION_V6: u128 = 0x2001_0db8 << 96 | 1;
+/// An address that nobody has (RFC 5737, RFC 3849): with [`Scope::All`] the decision does not look
+/// at it.
+///
+/// [`Scope::All`]: ollama_guard_common::Scope::All
+const DESTINATION_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const DESTINATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Ephemeral, and no port that anything listens on.
 const SOURCE_PORT: u16 = 50_000;
 
@@ -18,20 +21,34 @@ pub(super) const ARP: u16 = 0x0806;
 pub(super) const VLAN: u16 = 0x8100;
 
 /// The first packet of a connection from `source` to `port`: a TCP SYN, or a transport header of
-/// zeros but for the ports.
-pub fn knock(source: IpAddr, port: Port, start: Start) -> Vec<u8> {
-    knock_at(source, destination(source), port, start)
-}
-
-/// The same to an address of this family.
-pub(super) fn knock_at(source: IpAddr, destination: IpAddr, port: Port, start: Start) -> Vec<u8> {
-    let header = Header { source, destination, ..Header::of(port.protocol.number(), source) };
+/// zeros but for the ports. It goes to `destination`, which is of the same family.
+pub fn knock(source: IpAddr, destination: IpAddr, port: Port, start: Start) -> Vec<u8> {
+    let header = Header::of(port.protocol.number(), source, destination);
     framed(start, &header.before(&transport(port)))
 }
 
-/// Somewhere in the family of an address.
-fn destination(source: IpAddr) -> IpAddr {
-    if source.is_ipv4() { DESTINATION_V4.into() } else { DESTINATION_V6.to_be_bytes().into() }
+/// Where a packet from this source may go: to one of these addresses, or else somewhere.
+pub fn destination<'a>(source: IpAddr, addresses: impl IntoIterator<Item = &'a IpAddr>) -> IpAddr {
+    let family = if source.is_ipv4() { Family::V4 } else { Family::V6 };
+    reachable(family, addresses).unwrap_or(match source {
+        IpAddr::V4(_) => DESTINATION_V4.into(),
+        IpAddr::V6(_) => DESTINATION_V6.into(),
+    })
+}
+
+/// The first of these addresses, of this family, that a packet can be sent to from anywhere.
+pub(super) fn reachable<'a>(
+    family: Family,
+    addresses: impl IntoIterator<Item = &'a IpAddr>,
+) -> Option<IpAddr> {
+    addresses.into_iter().copied().find(|address| {
+        !address.is_loopback()
+            && !address.is_multicast()
+            && match address {
+                IpAddr::V4(_) => family == Family::V4,
+                IpAddr::V6(address) => family == Family::V6 && !address.is_unicast_link_local(),
+            }
+    })
 }
 
 /// A fixed IP header, to be written with what is wrong with it.
@@ -48,8 +65,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn of(next: u8, source: IpAddr) -> Self {
-        Self { source, destination: destination(source), next, words: 5, fragment: 0x4000 }
+    pub(super) const fn of(next: u8, source: IpAddr, destination: IpAddr) -> Self {
+        Self { source, destination, next, words: 5, fragment: 0x4000 }
     }
 
     /// The header and what follows it.
@@ -139,7 +156,8 @@ mod tests {
     fn the_decision_finds_the_port() {
         for start in [Start::Link, Start::Network] {
             for source in ["192.0.2.7", "2001:db8::7"] {
-                let frame = knock(source.parse().unwrap(), Port::OLLAMA, start);
+                let source = source.parse().unwrap();
+                let frame = knock(source, destination(source, []), Port::OLLAMA, start);
                 let Located::At(flow) = locate(frame.as_slice(), start) else {
                     panic!("{source} {start:?}")
                 };

@@ -17,7 +17,7 @@
 
 mod bed;
 
-use std::{net::IpAddr, sync::mpsc, thread};
+use std::{collections::BTreeSet, net::IpAddr, sync::mpsc, thread};
 
 use ollama_guard_common::{Mode, Protocol, Reason, Verdict};
 use serde::Serialize;
@@ -28,7 +28,7 @@ use super::{
     standing::Standings,
 };
 use crate::{
-    dataplane::{AttachMode, DataplaneError, PinDir, Readback, replica::Replica},
+    dataplane::{AttachMode, DataplaneError, PinDir, Readback, addresses, replica::Replica},
     policy::Port,
 };
 
@@ -89,6 +89,7 @@ struct Knock {
 /// If there is nothing to try, or it cannot be tried here. That something got through, or that
 /// nothing did, is no error but a finding.
 pub fn knock_for_real(pins: &PinDir) -> Result<LiveFindings, LiveError> {
+    let own = addresses::read(pins)?;
     let content = Readback::read(pins)?.ok_or(LiveError::Unsteady)?;
     let replica = Replica::load(pins)?;
     // A thread of its own: the namespaces are its, and go with it.
@@ -97,7 +98,7 @@ pub fn knock_for_real(pins: &PinDir) -> Result<LiveFindings, LiveError> {
         .name("live-probe".into())
         .spawn(move || {
             // The receiver waits as long as this thread lives.
-            let _ = tell.send(probe(&content, replica));
+            let _ = tell.send(probe(&content, &own, replica));
         })
         .map_err(|error| trouble("start a thread")(&error))?;
     told.recv().map_err(|error| trouble("finish")(&error))?
@@ -107,7 +108,11 @@ fn trouble(action: &'static str) -> impl Fn(&dyn std::fmt::Display) -> LiveError
     move |cause| LiveError::Bed { action, cause: cause.to_string() }
 }
 
-fn probe(content: &Readback, mut replica: Replica) -> Result<LiveFindings, LiveError> {
+fn probe(
+    content: &Readback,
+    own: &BTreeSet<IpAddr>,
+    mut replica: Replica,
+) -> Result<LiveFindings, LiveError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -115,7 +120,7 @@ fn probe(content: &Readback, mut replica: Replica) -> Result<LiveFindings, LiveE
     runtime.block_on(async {
         let mut findings = LiveFindings::default();
         let knocks = knocks(content, &mut findings.not_checked);
-        let bed = Bed::new(&knocks).await?;
+        let bed = Bed::new(&knocks, content.image.scope, own).await?;
         findings.not_checked.extend(bed.left_out.iter().cloned());
         let tried: Vec<Knock> = knocks.into_iter().filter(|knock| bed.has(knock)).collect();
         let mut knocks = Vec::new();
@@ -190,7 +195,7 @@ async fn attached(
         to_drop += u64::from(drops);
         findings.knocks += 1;
         findings.silent += usize::from(!answered);
-        if answered != !(drops && enforces) {
+        if answered == (drops && enforces) {
             findings.failures.push(format!(
                 "a real connection in {mode} mode from {} ({}) to {} was {}",
                 knock.source,

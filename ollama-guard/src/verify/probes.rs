@@ -1,16 +1,22 @@
 //! The packets of a test run: one at least for every reason that a packet can be given, with the
 //! reason that it is to be given.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ollama_guard_common::{
-    Protocol, Reason, Start,
+    Protocol, Reason, Scope, Start,
     abi::{port_bit, port_word},
     parse::{MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS},
 };
 
 use super::{
-    frames::{ARP, Header, IPV4, IPV6, VLAN, ethernet, framed, knock, knock_at, tagged, transport},
+    frames::{
+        ARP, Header, IPV4, IPV6, VLAN, destination, ethernet, framed, knock, reachable, tagged,
+        transport,
+    },
     standing::Standings,
 };
 use crate::policy::{Family, MapImage, Port};
@@ -33,11 +39,14 @@ pub(super) struct Probe {
     pub(super) expected: Reason,
 }
 
-/// All packets for a policy and a kind of device.
-pub(super) fn probes(image: &MapImage, start: Start) -> Vec<Probe> {
+/// All packets for a policy and a kind of device. `own` are this host's addresses, if only packets
+/// for these are decided on; a family without any is left out.
+pub(super) fn probes(image: &MapImage, own: &BTreeSet<IpAddr>, start: Start) -> Vec<Probe> {
     let ports = ports(image);
-    let mut list = List { start, probes: Vec::new() };
+    let mut list = List { start, here: Ipv4Addr::UNSPECIFIED.into(), probes: Vec::new() };
     for standings in &Standings::of(image) {
+        let Some(here) = here(standings.family(), image.scope, own) else { continue };
+        list.here = here;
         let sources = Sources::of(standings);
         for &port in &ports {
             list.knocks(&sources, port, other_port(port, &ports));
@@ -47,6 +56,9 @@ pub(super) fn probes(image: &MapImage, start: Start) -> Vec<Probe> {
             list.knock(source, port, reason);
         }
         list.impossible_addresses(&sources, port);
+        if image.scope == Scope::Local {
+            list.others(&sources, port, standings.family(), own);
+        }
         match standings.family() {
             Family::V4 => list.doubtful_v4(&sources, port),
             Family::V6 => list.doubtful_v6(&sources, port),
@@ -54,6 +66,18 @@ pub(super) fn probes(image: &MapImage, start: Start) -> Vec<Probe> {
     }
     list.unreadable();
     list.probes
+}
+
+/// A destination that packets of a family are decided on for. `None` if this host has none.
+pub(super) fn here(family: Family, scope: Scope, own: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let anywhere = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    match scope {
+        Scope::All => Some(destination(anywhere, [])),
+        Scope::Local => reachable(family, own),
+    }
 }
 
 /// The guarded ports of an image.
@@ -98,16 +122,32 @@ impl Sources {
         }
     }
 
-    /// Each source, and the reason for it in a packet that is in doubt for this reason.
-    fn in_doubt(&self, reason: Reason) -> impl Iterator<Item = (IpAddr, Reason)> {
-        [(self.stranger, reason), (self.denied, reason), (self.friend, Reason::Allowed)]
+    /// Each source, and the reason for it in a packet that is in doubt for this reason. An allowed
+    /// one passes, unless there could be another packet inside.
+    fn in_doubt(&self, reason: Reason, doubt: Doubt) -> impl Iterator<Item = (IpAddr, Reason)> {
+        let friends = match doubt {
+            Doubt::Ports => Reason::Allowed,
+            Doubt::Inside => reason,
+        };
+        [(self.stranger, reason), (self.denied, reason), (self.friend, friends)]
             .into_iter()
             .filter_map(|(source, reason)| Some((source?, reason)))
     }
 }
 
+/// What is in doubt.
+#[derive(Clone, Copy)]
+enum Doubt {
+    /// Which port it is for.
+    Ports,
+    /// Whether there is another packet inside, from another source.
+    Inside,
+}
+
 struct List {
     start: Start,
+    /// Where packets go.
+    here: IpAddr,
     probes: Vec<Probe>,
 }
 
@@ -117,7 +157,8 @@ impl List {
     }
 
     fn knock(&mut self, source: IpAddr, port: Port, expected: Reason) {
-        self.push(format!("{source} to {port}"), knock(source, port, self.start), expected);
+        let frame = knock(source, self.here, port, self.start);
+        self.push(format!("{source} to {port}"), frame, expected);
     }
 
     /// Who may, who may not, and that nobody is asked at another door.
@@ -161,73 +202,101 @@ impl List {
             self.knock(source, port, reason);
         }
         for source in [sources.stranger, sources.friend].into_iter().flatten() {
-            let frame = knock_at(source, loopback, port, self.start);
+            let frame = knock(source, loopback, port, self.start);
             let what = format!("{source} to {port} of {loopback}");
             self.push(what, frame, Reason::DestinationLoopback);
         }
     }
 
-    fn doubtful(&mut self, sources: &Sources, reason: Reason, packet: impl Fn(IpAddr) -> Vec<u8>) {
-        for (source, expected) in sources.in_doubt(reason) {
+    /// Packets for another host's address pass, whoever sends them and whatever is in doubt.
+    fn others(&mut self, sources: &Sources, port: Port, family: Family, own: &BTreeSet<IpAddr>) {
+        let candidates: [[IpAddr; 2]; 2] = [
+            [Ipv4Addr::new(198, 18, 0, 99).into(), Ipv4Addr::new(198, 18, 0, 98).into()],
+            [
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x98).into(),
+            ],
+        ];
+        let mut others = candidates[usize::from(family == Family::V6)].into_iter();
+        let Some(other) = others.find(|address| !own.contains(address)) else { return };
+        let Sources { stranger, friend, denied, .. } = *sources;
+        for source in [stranger, friend, denied].into_iter().flatten() {
+            let what = format!("{source} to {port} of another host, {other}");
+            let frame = knock(source, other, port, self.start);
+            self.push(what, frame, Reason::NotForThisHost);
+            let cut = Header::of(port.protocol.number(), source, other).before(&[0, 0]);
+            let what = format!("a packet without ports from {source} to another host, {other}");
+            self.push(what, framed(self.start, &cut), Reason::NotForThisHost);
+        }
+    }
+
+    fn doubtful(
+        &mut self,
+        sources: &Sources,
+        (reason, doubt): (Reason, Doubt),
+        packet: impl Fn(IpAddr) -> Vec<u8>,
+    ) {
+        for (source, expected) in sources.in_doubt(reason, doubt) {
             let frame = framed(self.start, &packet(source));
             self.push(format!("{} from {source}", reason.name()), frame, expected);
         }
     }
 
     fn doubtful_v4(&mut self, sources: &Sources, port: Port) {
-        let (protocol, transport) = (port.protocol.number(), transport(port));
-        self.doubtful(sources, Reason::Ipv4HeaderLength, |source| {
-            Header { words: 4, ..Header::of(protocol, source) }.before(&transport)
+        let (protocol, transport, here) = (port.protocol.number(), transport(port), self.here);
+        self.doubtful(sources, (Reason::Ipv4HeaderLength, Doubt::Ports), |source| {
+            Header { words: 4, ..Header::of(protocol, source, here) }.before(&transport)
         });
-        self.doubtful(sources, Reason::PortsCut, |source| {
-            Header::of(protocol, source).before(&transport[..2])
+        self.doubtful(sources, (Reason::PortsCut, Doubt::Ports), |source| {
+            Header::of(protocol, source, here).before(&transport[..2])
         });
-        self.doubtful(sources, Reason::FragmentWithoutPorts, |source| {
-            Header { fragment: MORE_FRAGMENTS, ..Header::of(protocol, source) }
+        self.doubtful(sources, (Reason::FragmentWithoutPorts, Doubt::Ports), |source| {
+            Header { fragment: MORE_FRAGMENTS, ..Header::of(protocol, source, here) }
                 .before(&transport[..3])
         });
     }
 
     fn doubtful_v6(&mut self, sources: &Sources, port: Port) {
-        let (protocol, transport) = (port.protocol.number(), transport(port));
+        let (protocol, transport, here) = (port.protocol.number(), transport(port), self.here);
         // Headers of eight bytes, each naming the next one, and the transport header.
         let chain = |source, kinds: &[u8], last: u8| {
             let followers = kinds.iter().skip(1).copied().chain([last]);
             let mut payload: Vec<u8> =
                 followers.flat_map(|next| [next, 0, 0, 0, 0, 0, 0, 0]).collect();
             payload.extend(transport);
-            Header::of(kinds[0], source).before(&payload)
+            Header::of(kinds[0], source, here).before(&payload)
         };
-        for (reason, kinds, last) in [
+        for (reason, doubt, kinds, last) in [
             (
                 Reason::TooManyExtensionHeaders,
+                Doubt::Inside,
                 &[DESTINATION_OPTIONS; MAX_EXTENSION_HEADERS + 1][..],
                 protocol,
             ),
-            (Reason::HopByHopMisplaced, &[DESTINATION_OPTIONS, HOP_BY_HOP], protocol),
-            (Reason::FragmentNested, &[FRAGMENT, FRAGMENT], protocol),
-            (Reason::EncapsulatedBehindRouting, &[ROUTING], IPV4_INSIDE),
+            (Reason::HopByHopMisplaced, Doubt::Ports, &[DESTINATION_OPTIONS, HOP_BY_HOP], protocol),
+            (Reason::FragmentNested, Doubt::Ports, &[FRAGMENT, FRAGMENT], protocol),
+            (Reason::EncapsulatedBehindRouting, Doubt::Inside, &[ROUTING], IPV4_INSIDE),
         ] {
-            self.doubtful(sources, reason, |source| chain(source, kinds, last));
+            self.doubtful(sources, (reason, doubt), |source| chain(source, kinds, last));
         }
-        self.doubtful(sources, Reason::ExtensionHeadersTooLong, |source| {
+        self.doubtful(sources, (Reason::ExtensionHeadersTooLong, Doubt::Inside), |source| {
             // One of 2,048 bytes, which is the most there may be in all, and a short one.
             let mut payload = vec![0; 2048 + 8];
             (payload[0], payload[1], payload[2048]) = (DESTINATION_OPTIONS, 0xff, protocol);
             payload.extend(transport);
-            Header::of(DESTINATION_OPTIONS, source).before(&payload)
+            Header::of(DESTINATION_OPTIONS, source, here).before(&payload)
         });
-        self.doubtful(sources, Reason::ExtensionHeaderCut, |source| {
-            Header::of(DESTINATION_OPTIONS, source).before(&[protocol, 0])
+        self.doubtful(sources, (Reason::ExtensionHeaderCut, Doubt::Ports), |source| {
+            Header::of(DESTINATION_OPTIONS, source, here).before(&[protocol, 0])
         });
-        self.doubtful(sources, Reason::PortsCut, |source| {
-            Header::of(protocol, source).before(&transport[..2])
+        self.doubtful(sources, (Reason::PortsCut, Doubt::Ports), |source| {
+            Header::of(protocol, source, here).before(&transport[..2])
         });
-        self.doubtful(sources, Reason::FragmentWithoutPorts, |source| {
+        self.doubtful(sources, (Reason::FragmentWithoutPorts, Doubt::Inside), |source| {
             // Offset 0, more to come, and its payload ends with two bytes of the ports.
             let mut payload = vec![protocol, 0, 0, 1, 0, 0, 0, 0];
             payload.extend(&transport[..2]);
-            Header::of(FRAGMENT, source).before(&payload)
+            Header::of(FRAGMENT, source, here).before(&payload)
         });
     }
 
@@ -263,8 +332,6 @@ impl List {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use ollama_guard_common::{Mode, Policy as _, Source, Standing, judge};
 
     use super::*;
@@ -275,6 +342,7 @@ mod tests {
         ports: BTreeSet<Port>,
         allow: Vec<Prefix>,
         deny: Vec<Prefix>,
+        own: BTreeSet<IpAddr>,
     }
 
     impl ollama_guard_common::Policy for Plain {
@@ -284,6 +352,14 @@ mod tests {
 
         fn guards_any(&self, protocol: Protocol) -> bool {
             self.ports.iter().any(|port| port.protocol == protocol)
+        }
+
+        fn scope(&self) -> Scope {
+            if self.own.is_empty() { Scope::All } else { Scope::Local }
+        }
+
+        fn is_own_address(&self, destination: &[u8; 16]) -> bool {
+            self.own.contains(&IpAddr::from(*destination).to_canonical())
         }
 
         fn standing(&self, source: &Source) -> Standing {
@@ -308,12 +384,14 @@ mod tests {
             ports: ports.iter().map(|text| text.parse().unwrap()).collect(),
             allow: prefixes(allow),
             deny: prefixes(deny),
+            own: BTreeSet::new(),
         };
         let rule = |effect| {
             move |&prefix: &Prefix| Rule { prefix, effect, comment: None, origin: Origin::Flag }
         };
         let policy = Policy {
             mode: Mode::Enforce,
+            scope: Scope::All,
             ports: plain.ports.clone(),
             rules: plain
                 .allow
@@ -338,10 +416,14 @@ mod tests {
             plain(&["80/dccp"], &["0.0.0.0/0"], &[]),
             plain(&["63", "64"], &[], &["::/0"]),
         ];
-        for (policy, image) in policies {
+        let mut local = plain(&["11434"], &["192.0.2.0/24"], &["192.0.2.66", "2001:db8::/32"]);
+        local.0.own =
+            ["192.0.2.1", "198.18.0.99", "2001:db8::7"].map(|a| a.parse().unwrap()).into();
+        local.1.scope = Scope::Local;
+        for (policy, image) in policies.into_iter().chain([local]) {
             assert_eq!(ports(&image), policy.ports.iter().copied().collect::<Vec<_>>());
             for start in [Start::Link, Start::Network] {
-                for probe in probes(&image, start) {
+                for probe in probes(&image, &policy.own, start) {
                     let reason = judge(probe.frame.as_slice(), start, &policy).reason;
                     assert_eq!(reason, probe.expected, "{start:?}: {}", probe.what);
                 }
@@ -354,7 +436,7 @@ mod tests {
         let (policy, image) = plain(&["11434"], &["192.0.2.0/24"], &["192.0.2.66"]);
         assert!(policy.guards_any(Protocol::Tcp));
         for start in [Start::Link, Start::Network] {
-            let made: BTreeSet<Reason> = probes(&image, start)
+            let made: BTreeSet<Reason> = probes(&image, &policy.own, start)
                 .iter()
                 .filter(|probe| probe.frame.len() >= 14)
                 .map(|probe| probe.expected)
@@ -362,8 +444,8 @@ mod tests {
             let missing: Vec<&Reason> =
                 Reason::ALL.iter().filter(|reason| !made.contains(reason)).collect();
             let expected: &[Reason] = match start {
-                Start::Link => &[Reason::RulesAbsent, Reason::TagOrIpv6],
-                Start::Network => &[Reason::RulesAbsent],
+                Start::Link => &[Reason::RulesAbsent, Reason::TagOrIpv6, Reason::NotForThisHost],
+                Start::Network => &[Reason::RulesAbsent, Reason::NotForThisHost],
             };
             assert_eq!(missing, expected.iter().collect::<Vec<_>>(), "{start:?}");
         }

@@ -146,7 +146,7 @@ impl Standings {
 mod tests {
     use std::collections::BTreeSet;
 
-    use ollama_guard_common::Mode;
+    use ollama_guard_common::{Mode, Scope};
 
     use super::*;
     use crate::policy::{Effect, Origin, Policy, Port, Rule, compile};
@@ -163,7 +163,13 @@ mod tests {
         let rules =
             allow.iter().map(rule(Effect::Allow)).chain(deny.iter().map(rule(Effect::Deny)));
         let ports = BTreeSet::from([Port::OLLAMA]);
-        let policy = Policy { mode: Mode::Enforce, ports, rules: rules.collect(), capacity: 1000 };
+        let policy = Policy {
+            mode: Mode::Enforce,
+            scope: Scope::All,
+            ports,
+            rules: rules.collect(),
+            capacity: 1000,
+        };
         Standings::of(&compile(&policy).unwrap())
     }
 

@@ -20,7 +20,7 @@ pub(super) enum Table {
 }
 
 /// What belongs to the design and is not accepted yet.
-const LATER: &[&str] = &["expires", "include", "metrics", "scope"];
+const LATER: &[&str] = &["expires", "include", "metrics"];
 
 /// What is said by flag or environment only, because the commands that find the daemon or the
 /// kernel's side by it do not read this file.
@@ -41,6 +41,7 @@ impl Table {
                 "interfaces",
                 "exclude",
                 "attach",
+                "scope",
                 "capacity",
                 "groups",
                 "service",

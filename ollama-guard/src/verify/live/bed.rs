@@ -14,6 +14,7 @@ use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns, unshare},
 };
+use ollama_guard_common::Scope;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::route::RouteScope,
 };
@@ -24,10 +25,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Knock, LiveError, trouble};
-use crate::dataplane::{
-    AttachMode,
-    replica::{Replica, ReplicaLink},
+use super::{super::frames::reachable, Knock, LiveError, trouble};
+use crate::{
+    dataplane::{
+        AttachMode,
+        replica::{Replica, ReplicaLink},
+    },
+    policy::Family,
 };
 
 /// How long an answer may take where nothing stands in the way.
@@ -51,7 +55,8 @@ const GREETING: &[u8] = b"ollama-guard verify\n";
 pub(super) struct Bed {
     door: File,
     knocker: File,
-    listener: [IpAddr; 2],
+    /// IPv4 and IPv6, where there is an address for it.
+    listener: [Option<IpAddr>; 2],
     listeners: Vec<JoinHandle<()>>,
     sources: BTreeSet<IpAddr>,
     /// What cannot be tried here, a sentence each.
@@ -60,13 +65,16 @@ pub(super) struct Bed {
 
 impl Bed {
     /// Makes the namespaces, lays the cable, and listens on every port that will be knocked at.
-    pub(super) async fn new(knocks: &[Knock]) -> Result<Self, LiveError> {
+    /// Where only packets for this host are decided on, the listener has its addresses.
+    pub(super) async fn new(
+        knocks: &[Knock],
+        scope: Scope,
+        own: &BTreeSet<IpAddr>,
+    ) -> Result<Self, LiveError> {
         let (door, knocker) = (new_namespace()?, new_namespace()?);
         let sources: BTreeSet<IpAddr> = knocks.iter().map(|knock| knock.source).collect();
-        let listener = [
-            free(LISTENER_V4.map(IpAddr::from), &sources),
-            free(LISTENER_V6.map(IpAddr::from), &sources),
-        ];
+        let listener =
+            [Family::V4, Family::V6].map(|family| listener(family, scope, own, &sources));
         enter(&door)?;
         lay_cable(&knocker).await?;
         let mut bed = Self {
@@ -85,7 +93,8 @@ impl Bed {
             .collect();
         enter(&bed.door)?;
         for (is_v4, port) in ports {
-            let address = SocketAddr::from((bed.listener[usize::from(!is_v4)], port));
+            let Some(address) = bed.listener[usize::from(!is_v4)] else { continue };
+            let address = SocketAddr::from((address, port));
             let listener = TcpListener::bind(address)
                 .await
                 .map_err(|error| trouble("listen")(&format!("{address}: {error}")))?;
@@ -100,7 +109,13 @@ impl Bed {
         enter(&self.door)?;
         let door = End::open(DOOR)?;
         let mut families = BTreeSet::new();
-        for address in self.listener {
+        if self.listener.contains(&None) {
+            self.left_out.push(
+                "real connections over both families: this host has no address for one of them"
+                    .into(),
+            );
+        }
+        for address in self.listener.into_iter().flatten() {
             match door.add_address(address).await {
                 Ok(()) => drop(families.insert(address.is_ipv4())),
                 Err(error) => self.left_out.push(format!(
@@ -121,8 +136,11 @@ impl Bed {
             }
         }
         knocker.up().await.map_err(|error| failed(&error))?;
-        for address in self.listener.iter().filter(|one| families.contains(&one.is_ipv4())) {
-            knocker.add_route(*address).await.map_err(|error| failed(&error))?;
+        for address in self.listener.into_iter().flatten() {
+            if !families.contains(&address.is_ipv4()) {
+                continue;
+            }
+            knocker.add_route(address).await.map_err(|error| failed(&error))?;
         }
         enter(&self.door)?;
         for source in &self.sources {
@@ -165,6 +183,7 @@ impl Bed {
                 .bind(source)
                 .map_err(|error| trouble("knock")(&format!("from {source}: {error}")))?;
             let target = self.listener[usize::from(!knock.source.is_ipv4())];
+            let Some(target) = target else { continue };
             let target = SocketAddr::from((target, knock.port.number));
             asking.push(async move {
                 let asked = timeout(patience, async {
@@ -203,8 +222,22 @@ async fn greet(listener: TcpListener) {
     }
 }
 
-fn free<const N: usize>(addresses: [IpAddr; N], sources: &BTreeSet<IpAddr>) -> IpAddr {
-    addresses.into_iter().find(|address| !sources.contains(address)).unwrap_or(addresses[0])
+/// An address for the listener that is no source: where only packets for this host are decided on,
+/// one of its own.
+fn listener(
+    family: Family,
+    scope: Scope,
+    own: &BTreeSet<IpAddr>,
+    sources: &BTreeSet<IpAddr>,
+) -> Option<IpAddr> {
+    let anybodys: [IpAddr; 2] = match family {
+        Family::V4 => LISTENER_V4.map(IpAddr::from),
+        Family::V6 => LISTENER_V6.map(IpAddr::from),
+    };
+    match scope {
+        Scope::All => anybodys.into_iter().find(|address| !sources.contains(address)),
+        Scope::Local => reachable(family, own.iter().filter(|address| !sources.contains(address))),
+    }
 }
 
 /// Moves this thread into a new namespace, and gives a hold on it.
