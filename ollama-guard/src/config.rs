@@ -201,6 +201,13 @@ fn read(named: Option<PathBuf>, problems: &mut Vec<Problem>) -> Option<(PathBuf,
             None
         }
         Ok(bytes) => match String::from_utf8(bytes) {
+            // A parser would make a token, or a mistake, of each of them.
+            Ok(text) if text.contains('\0') => {
+                let before = text.split('\0').next().unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                problem(&path, format!("line {line} has a zero byte: this is no text file"));
+                None
+            }
             Ok(text) => Some((path, text)),
             Err(error) => {
                 let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];

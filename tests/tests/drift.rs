@@ -17,6 +17,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
+use ollama_guard_common::{Mode, abi::SlotInfo};
 use ollama_guard_tests::{
     bed::{
         Bed, Foreign, Guard, GuardSetup, Objects, RunsAs, SERVER_DOOR, Standin, Status,
@@ -211,13 +212,13 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
         update(&map_pin(guard, "OG_PORTS"), &word.to_ne_bytes(), &[0; 8])?;
         everyone_is_served(&bed)
     })?;
-    // Observe instead of enforce. The slot's settings are 40 bytes; the mode stands at 16.
+    // Observe instead of enforce.
     noticed_and_repaired(&bed, &mut guard, told, "changed by somebody else", |guard| {
         let (pin, slot) = (map_pin(guard, "OG_SLOT_INFO"), slot(guard)? as u32);
-        let mut info = vec![0; 40];
-        info[..8].copy_from_slice(&guard_generation(guard)?.to_ne_bytes());
-        info[16] = 1;
-        update(&pin, &slot.to_ne_bytes(), &info)?;
+        let generation = guard_generation(guard)?;
+        let mode = Mode::Observe as u32;
+        let info = SlotInfo { generation, mode, protocols: 1, ..SlotInfo::default() };
+        update(&pin, &slot.to_ne_bytes(), bytemuck::bytes_of(&info))?;
         everyone_is_served(&bed)
     })?;
     // No rules at all: closed, for the friend too.
@@ -233,8 +234,8 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
         let other = (slot(guard)? as u32 + 1) % 2;
         update(&map_pin(guard, "OG_SELECTED"), &[0; 4], &other.to_ne_bytes())?;
         // As if a policy of another day were in it.
-        let info = [&3_u64.to_ne_bytes()[..], &[0; 32]].concat();
-        update(&map_pin(guard, "OG_SLOT_INFO"), &other.to_ne_bytes(), &info)
+        let info = SlotInfo { generation: 3, ..SlotInfo::default() };
+        update(&map_pin(guard, "OG_SLOT_INFO"), &other.to_ne_bytes(), bytemuck::bytes_of(&info))
     })
 }
 

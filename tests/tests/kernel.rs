@@ -1,4 +1,6 @@
 //! The loaded kernel object: the packet table, the rules, the counters and the events.
+//!
+//! Long because the same questions are asked at every hook and of every pair of programs.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, with a backtrace")]
 

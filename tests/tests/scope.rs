@@ -151,7 +151,7 @@ fn keeps_only_the_host(way: &Way, attach: &str) -> Result<()> {
         way.host_is_closed()?;
         way.guest_is_open(true)?;
         assert!(passed_by(&guard)? > 0, "the guest's packets are counted under their own reason");
-        let proof = guard.cli(&["verify", "--live"])?;
+        let proof = guard.root_cli(&["verify", "--live"])?;
         assert_eq!(proof.code, Some(0), "{proof:?}");
         let explained = guard.cli(&["explain", "203.0.113.66"])?;
         assert!(explained.stdout.contains("DROP (not-listed)"), "{explained:?}");

@@ -298,6 +298,7 @@ fn another_program_in_the_link_or_under_a_pin_is_found_and_named() -> Result<()>
     let swapped = |name: &str, other: &str, reason: &str| -> Result<()> {
         fs::rename(pins.join(name), &aside)?;
         bpftool(&["prog", "pin", "pinned", &path(other), &path(name)])?;
+        guard.hand_over(&pins.join(name))?;
         let failed = fails(&guard, reason, reason).map(drop);
         fs::remove_file(pins.join(name))?;
         fs::rename(&aside, pins.join(name))?;
@@ -325,6 +326,7 @@ fn another_program_in_the_link_or_under_a_pin_is_found_and_named() -> Result<()>
         "name",
         "OG_PORTS",
     ])?;
+    guard.hand_over(&pins.join("OG_PORTS"))?;
     fails(&guard, "a map", "the link program uses another map than the pinned OG_PORTS")?;
     fs::rename(&aside, pins.join("OG_PORTS"))?;
     holds(&guard)?;
@@ -364,7 +366,7 @@ fn real_connections_get_through_or_get_nothing_and_leave_nothing() -> Result<()>
     let bed = Bed::new()?;
     let guard = setup().start(&bed.server.namespace)?;
     let (before, pinned) = (guard.status()?, pins(guard.pin_dir())?);
-    let finished = guard.cli(&["verify", "--live", "--json"])?;
+    let finished = guard.root_cli(&["verify", "--live", "--json"])?;
     let report: Value = serde_json::from_str(finished.expect_success()?)?;
     // In each mode: a stranger of each family, a denied source and a friend of each family; each at
     // the guarded port and at another one.
@@ -381,7 +383,7 @@ fn real_connections_get_through_or_get_nothing_and_leave_nothing() -> Result<()>
 fn a_real_connection_that_gets_through_fails_the_proof() -> Result<()> {
     let bed = Bed::new()?;
     let guard = setup().arguments(&["--observe"]).start(&bed.server.namespace)?;
-    let said = guard.cli(&["verify", "--live"])?;
+    let said = guard.root_cli(&["verify", "--live"])?;
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stdout.contains("real connections: 20, of which 0 got nothing"), "{said:?}");
     Ok(())

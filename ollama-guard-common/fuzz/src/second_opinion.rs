@@ -1,6 +1,8 @@
 //! A second opinion on a frame, from a parser that somebody else wrote (etherparse), and what
 //! must hold between it and `judge`.
 //!
+//! Long because it is a whole parser beside the one of the guard, and the comparison of the two.
+//!
 //! Twice, from two sides:
 //!
 //! * etherparse reads the whole packet by itself. Where it finds a TCP or UDP segment, `judge` must
@@ -421,6 +423,12 @@ fn ipv6(packet: &[u8]) -> Opinion {
         if !is_extension {
             break;
         }
+        // What the kernel refuses without looking further hides nothing.
+        if (next == ip_number::IPV6_HOP_BY_HOP && position > 0)
+            || (next == ip_number::IPV6_FRAG && fragment_seen)
+        {
+            return unreadable(false);
+        }
         if position == MOST_EXTENSIONS {
             return unreadable(true);
         }
@@ -431,9 +439,6 @@ fn ipv6(packet: &[u8]) -> Opinion {
             let Ok(fragment) = Ipv6FragmentHeaderSlice::from_slice(&whole[walked..]) else {
                 return unreadable(false);
             };
-            if fragment_seen {
-                return unreadable(false);
-            }
             if fragment.fragment_offset().value() != 0 {
                 return Opinion::Elsewhere;
             }
@@ -443,9 +448,6 @@ fn ipv6(packet: &[u8]) -> Opinion {
             }
             (next, walked) = (fragment.next_header(), walked + fragment.slice().len());
         } else {
-            if next == ip_number::IPV6_HOP_BY_HOP && position > 0 {
-                return unreadable(false);
-            }
             routing_seen |= next == ip_number::IPV6_ROUTE;
             let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(&whole[walked..]) else {
                 return unreadable(false);

@@ -10,6 +10,9 @@ use toml::{
 use super::{Place, Problem};
 use crate::policy::clipped;
 
+/// The largest file of which all mistakes are told.
+const EVERY_MISTAKE_BYTES: usize = 1 << 20;
+
 /// Where in the text something stands, in bytes.
 pub(super) type Span = Range<usize>;
 /// A value and where it stands.
@@ -59,12 +62,12 @@ impl<'t> Document<'t> {
             warnings: Vec::new(),
             column: Column::default(),
         };
-        let (root, mut errors) = DeTable::parse_recoverable(text);
+        let (root, mut errors) = parse(text);
         errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
         for error in &errors {
             document.report_syntax(error);
         }
-        (document, root.into_inner())
+        (document, root)
     }
 
     /// The file.
@@ -214,4 +217,17 @@ impl<'t> Document<'t> {
 /// The parser's own words, which may quote the text, on one line.
 fn clipped_message(message: &str) -> String {
     message.lines().map(clipped).collect::<Vec<_>>().join(", ")
+}
+
+/// Reads TOML: with every mistake that there is, or, in a file that no person wrote by hand, with
+/// the first one only. Each mistake takes memory, and a file of rubbish has nothing else.
+fn parse(text: &str) -> (DeTable<'_>, Vec<Error>) {
+    if text.len() <= EVERY_MISTAKE_BYTES {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        return (root.into_inner(), errors);
+    }
+    match DeTable::parse(text) {
+        Ok(root) => (root.into_inner(), Vec::new()),
+        Err(error) => (DeTable::default(), vec![error]),
+    }
 }

@@ -1,4 +1,7 @@
 //! The kernel objects of a running daemon.
+//!
+//! Long because everything that a daemon does to the kernel goes through this one owner of it, a few
+//! lines for each; the work is done in the files beside it.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,6 @@
 //! The real daemon and its command line, in a namespace, with pins and files of its own.
+//!
+//! Long because it is a list of all that a test can do to a guard, a few lines each.
 
 mod setup;
 mod user;
@@ -214,6 +216,18 @@ impl Guard<'_> {
         let mut command = self.namespace.command(&self.binary);
         command.args(["status", "--socket"]).arg(self.file("no-such-socket"));
         run(command.arg("--pin-dir").arg(&self.pin_dir), COMMAND_LIMIT)
+    }
+
+    /// A command line of root's, whoever the daemon runs as: for what is root's work alone.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started or takes too long. A bad exit code is no error here.
+    pub fn root_cli(&self, arguments: &[&str]) -> Result<Finished> {
+        let (verb, rest) = arguments.split_at(1.min(arguments.len()));
+        let mut command = self.namespace.command(&self.binary);
+        command.args(verb).arg("--socket").arg(self.socket());
+        run(command.arg("--pin-dir").arg(&self.pin_dir).args(rest), COMMAND_LIMIT)
     }
 
     /// Runs a command line to its end.

@@ -1,5 +1,8 @@
 //! Servers that are alike but for the guard, and the ways to send them frames.
 //!
+//! Long because devices, addresses and settings of the servers have to be the same, and are so by
+//! being made in one place.
+//!
 //! ```text
 //!   outside ---- first cable, door0 ---- server     and the same again for each server
 //!           ---- second cable, door1 --
