@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -159,9 +159,27 @@ fn a_flood_ends_where_it_is_told_to() -> Result<()> {
     assert_eq!(flood(1000, PATIENCE)?.finish()?, 1000);
     arrived.wait_for(1000, PATIENCE)?;
     assert_eq!(arrived.stop().count, 1000);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     flood(u64::MAX, Duration::from_millis(200))?.finish()?;
     assert!(begin.elapsed() < PATIENCE);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_capture_ends_although_the_line_is_never_quiet() -> Result<()> {
+    let bed = Bed::new()?;
+    let frame = bed.stranger4.ethernet().carries_ip(&ipv4(STRANGER4, SERVER4).carries(&tcp(1, 9)));
+    let arrived = Capture::start(&bed.server.namespace, SERVER_DOOR, |_, _| true)?;
+    let namespace = &bed.stranger4.namespace;
+    let flood = Flood::start(namespace, CLIENT_INTERFACE, vec![frame], u64::MAX, PATIENCE * 4)?;
+    arrived.wait_for(1000, PATIENCE)?;
+    let begin = Instant::now();
+    let heard = arrived.stop();
+    let took = begin.elapsed();
+    assert!(took < PATIENCE * 2, "the flood kept it for {took:?}");
+    assert!(heard.count >= 1000);
+    assert!(flood.stop()? >= heard.count / 2, "each frame is heard once, and its answer");
     Ok(())
 }
 

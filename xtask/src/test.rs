@@ -145,6 +145,10 @@ const ONCE: [(&str, &str); 11] = [
     ("speed", "it measures the machine, whoever the daemon runs as"),
 ];
 
+/// How long one test program may run. The longest takes three minutes; one that hangs is to be a
+/// failed row, and not to keep the others from being run.
+const LIMIT_SECONDS: u32 = 600;
+
 /// One program at a time and few threads: the tests measure time and fill the network.
 fn run_as_root(workspace: &Workspace, binary: &TestBinary, user: GuardUser) -> anyhow::Result<()> {
     let (guard, object) = (workspace.release_binary("ollama-guard"), workspace.bpf_object());
@@ -158,8 +162,10 @@ fn run_as_root(workspace: &Workspace, binary: &TestBinary, user: GuardUser) -> a
         ("OLLAMA_GUARD_BPF_OBJECT", object.as_os_str()),
         ("CARGO_MANIFEST_DIR", binary.package_dir.as_os_str()),
     ];
-    let mut command = Elevation::detect().require(&binary.name, &binary.program, &env)?;
-    command.args(["--ignored", "--test-threads", "2"]);
+    let mut command = Elevation::detect().require(&binary.name, "timeout", &env)?;
+    // In the foreground: the caller's ^C reaches both.
+    command.args(["--foreground", "--kill-after=20", &LIMIT_SECONDS.to_string()]);
+    command.arg(&binary.program).args(["--ignored", "--test-threads", "2"]);
     // Where cargo would start it.
     command.current_dir(&binary.package_dir);
     command::run(&mut command).with_context(|| format!("tests of {}", binary.name))

@@ -34,6 +34,10 @@ const FRAME_BYTES: usize = 80 * 1024;
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// How long a reader sleeps before it looks whether it is to stop.
 const READER_PAUSE: TimeVal = TimeVal::new(0, 20_000);
+/// How long a capture that is stopped waits for a quiet line, where others go on sending.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long it then reads what is queued, at most.
+const BACKLOG: Duration = Duration::from_secs(5);
 /// Frames that a capture keeps; further ones are counted only.
 const KEPT: usize = 20_000;
 /// Frames between two looks at the clock.
@@ -200,22 +204,33 @@ fn listen(
     stop: &AtomicBool,
     filter: impl Fn(&[u8], Direction) -> bool,
 ) {
-    let mut buffer = vec![0; FRAME_BYTES];
-    loop {
-        // Asked before the read: what arrived before the stop is read, then the line is quiet.
-        let is_last_round = stop.load(Ordering::Relaxed);
-        match wire.receive(&mut buffer) {
-            Some((frame, direction)) if filter(frame, direction) => {
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                heard.count += 1;
-                if heard.frames.len() < KEPT {
-                    heard.frames.push(frame.to_vec());
-                }
+    let keep = |frame: &[u8], direction| {
+        if filter(frame, direction) {
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.count += 1;
+            if heard.frames.len() < KEPT {
+                heard.frames.push(frame.to_vec());
             }
-            Some(_) => {}
-            None if is_last_round => return,
+        }
+    };
+    let mut buffer = vec![0; FRAME_BYTES];
+    let mut stopped: Option<Instant> = None;
+    while stopped.is_none_or(|at| at.elapsed() < LAST_WORDS) {
+        // Asked before the read: what arrived before the stop is read, then the line is quiet.
+        if stopped.is_none() && stop.load(Ordering::Relaxed) {
+            stopped = Some(Instant::now());
+        }
+        match wire.receive(&mut buffer) {
+            Some((frame, direction)) => keep(frame, direction),
+            None if stopped.is_some() => return,
             None => {}
         }
+    }
+    // Under a flood the line is never quiet: what is queued by now is all that counts.
+    let end = Instant::now() + BACKLOG;
+    while Instant::now() < end {
+        let Some((frame, direction)) = wire.poll(&mut buffer) else { return };
+        keep(frame, direction);
     }
 }
 
