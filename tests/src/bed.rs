@@ -32,6 +32,7 @@ mod socat_tun;
 mod status;
 mod topology;
 mod tun;
+mod under_flood;
 mod wait;
 mod wire;
 mod without_links;
@@ -59,6 +60,7 @@ pub use topology::{
     SWITCH_TO_SERVER,
 };
 pub use tun::TunEnd;
+pub use under_flood::UnderFlood;
 pub use wait::{patience, rounds, until, until_some};
 pub use wire::{Capture, Direction, Flood, Heard, Wire};
 pub use without_links::without_links;

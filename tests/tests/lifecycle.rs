@@ -4,12 +4,8 @@ use std::{
     collections::BTreeSet,
     fs,
     hash::{BuildHasher, Hasher, RandomState},
-    net::IpAddr,
     process::Stdio,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -17,101 +13,19 @@ use std::{
 use anyhow::{Context, Result};
 use ollama_guard_tests::{
     bed::{
-        Answer, Bed, CLIENT_INTERFACE, Capture, Direction, Flood, Guard, GuardSetup, Objects,
-        SERVER_DOOR, Standin, everyone_is_served, get, only_the_friend_is_served, patience, pins,
-        rounds, start, until, xdp_program_id,
+        Bed, Guard, GuardSetup, Objects, SERVER_DOOR, Standin, UnderFlood, everyone_is_served,
+        only_the_friend_is_served, patience, pins, rounds, start, until, xdp_program_id,
     },
-    packet::{ends, ipv4, ipv6, tcp},
-    policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
+    policy::{FRIEND4, FRIEND6, GUARDED},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest that any of these floods lasts.
-const FLOOD_LIMIT: Duration = Duration::from_secs(180);
 const MODES: [&str; 2] = ["native", "generic"];
 
 /// These tests measure time and look at all of the kernel's lists: one after the other.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Strangers flood the door while a friend asks again and again; `work` happens meanwhile.
-///
-/// Returns how many of the strangers' packets got past the door, how often the friend was served,
-/// and what the friend got otherwise.
-struct UnderFlood {
-    passed: u64,
-    flooded: u64,
-    served: u64,
-    failures: Vec<Answer>,
-}
-
-fn under_flood(bed: &Bed, work: impl FnOnce() -> Result<()>) -> Result<UnderFlood> {
-    let knocks4 = (0..64).map(|port| {
-        let knock = ipv4(STRANGER4, SERVER4).carries(&tcp(20_000 + port, GUARDED));
-        bed.stranger4.ethernet().carries_ip(&knock)
-    });
-    let knocks6 = (0..64).map(|port| {
-        let knock = ipv6(STRANGER6, SERVER6).carries(&tcp(20_000 + port, GUARDED));
-        bed.stranger6.ethernet().carries_ip(&knock)
-    });
-    let passed = Capture::start(&bed.server.namespace, SERVER_DOOR, |frame, direction| {
-        direction == Direction::In
-            && ends(frame).is_some_and(|ends| {
-                let source = ends.source.ip();
-                ends.destination.port() == GUARDED
-                    && (source == IpAddr::from(STRANGER4) || source == IpAddr::from(STRANGER6))
-            })
-    })?;
-    let flood = |host: &ollama_guard_tests::bed::Host, frames| {
-        Flood::start(&host.namespace, CLIENT_INTERFACE, frames, u64::MAX, patience(FLOOD_LIMIT))
-    };
-    let flood4 = flood(&bed.stranger4, knocks4.collect())?;
-    let flood6 = flood(&bed.stranger6, knocks6.collect())?;
-    let is_over = AtomicBool::new(false);
-    let (worked, friend) = thread::scope(|scope| {
-        let friend = scope.spawn(|| friend_asks(bed, &is_over));
-        let worked = work();
-        is_over.store(true, Ordering::Relaxed);
-        (worked, friend.join().expect("the friend does not panic"))
-    });
-    let flooded = flood4.stop()? + flood6.stop()?;
-    let passed = passed.stop().count;
-    worked?;
-    let (served, failures) = friend?;
-    Ok(UnderFlood { passed, flooded, served, failures })
-}
-
-fn friend_asks(bed: &Bed, is_over: &AtomicBool) -> Result<(u64, Vec<Answer>)> {
-    let (mut served, mut failures) = (0, Vec::new());
-    while !is_over.load(Ordering::Relaxed) {
-        for server in bed.friend.servers(GUARDED) {
-            match get(&bed.friend.namespace, server, "/api/version", patience(PATIENCE))? {
-                Answer::Served(_) => served += 1,
-                failure => failures.push(failure),
-            }
-        }
-    }
-    Ok((served, failures))
-}
-
-impl UnderFlood {
-    fn assert_held(&self, what: &str) {
-        println!("{what}: {} packets from strangers, {} served", self.flooded, self.served);
-        assert!(
-            self.flooded > rounds(10_000) as u64,
-            "{what}: only {} packets from strangers",
-            self.flooded
-        );
-        assert_eq!(self.passed, 0, "{what}: packets of strangers got past the door");
-        assert!(
-            self.served > rounds(10) as u64,
-            "{what}: the friend was served only {} times",
-            self.served
-        );
-        assert!(self.failures.is_empty(), "{what}: the friend got {:?}", self.failures);
-    }
 }
 
 fn random_pause(most: u64) -> Duration {
@@ -135,7 +49,7 @@ fn a_dead_daemon_keeps_filtering() -> Result<()> {
         let bed = Bed::new()?;
         let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
         let mut guard = guard_for_the_friend(&bed, mode)?;
-        let outcome = under_flood(&bed, || {
+        let outcome = UnderFlood::during(&bed, || {
             for _ in 0..rounds(15) {
                 // A random moment of its life, and a random while without it.
                 thread::sleep(random_pause(200));
@@ -159,7 +73,7 @@ fn a_daemon_killed_while_it_starts_over_its_pins_opens_nothing() -> Result<()> {
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
     let mut guard = guard_for_the_friend(&bed, "native")?;
     guard.kill9()?;
-    let outcome = under_flood(&bed, || {
+    let outcome = UnderFlood::during(&bed, || {
         for position in 0..rounds(15) {
             let mut starting =
                 start(guard.run_command().stdout(Stdio::null()).stderr(Stdio::null()))?;
@@ -186,7 +100,7 @@ fn an_upgrade_has_no_gap() -> Result<()> {
         let first = guard.status()?.door(SERVER_DOOR)?;
         let link = first.link.context("a link id")?;
         let mut programs = BTreeSet::from([first.program.context("a program id")?]);
-        let outcome = under_flood(&bed, || {
+        let outcome = UnderFlood::during(&bed, || {
             for position in 0..upgrades {
                 if position % 2 == 0 {
                     let status = guard.stop()?;

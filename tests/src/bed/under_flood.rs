@@ -1,0 +1,118 @@
+//! Strangers flood a door while a friend behind it asks again and again, and something happens to
+//! the guard meanwhile.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, anyhow};
+
+use super::{
+    Answer, Bed, CLIENT_INTERFACE, Capture, Direction, Flood, Host, SERVER_DOOR, get, patience,
+    rounds,
+};
+use crate::{
+    packet::{ends, ipv4, ipv6, tcp},
+    policy::{GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
+};
+
+/// How long the friend waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that such a flood lasts.
+const FLOOD_LIMIT: Duration = Duration::from_secs(180);
+
+/// What came of it.
+#[derive(Debug)]
+pub struct UnderFlood {
+    /// The strangers' packets that got past the door.
+    pub passed: u64,
+    /// All packets of the strangers.
+    pub flooded: u64,
+    /// How often the friend was served.
+    pub served: u64,
+    /// What the friend got otherwise.
+    pub failures: Vec<Answer>,
+}
+
+impl UnderFlood {
+    /// Lets `work` happen under a flood in both families.
+    ///
+    /// # Errors
+    ///
+    /// If `work` fails, or the bed does not work.
+    pub fn during(bed: &Bed, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let knocks4 = (0..64).map(|port| {
+            let knock = ipv4(STRANGER4, SERVER4).carries(&tcp(20_000 + port, GUARDED));
+            bed.stranger4.ethernet().carries_ip(&knock)
+        });
+        let knocks6 = (0..64).map(|port| {
+            let knock = ipv6(STRANGER6, SERVER6).carries(&tcp(20_000 + port, GUARDED));
+            bed.stranger6.ethernet().carries_ip(&knock)
+        });
+        let passed = Capture::start(&bed.server.namespace, SERVER_DOOR, |frame, direction| {
+            direction == Direction::In
+                && ends(frame).is_some_and(|ends| {
+                    let source = ends.source.ip();
+                    ends.destination.port() == GUARDED
+                        && (source == IpAddr::from(STRANGER4) || source == IpAddr::from(STRANGER6))
+                })
+        })?;
+        let flood = |host: &Host, frames| {
+            let limit = patience(FLOOD_LIMIT);
+            Flood::start(&host.namespace, CLIENT_INTERFACE, frames, u64::MAX, limit)
+        };
+        let flood4 = flood(&bed.stranger4, knocks4.collect())?;
+        let flood6 = flood(&bed.stranger6, knocks6.collect())?;
+        let is_over = AtomicBool::new(false);
+        let (worked, friend) = thread::scope(|scope| {
+            let friend = scope.spawn(|| friend_asks(bed, &is_over));
+            let worked = work();
+            is_over.store(true, Ordering::Relaxed);
+            let friend = friend.join().unwrap_or_else(|_| Err(anyhow!("the friend panicked")));
+            (worked, friend)
+        });
+        let flooded = flood4.stop()? + flood6.stop()?;
+        let passed = passed.stop().count;
+        worked?;
+        let (served, failures) = friend?;
+        Ok(Self { passed, flooded, served, failures })
+    }
+
+    /// Makes sure that nothing got past, that the friend was always served, and that there was a
+    /// flood worth the name.
+    ///
+    /// # Panics
+    ///
+    /// If it is not so.
+    pub fn assert_held(&self, what: &str) {
+        println!("{what}: {} packets from strangers, {} served", self.flooded, self.served);
+        assert!(
+            self.flooded > rounds(10_000) as u64,
+            "{what}: only {} packets from strangers",
+            self.flooded
+        );
+        assert_eq!(self.passed, 0, "{what}: packets of strangers got past the door");
+        assert!(
+            self.served > rounds(10) as u64,
+            "{what}: the friend was served only {} times",
+            self.served
+        );
+        assert!(self.failures.is_empty(), "{what}: the friend got {:?}", self.failures);
+    }
+}
+
+fn friend_asks(bed: &Bed, is_over: &AtomicBool) -> Result<(u64, Vec<Answer>)> {
+    let (mut served, mut failures) = (0, Vec::new());
+    while !is_over.load(Ordering::Relaxed) {
+        for server in bed.friend.servers(GUARDED) {
+            match get(&bed.friend.namespace, server, "/api/version", patience(PATIENCE))? {
+                Answer::Served(_) => served += 1,
+                failure => failures.push(failure),
+            }
+        }
+    }
+    Ok((served, failures))
+}
