@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{self, Command},
     time::Duration,
@@ -26,9 +26,14 @@ fn guard_for_the_friend(user: RunsAs) -> GuardSetup {
     GuardSetup::of(SERVER_DOOR).attach("native").allow(FRIEND4).allow(FRIEND6).runs_as(user)
 }
 
-/// A directory of the machine's own BPF file system, which is closed to all but root: made
-/// beforehand for the service's user, and mounted where it can get at it. As docs/privileges.md
-/// has it.
+/// A script for `sh -c`: the command behind it, on a BPF file system of its own that is closed to
+/// all but root, as systemd mounts it. The machine's own may be open.
+const ON_A_CLOSED_BPFFS: &str = "set -e
+    mount -t bpf -o mode=0700 bpf /sys/fs/bpf
+    exec \"$@\"";
+
+/// A directory of the machine's own BPF file system, made beforehand for the service's user, and
+/// mounted where it can get at it, whether or not the rest is closed. As docs/privileges.md has it.
 struct Prepared {
     directory: PathBuf,
 }
@@ -79,12 +84,15 @@ impl Drop for Prepared {
 fn a_directory_made_beforehand_is_enough_where_the_bpf_file_system_is_roots() -> Result<()> {
     let bed = Bed::new()?;
     let _standin = Standin::start_in(&bed.server.namespace, GUARDED)?;
-    let mode = fs::metadata("/sys/fs/bpf")?.mode();
-    println!("/sys/fs/bpf has mode {:o}", mode & 0o7777);
     // The contrast: without the directory, the user is told what is missing, and by what command.
     let absent = Path::new("/sys/fs/bpf").join(format!("{PIN_DIR_PREFIX}{}-absent", process::id()));
     let setup = guard_for_the_friend(RunsAs::service()).pins_at(&absent);
-    let refused = setup.prepare(&bed.server.namespace)?.run_to_the_end(PATIENCE)?;
+    let unprepared = setup.prepare(&bed.server.namespace)?;
+    let mut closed = Command::new("unshare");
+    closed.args(["--mount", "--propagation", "private", "--", "sh", "-c", ON_A_CLOSED_BPFFS, "sh"]);
+    let daemon = unprepared.run_command();
+    closed.arg(daemon.get_program()).args(daemon.get_args());
+    let refused = run(&mut closed, PATIENCE)?;
     ensure!(
         refused.code == Some(2) && refused.stderr.contains("install -d -m 0700"),
         "{refused:?}"

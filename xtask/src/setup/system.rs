@@ -68,8 +68,9 @@ const FOR_KERNELS: [Program; 10] = [
 ];
 
 const BPFFS: &str = "/sys/fs/bpf";
-/// Mounts the file system that pinned kernel objects live in.
-pub const MOUNT_BPFFS: [&str; 5] = ["mount", "-t", "bpf", "bpf", BPFFS];
+/// Mounts the file system that pinned kernel objects live in, closed to all but root as systemd
+/// does it.
+pub const MOUNT_BPFFS: [&str; 7] = ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", BPFFS];
 
 /// The programs for `needs`.
 pub fn needed(needs: Needs) -> impl Iterator<Item = &'static Program> {
