@@ -13,6 +13,7 @@ pub mod rules;
 mod run;
 mod status;
 mod verify;
+mod version;
 
 use std::{
     io::{self, ErrorKind},
@@ -35,14 +36,20 @@ pub const TROUBLE: u8 = 2;
 /// A kernel-level lock for LLM servers: drops every packet to a guarded port whose source is not
 /// on the allowlist
 #[derive(Debug, Parser)]
-#[command(name = "ollama-guard", version = VERSION, propagate_version = true)]
+#[command(
+    name = "ollama-guard",
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
+    #[command(flatten)]
+    version: version::VersionArgs,
+
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
-
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("OLLAMA_GUARD_COMMIT"), ")");
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -115,7 +122,11 @@ pub struct PinDirArg {
 impl Cli {
     /// Does what was asked.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
-        match self.command {
+        let Some(command) = self.command else {
+            // Then `--version` is there: clap answers nothing at all by its help.
+            return self.version.print();
+        };
+        match command {
             Command::Run(args) => run::run(args).await,
             Command::Allow(told) => edit(Effect::Allow, told).await,
             Command::Deny(told) => edit(Effect::Deny, told).await,

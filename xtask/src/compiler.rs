@@ -190,16 +190,31 @@ impl KernelCompiler {
             }
         }
         // Takes precedence over RUSTFLAGS and over flags from a configuration of the caller's.
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(env::consts::ARCH, more_flags));
+        let mut flags = remapped_paths(workspace);
+        flags.extend(more_flags.iter().map(|&flag| flag.to_owned()));
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(env::consts::ARCH, &flags));
         cargo.env("PATH", path_with(&workspace.bpf_tools().join("bin")));
     }
 }
 
+/// Flags that keep the places of work tree and registry out of the object's line numbers: the same
+/// sources give the same object wherever they are built.
+fn remapped_paths(workspace: &Workspace) -> Vec<String> {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+        let home = env::var_os("HOME")?;
+        Some(Path::new(&home).join(".cargo"))
+    });
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let mut flags = vec![remap(workspace.root(), ".")];
+    flags.extend(cargo_home.map(|home| remap(&home, "cargo")));
+    flags
+}
+
 /// The flags of the kernel side, separated as cargo wants them.
-fn encoded_flags(arch: &str, more: &[&str]) -> String {
+fn encoded_flags(arch: &str, more: &[String]) -> String {
     let arch = format!("--cfg=bpf_target_arch=\"{arch}\"");
     let mut flags = vec![arch.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf", "-Cpanic=abort"];
-    flags.extend(more);
+    flags.extend(more.iter().map(String::as_str));
     flags.join("\x1f")
 }
 
@@ -264,7 +279,7 @@ mod tests {
 
     #[test]
     fn flags_are_separated_by_the_unit_separator() {
-        let flags = encoded_flags("aarch64", &["-Dwarnings"]);
+        let flags = encoded_flags("aarch64", &["-Dwarnings".to_owned()]);
         let flags: Vec<_> = flags.split('\x1f').collect();
         assert_eq!(flags.first(), Some(&"--cfg=bpf_target_arch=\"aarch64\""));
         assert_eq!(flags.last(), Some(&"-Dwarnings"));

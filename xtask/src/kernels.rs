@@ -96,8 +96,8 @@ pub const LEFT_OUT: [(&[&str], &str); 6] = [
         "keep to seconds of a real clock; an emulated one stands still while nothing is to do",
     ),
     (
-        &["drivers", "privileges", "service"],
-        "about this machine's accounts, programs and drivers: not tried in a guest",
+        &["drivers", "layout", "privileges", "service"],
+        "about this machine's accounts, programs, drivers and builds: not tried in a guest",
     ),
     (&["speed"], "measures time, which an emulated processor does not show"),
     (

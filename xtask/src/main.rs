@@ -11,6 +11,7 @@ mod build;
 mod command;
 mod compiler;
 mod demo;
+mod elsewhere;
 mod faults;
 mod fuzz;
 mod kernels;

@@ -22,7 +22,7 @@ use crate::{
     build::{self, Profile},
     command::{self, Elevation},
     compiler::KernelCompiler,
-    demo, kernels, lint,
+    demo, elsewhere, kernels, lint,
     setup::{self, Needs},
     workspace::{KERNEL_PACKAGE, Workspace},
 };
@@ -56,10 +56,17 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
         table.blocked("user build", "the kernel build failed")
     };
     table.run("unprivileged tests", || unprivileged(workspace));
+    if built {
+        table.run("the same object elsewhere", || elsewhere::same_object(workspace, &compiler));
+    } else {
+        table.blocked("the same object elsewhere", "there is no object to compare with");
+    }
     if quick {
         table.left_out("privileged tests", "--quick");
         table.left_out("demo", "--quick");
     } else if built {
+        // Not a reason to leave the tests out: those that need it say so.
+        table.run("another layout version", || elsewhere::other_layout(workspace, &compiler));
         privileged(workspace, &mut table);
         table.run("demo", || command::run(&mut demo::program(workspace)?));
     } else {
@@ -131,11 +138,12 @@ enum GuardUser {
 }
 
 /// Test programs that start daemons and need not run twice, and why.
-const ONCE: [(&str, &str); 11] = [
+const ONCE: [(&str, &str); 12] = [
     ("doctor", "not shown to pass as a service yet"),
     ("foreign", "not shown to pass as a service yet"),
     ("hostile", "not shown to pass as a service yet"),
     ("inject", "not shown to pass as a service yet"),
+    ("layout", "it chooses the users itself"),
     ("oracle", "it asks about packets, whoever loaded the programs"),
     ("scope", "not shown to pass as a service yet"),
     ("strangers", "it asks about packets, whoever loaded the programs"),
@@ -152,14 +160,16 @@ const LIMIT_SECONDS: u32 = 600;
 /// One program at a time and few threads: the tests measure time and fill the network.
 fn run_as_root(workspace: &Workspace, binary: &TestBinary, user: GuardUser) -> anyhow::Result<()> {
     let (guard, object) = (workspace.release_binary("ollama-guard"), workspace.bpf_object());
+    let other = elsewhere::other_binary(workspace);
     let user = match user {
         GuardUser::Root => "root",
         GuardUser::Service => "service",
     };
-    let env: [(&str, &OsStr); 4] = [
+    let env: [(&str, &OsStr); 5] = [
         ("OLLAMA_GUARD_TEST_AS", OsStr::new(user)),
         ("OLLAMA_GUARD_BINARY", guard.as_os_str()),
         ("OLLAMA_GUARD_BPF_OBJECT", object.as_os_str()),
+        ("OLLAMA_GUARD_OTHER_LAYOUT", other.as_os_str()),
         ("CARGO_MANIFEST_DIR", binary.package_dir.as_os_str()),
     ];
     let mut command = Elevation::detect().require(&binary.name, "timeout", &env)?;

@@ -18,6 +18,7 @@ pub const KERNEL_PACKAGE: &str = "ollama-guard-ebpf";
 /// The root of the checkout.
 pub struct Workspace {
     root: PathBuf,
+    bpf_tools: PathBuf,
 }
 
 impl Workspace {
@@ -31,7 +32,12 @@ impl Workspace {
             "{} is not the ollama-guard checkout; start me as `cargo xtask` from inside it",
             root.display()
         );
-        Ok(Self { root: root.to_path_buf() })
+        Ok(Self { root: root.to_path_buf(), bpf_tools: root.join("target/bpf-tools") })
+    }
+
+    /// A copy of this one in another place, with the tools of this one.
+    pub fn copied_to(&self, root: PathBuf) -> Self {
+        Self { root, bpf_tools: self.bpf_tools.clone() }
     }
 
     /// The root of the checkout.
@@ -45,8 +51,8 @@ impl Workspace {
     }
 
     /// Where tools that only this project needs are installed.
-    pub fn bpf_tools(&self) -> PathBuf {
-        self.target().join("bpf-tools")
+    pub fn bpf_tools(&self) -> &Path {
+        &self.bpf_tools
     }
 
     /// The target directory of the kernel side, which another compiler builds.

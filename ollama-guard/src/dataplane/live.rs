@@ -279,7 +279,10 @@ impl Dataplane {
 
     fn clear_away_versions(&self) -> Result<()> {
         for stale in self.pins.versions()?.iter().filter(|path| **path != self.directory) {
-            tracing::info!(path = %stale.display(), "removing pins of another version");
+            tracing::info!(
+                path = %stale.display(),
+                "removing pins of another version; counters and books begin at nought"
+            );
             pins::remove_tree(stale)?;
         }
         Ok(())

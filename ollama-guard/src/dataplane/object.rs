@@ -9,3 +9,9 @@ pub(super) static OBJECT: &[u8] =
 pub fn is_embedded() -> bool {
     !OBJECT.is_empty()
 }
+
+/// The object's bytes: empty if the binary was built without the kernel side.
+#[must_use]
+pub fn embedded_object() -> &'static [u8] {
+    OBJECT
+}

@@ -36,6 +36,7 @@ const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The directory of this version's programs and maps below the pin directory.
 pub const VERSION_DIRECTORY: &str = "v2";
+const _: () = assert!(ollama_guard_common::abi::ABI_VERSION == 2, "it is named after the version");
 
 /// A guard: a daemon that may run or not, and what it has put into the kernel. Dropping it
 /// removes both.
@@ -90,6 +91,16 @@ impl Guard<'_> {
     /// If there is no such path.
     pub fn hand_over(&self, path: &Path) -> Result<()> {
         self.runs_as.own(path)
+    }
+
+    /// From now on, daemon and command line are another binary.
+    ///
+    /// # Errors
+    ///
+    /// If the user can't be given one that it may run.
+    pub fn use_binary(&mut self, path: &Path) -> Result<()> {
+        self.binary = self.runs_as.reachable(path.to_owned(), self.directory.path())?;
+        Ok(())
     }
 
     /// A path for a file that a test needs beside it.

@@ -50,7 +50,7 @@ pub fn ensure(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Resul
         .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
         .args(["--quiet", "--no-default-features", "--features", &feature])
         .arg("--root")
-        .arg(&tools)
+        .arg(tools)
         .arg("--target-dir")
         .arg(&build)
         .env("LLVM_PREFIX", tools.join("llvm"))

@@ -97,7 +97,8 @@ impl RunsAs {
     }
 
     /// The binary, where the user may run it: a copy in the directory, if it lies behind a
-    /// directory that is closed to others.
+    /// directory that is closed to others. An earlier copy may be running: its name is free, for it
+    /// is removed.
     pub(super) fn reachable(&self, binary: PathBuf, directory: &Path) -> Result<PathBuf> {
         let is_open = |path: &Path| {
             fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
@@ -106,6 +107,12 @@ impl RunsAs {
             return Ok(binary);
         }
         let copy = directory.join("ollama-guard");
+        // A program that runs can't be written to.
+        if let Err(error) = fs::remove_file(&copy)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("removing {}", copy.display()));
+        }
         fs::copy(&binary, &copy).with_context(|| format!("copying {}", binary.display()))?;
         fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
         Ok(copy)
