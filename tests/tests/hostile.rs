@@ -118,7 +118,11 @@ const HOSTILE: [Hostile; 17] = [
     Hostile {
         what: "a named pipe",
         hint: "no regular file",
-        make: |path| Ok(mkfifo(path, FileMode::S_IRUSR)?),
+        make: |path| {
+            mkfifo(path, FileMode::S_IRUSR)?;
+            // Whoever reads it, whatever the umask says.
+            Ok(fs::set_permissions(path, Permissions::from_mode(0o444))?)
+        },
     },
     Hostile {
         what: "a link to a device without an end",
@@ -304,6 +308,7 @@ fn a_read_only_state_directory_refuses_edits_and_opens_nothing() -> Result<()> {
     let state = guard.state_dir();
     fs::create_dir_all(&state)?;
     let _mounted = Mounted::tmpfs(&state)?;
+    guard.hand_over(&state)?;
     guard.start()?;
     guard.done(&["deny", "add", "198.51.100.66"])?;
     let generation = guard.status()?.generation()?;

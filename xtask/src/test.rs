@@ -138,16 +138,11 @@ enum GuardUser {
 }
 
 /// Test programs that start daemons and need not run twice, and why.
-const ONCE: [(&str, &str); 12] = [
-    ("doctor", "not shown to pass as a service yet"),
-    ("foreign", "not shown to pass as a service yet"),
-    ("hostile", "not shown to pass as a service yet"),
-    ("inject", "not shown to pass as a service yet"),
+const ONCE: [(&str, &str); 7] = [
+    ("inject", "the user decides about none of the calls that it makes fail"),
     ("layout", "it chooses the users itself"),
     ("oracle", "it asks about packets, whoever loaded the programs"),
-    ("scope", "not shown to pass as a service yet"),
     ("strangers", "it asks about packets, whoever loaded the programs"),
-    ("verify", "not shown to pass as a service yet"),
     ("privileges", "it chooses the users itself"),
     ("service", "it chooses the users itself"),
     ("speed", "it measures the machine, whoever the daemon runs as"),

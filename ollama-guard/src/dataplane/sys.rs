@@ -12,11 +12,14 @@ use std::{
 
 use aya_obj::generated::{
     BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
-    bpf_prog_type,
+    bpf_prog_info, bpf_prog_type,
 };
 
 /// The most programs that a TCX chain can hold (`BPF_MPROG_MAX`, include/linux/bpf_mprog.h).
 const LONGEST_CHAIN: usize = 64;
+
+/// The most maps that a program can use (`MAX_USED_MAPS`, include/linux/bpf_verifier.h).
+const MOST_MAPS: usize = 64;
 
 /// What the kernel says about a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +167,24 @@ pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     let [kind, id] = head;
     Ok((kind, id))
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` for a program: the ids of the maps that it uses. aya 0.14 opens the
+/// program by its id for that, which would need `CAP_SYS_ADMIN`.
+pub(super) fn map_ids(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; MOST_MAPS];
+    // SAFETY: the struct is plain integers, for which zero is a value.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    info.nr_map_ids = ids.len() as u32;
+    info.map_ids = ids.as_mut_ptr() as u64;
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = program.as_raw_fd() as u32;
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = &raw mut info as u64;
+    // SAFETY: both are writable, for `info_len` bytes and `nr_map_ids` words, and outlive the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    ids.truncate(info.nr_map_ids as usize);
+    Ok(ids)
 }
 
 /// `BPF_MAP_LOOKUP_ELEM` in an array of maps: the id of the inner map, without opening it, which

@@ -1,9 +1,11 @@
 //! Whether a pinned program, its twin and the pinned maps belong together.
 
+use std::os::fd::AsFd as _;
+
 use aya::{maps::MapInfo, programs::ProgramInfo};
 use ollama_guard_common::{Start, abi::maps as names};
 
-use super::{DataplaneError, PinDir, Result, links::Hook, pins, programs::load_error};
+use super::{DataplaneError, PinDir, Result, links::Hook, pins, sys};
 
 /// The maps that decide.
 pub(super) const POLICY: [&str; 6] = [
@@ -35,12 +37,14 @@ pub fn twin_problems(pins: &PinDir, hook: Hook, start: Start) -> Result<Vec<Stri
     if program.tag() != twin.tag() {
         problems.push(format!("the twin of the {name} program has other instructions"));
     }
-    for (who, info, maps) in [
-        (format!("the {name} program"), &program, &names::ALL[..]),
-        (format!("the twin of the {name} program"), &twin, &POLICY[..]),
+    for (who, pin, maps) in [
+        (format!("the {name} program"), name, &names::ALL[..]),
+        (format!("the twin of the {name} program"), pins::twin_name(hook, start), &POLICY[..]),
     ] {
-        // Kernels that tell programs at all tell their maps (4.15).
-        let used = info.map_ids().map_err(load_error)?.unwrap_or_default();
+        let path = pins.current().join(pin);
+        let used = sys::obj_get(&path)
+            .and_then(|program| sys::map_ids(program.as_fd()))
+            .map_err(DataplaneError::pin("look at", path))?;
         for map in maps {
             let path = pins.current().join(map);
             let pinned = MapInfo::from_pin(&path)

@@ -122,6 +122,15 @@ pub enum Direction {
     Out,
 }
 
+/// How a capture is to end.
+#[derive(Debug, Default)]
+struct End {
+    /// It is to end, with all that has arrived by now.
+    wanted: AtomicBool,
+    /// Nobody will look at what it hears: it is to end at once.
+    in_vain: AtomicBool,
+}
+
 /// What a capture has heard.
 #[derive(Clone, Debug, Default)]
 pub struct Heard {
@@ -135,7 +144,7 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct Capture {
     heard: Arc<Mutex<Heard>>,
-    stop: Arc<AtomicBool>,
+    end: Arc<End>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -152,18 +161,24 @@ impl Capture {
     ) -> Result<Self> {
         let wire = Wire::open(namespace, interface)?;
         let heard = Arc::new(Mutex::new(Heard::default()));
-        let stop = Arc::new(AtomicBool::new(false));
+        let end = Arc::new(End::default());
         let reader = {
-            let (heard, stop) = (Arc::clone(&heard), Arc::clone(&stop));
-            thread::spawn(move || listen(&wire, &heard, &stop, filter))
+            let (heard, end) = (Arc::clone(&heard), Arc::clone(&end));
+            thread::spawn(move || listen(&wire, &heard, &end, filter))
         };
-        Ok(Self { heard, stop, reader: Some(reader) })
+        Ok(Self { heard, end, reader: Some(reader) })
     }
 
     /// Frames so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// What it has heard so far.
+    #[must_use]
+    pub fn so_far(&self) -> Heard {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until this many frames are heard.
@@ -184,7 +199,7 @@ impl Capture {
     }
 
     fn finish(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.end.wanted.store(true, Ordering::Relaxed);
         if let Some(reader) = self.reader.take() {
             // A panic of the filter has been printed.
             let _ = reader.join();
@@ -194,16 +209,12 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
+        self.end.in_vain.store(true, Ordering::Relaxed);
         self.finish();
     }
 }
 
-fn listen(
-    wire: &Wire,
-    heard: &Mutex<Heard>,
-    stop: &AtomicBool,
-    filter: impl Fn(&[u8], Direction) -> bool,
-) {
+fn listen(wire: &Wire, heard: &Mutex<Heard>, end: &End, filter: impl Fn(&[u8], Direction) -> bool) {
     let keep = |frame: &[u8], direction| {
         if filter(frame, direction) {
             let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,8 +227,11 @@ fn listen(
     let mut buffer = vec![0; FRAME_BYTES];
     let mut stopped: Option<Instant> = None;
     while stopped.is_none_or(|at| at.elapsed() < LAST_WORDS) {
+        if end.in_vain.load(Ordering::Relaxed) {
+            return;
+        }
         // Asked before the read: what arrived before the stop is read, then the line is quiet.
-        if stopped.is_none() && stop.load(Ordering::Relaxed) {
+        if stopped.is_none() && end.wanted.load(Ordering::Relaxed) {
             stopped = Some(Instant::now());
         }
         match wire.receive(&mut buffer) {
@@ -227,8 +241,8 @@ fn listen(
         }
     }
     // Under a flood the line is never quiet: what is queued by now is all that counts.
-    let end = Instant::now() + BACKLOG;
-    while Instant::now() < end {
+    let limit = Instant::now() + BACKLOG;
+    while Instant::now() < limit {
         let Some((frame, direction)) = wire.poll(&mut buffer) else { return };
         keep(frame, direction);
     }
