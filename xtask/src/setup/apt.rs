@@ -80,8 +80,28 @@ impl Apt {
         // Somebody's own packages are never removed to make room for ours.
         let mut words = vec!["-qq", "install", "-y", "--no-install-recommends", "--no-remove"];
         words.extend(packages);
-        apt_get(elevation, &words)
+        apt_get(elevation, &words).map_err(|error| match in_the_way(packages) {
+            gone if gone.is_empty() => error,
+            gone => error.context(format!(
+                "{list} can't be installed beside {gone} of the versions that are here, and \
+                 nothing of yours is removed for it: if you can do without, call \
+                 `apt-get remove {gone}` and try again"
+            )),
+        })
     }
+}
+
+/// The packages that would have to go.
+fn in_the_way(packages: &[&str]) -> String {
+    let mut simulated = Command::new("apt-get");
+    simulated.args(["--simulate", "install", "--no-install-recommends"]).args(packages);
+    removed(&ask(simulated.env("LC_ALL", "C")).unwrap_or_default())
+}
+
+/// The names in the lines `Remv NAME [VERSION]` of a simulation.
+fn removed(simulation: &str) -> String {
+    let names = simulation.lines().filter_map(|line| line.strip_prefix("Remv ")?.split(' ').next());
+    names.collect::<Vec<_>>().join(" ")
 }
 
 fn apt_get(elevation: Elevation, arguments: &[&str]) -> anyhow::Result<()> {
@@ -107,6 +127,14 @@ mod tests {
     fn a_package_with_a_candidate_is_offered() {
         let text = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1\n";
         assert!(has_candidate(text));
+    }
+
+    #[test]
+    fn packages_that_stand_in_the_way_are_named() {
+        let text = "Remv qemu-utils [1:10.0.2]\nInst qemu-system-x86 (1:7.2 Debian [amd64])\n\
+            Remv other [2]\nConf qemu-system-x86 (1:7.2 Debian [amd64])\n";
+        assert_eq!(removed(text), "qemu-utils other");
+        assert_eq!(removed("Inst qemu-system-x86 (1:7.2 Debian [amd64])\n"), "");
     }
 
     #[test]
