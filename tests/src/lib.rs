@@ -9,6 +9,7 @@
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
 //! * [`oracle`]: packets made by chance, and real servers without and with the guard that get them.
+//! * [`soak`]: everything at once, for minutes.
 //! * [`demo`]: the main job, played for an audience.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
@@ -23,4 +24,5 @@ pub mod loaded;
 pub mod oracle;
 pub mod packet;
 pub mod policy;
+pub mod soak;
 pub mod table;

@@ -96,16 +96,16 @@ pub const LEFT_OUT: [(&[&str], &str); 6] = [
         "keep to seconds of a real clock; an emulated one stands still while nothing is to do",
     ),
     (
-        &["drivers", "layout", "privileges", "service"],
-        "about this machine's accounts, programs, drivers and builds: not tried in a guest",
+        &["drivers", "layout", "privileges", "scope", "service", "verify"],
+        "about this machine's accounts, interfaces, programs, drivers and builds: not tried in a guest",
     ),
     (&["speed"], "measures time, which an emulated processor does not show"),
     (
-        &["traffic", "tunnel", "bed"],
-        "need curl, nmap, socat or tcpdump, which a guest does not have",
+        &["bed", "strangers", "traffic", "tunnel"],
+        "need curl, nmap, socat, scapy or tcpdump, which a guest does not have",
     ),
     (
-        &["books", "evasion", "faults", "hostile", "inject", "ordinary"],
+        &["books", "evasion", "faults", "hostile", "inject", "oracle", "ordinary", "soak"],
         "floods, captures and faults by the hundred: minutes on real hardware, hours when emulated; \
          their packets are rows of the table",
     ),

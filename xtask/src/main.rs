@@ -18,6 +18,7 @@ mod kernels;
 mod lint;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -92,6 +93,8 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Everything at once, for minutes: floods, edits, interfaces, event readers and kills
+    Soak(soak::Limits),
     /// Run the packet table and the life cycle on Debian's kernels, emulated: downloads, minutes
     Kernels {
         /// Only this one: 5.10, 6.1, 6.12 or newest (may be repeated)
@@ -130,6 +133,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo => demo::demo(&workspace),
         Verb::Faults { phases, workers } => faults::faults(&workspace, &phases, workers),
         Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),
+        Verb::Soak(limits) => soak::soak(&workspace, &limits),
         Verb::Lint => lint::lint(&workspace),
         Verb::Test { quick, all } => {
             let extent = match (quick, all) {

@@ -138,10 +138,11 @@ enum GuardUser {
 }
 
 /// Test programs that start daemons and need not run twice, and why.
-const ONCE: [(&str, &str); 7] = [
+const ONCE: [(&str, &str); 8] = [
     ("inject", "the user decides about none of the calls that it makes fail"),
     ("layout", "it chooses the users itself"),
     ("oracle", "it asks about packets, whoever loaded the programs"),
+    ("soak", "it leaks or does not, whoever the daemon runs as"),
     ("strangers", "it asks about packets, whoever loaded the programs"),
     ("privileges", "it chooses the users itself"),
     ("service", "it chooses the users itself"),

@@ -222,9 +222,7 @@ impl<'bed> Stage<'bed> {
             let heard = |address: IpAddr| sources.contains(&(address, GUARDED));
             let (v4, v6) = (heard(v4.into()), heard(v6.into()));
             ensure!(v4 == v6, "{who:?} passes by one family only (IPv4 {v4}, IPv6 {v6})");
-            if v4 {
-                passing.insert(who);
-            }
+            passing.extend(v4.then_some(who));
         }
         Ok(passing)
     }
