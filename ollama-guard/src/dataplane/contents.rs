@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd as _, path::Path};
 
 use aya::maps::MapInfo;
-use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SlotInfo, maps as names};
+use ollama_guard_common::abi::{SlotInfo, maps as names};
 
 use super::{
     DataplaneError, Result,
@@ -91,13 +91,8 @@ fn are_pinned(maps: &Maps, directory: &Path, slot: u32) -> Result<bool> {
 }
 
 fn add_ports(digest: &mut Digest, maps: &Maps, slot: u32) -> Result<()> {
-    let first = slot * PORT_WORDS_PER_SLOT as u32;
-    for index in 0..PORT_WORDS_PER_SLOT as u32 {
-        let word = maps
-            .ports
-            .get(&(first + index), 0)
-            .map_err(DataplaneError::map("read", names::PORTS))?;
-        digest.port_word(index, word);
+    for (index, word) in maps.port_words_of(slot)?.into_iter().enumerate() {
+        digest.port_word(index as u32, word);
     }
     Ok(())
 }

@@ -117,10 +117,7 @@ impl Dataplane {
         adopted: bool,
     ) -> Result<Self> {
         let directory = loading.directory;
-        let mut kernel_logs = Vec::new();
-        for (hook, start) in pins::PROGRAMS {
-            kernel_logs.extend(loading.load(hook, start)?);
-        }
+        let kernel_logs = loading.load_all()?;
         let program = |hook, start| {
             let name = format!("{}{}", pins::program_name(hook, start), pins::NEW);
             let path = directory.join(name);

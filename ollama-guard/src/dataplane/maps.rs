@@ -1,16 +1,16 @@
 //! Typed handles on the pinned maps, and the check that a pin is what it should be.
 
-use std::{io, path::Path};
+use std::{io, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
 };
 use ollama_guard_common::abi::{
-    Books, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, PORT_WORDS, SLOTS, SlotInfo,
-    maps,
+    Books, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, PORT_WORDS,
+    PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps,
 };
 
-use super::{DataplaneError, Result, pins};
+use super::{DataplaneError, Result, pins, sys};
 
 /// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
 /// them to the shared structs with sizes and alignments checked by the compiler.
@@ -28,9 +28,10 @@ pub(super) struct Maps {
     pub(super) ports: Array<MapData, u64>,
     pub(super) rules_v4: ArrayOfMaps<MapData, Rules<[u8; 4]>>,
     pub(super) rules_v6: ArrayOfMaps<MapData, Rules<[u8; 16]>>,
-    /// A second handle on each array of maps, for what aya's type does not offer.
+    /// A second handle on each array of maps and on the ports, for what aya's types do not offer.
     pub(super) outer_v4: MapData,
     pub(super) outer_v6: MapData,
+    all_ports: MapData,
     pub(super) addresses: HashMap<MapData, [u8; 16], u32>,
     pub(super) doors: HashMap<MapData, u32, u32>,
     pub(super) counters: PerCpuArray<MapData, CounterWords>,
@@ -83,6 +84,7 @@ impl Maps {
             rules_v6: typed(directory, maps::RULES_V6)?,
             outer_v4: open(directory, maps::RULES_V4)?,
             outer_v6: open(directory, maps::RULES_V6)?,
+            all_ports: open(directory, maps::PORTS)?,
             addresses: typed(directory, maps::ADDRESSES)?,
             doors: typed(directory, maps::DOORS)?,
             counters: typed(directory, maps::COUNTERS)?,
@@ -95,6 +97,24 @@ impl Maps {
     pub(super) fn selected_slot(&self) -> Result<u32> {
         let word = self.selected.get(&0, 0).map_err(DataplaneError::map("read", maps::SELECTED))?;
         Ok(word % SLOTS)
+    }
+
+    /// The words of the table of guarded ports, slot by slot.
+    pub(super) fn port_words(&self) -> Result<[Vec<u64>; SLOTS as usize]> {
+        let words =
+            sys::array_words(self.all_ports.fd().as_fd(), PORT_WORDS).map_err(|source| {
+                DataplaneError::RawMap { action: "read", map: maps::PORTS, source }
+            })?;
+        Ok(std::array::from_fn(|slot| {
+            let first = slot * PORT_WORDS_PER_SLOT;
+            words[first..first + PORT_WORDS_PER_SLOT].to_vec()
+        }))
+    }
+
+    /// The words of one slot.
+    pub(super) fn port_words_of(&self, slot: u32) -> Result<Vec<u64>> {
+        let [first, second] = self.port_words()?;
+        Ok(if slot.is_multiple_of(SLOTS) { first } else { second })
     }
 
     /// What a slot holds.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    EbpfLoader,
+    Ebpf, EbpfLoader,
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use ollama_guard_common::{Start, abi};
@@ -28,41 +28,52 @@ pub(super) struct Loading<'a> {
     pub(super) log_directory: &'a Path,
 }
 
-impl Loading<'_> {
-    /// Loads the entry program for a hook and a start and its twin, and pins both with the suffix
-    /// [`NEW`] until the links run it.
-    ///
-    /// Returns the reader of the program's log, with [`Loading::debug`].
-    pub(super) fn load(&self, hook: Hook, start: Start) -> Result<Option<KernelLog>> {
-        let name = program(hook, start, self.features.multi_buffer);
-        let log = self.load_one(name, true, pins::program_name(hook, start))?;
-        self.load_one(name, false, pins::twin_name(hook, start))?;
-        Ok(log)
-    }
+/// Values of [`abi::globals::REPORT`]: of a twin, and of a program that is attached.
+static REPORT: [u32; 2] = [0, 1];
 
-    fn load_one(
-        &self,
-        name: &'static str,
-        report: bool,
-        pin_name: &str,
-    ) -> Result<Option<KernelLog>> {
+impl Loading<'_> {
+    /// Loads every entry program and its twin, and pins them with the suffix [`NEW`] until the links
+    /// run them.
+    ///
+    /// Returns the readers of the programs' logs, with [`Loading::debug`].
+    pub(super) fn load_all(&self) -> Result<Vec<KernelLog>> {
         if OBJECT.is_empty() {
             return Err(DataplaneError::NoKernelProgram);
         }
         let level = if self.debug { aya_log::Level::Error as u8 } else { 0 };
-        let (report_word, load_bytes) = (u32::from(report), u32::from(self.features.multi_buffer));
+        let load_bytes = u32::from(self.features.multi_buffer);
+        // One for all: each reads and parses the kernel's BTF when it is made (aya 0.14), 17 ms and
+        // a thousand calls, although nothing here is relocated against it.
         let mut loader = EbpfLoader::new();
-        // No kernel BTF: nothing here is relocated against it, and parsing it costs 17 ms.
         loader
             .btf(None)
-            .override_global(abi::globals::REPORT, &report_word, true)
             .override_global(abi::globals::LOAD_BYTES, &load_bytes, true)
             .override_global(aya_log::LEVEL, &level, false);
         for map in abi::maps::ALL {
             loader.map_pin_path(map, self.directory.join(map));
         }
+        let mut logs = Vec::new();
+        for (hook, start) in pins::PROGRAMS {
+            let name = program(hook, start, self.features.multi_buffer);
+            loader.override_global(abi::globals::REPORT, &REPORT[1], true);
+            let mut object = self.load_one(&mut loader, name, pins::program_name(hook, start))?;
+            if self.debug {
+                logs.push(KernelLog::open(&mut object)?);
+            }
+            loader.override_global(abi::globals::REPORT, &REPORT[0], true);
+            self.load_one(&mut loader, name, pins::twin_name(hook, start))?;
+        }
+        Ok(logs)
+    }
+
+    /// Loads one program of a new object, and pins it.
+    fn load_one(
+        &self,
+        loader: &mut EbpfLoader<'_>,
+        name: &'static str,
+        pin_name: &str,
+    ) -> Result<Ebpf> {
         let mut object = loader.load(OBJECT).map_err(load_error)?;
-        let log = if self.debug && report { Some(KernelLog::open(&mut object)?) } else { None };
         let program = object
             .program_mut(name)
             .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?;
@@ -77,7 +88,7 @@ impl Loading<'_> {
             program.load().map_err(|error| self.refused(name, error))?;
             program.pin(&pin).map_err(load_error)?;
         }
-        Ok(log)
+        Ok(object)
     }
 
     fn refused(&self, program: &'static str, error: ProgramError) -> DataplaneError {

@@ -4,7 +4,7 @@
 
 use ollama_guard_common::{
     Mode, Scope,
-    abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps as names},
+    abi::{SlotInfo, maps as names},
 };
 
 use super::{
@@ -73,18 +73,8 @@ pub fn generation(pins: &PinDir) -> Result<u64> {
 }
 
 fn port_words(maps: &Maps, slot: u32) -> Result<Vec<(u32, u64)>> {
-    let first = slot % SLOTS * PORT_WORDS_PER_SLOT as u32;
-    let mut words = Vec::new();
-    for position in 0..PORT_WORDS_PER_SLOT as u32 {
-        let word = maps
-            .ports
-            .get(&(first + position), 0)
-            .map_err(DataplaneError::map("read", names::PORTS))?;
-        if word != 0 {
-            words.push((position, word));
-        }
-    }
-    Ok(words)
+    let words = maps.port_words_of(slot)?.into_iter().enumerate();
+    Ok(words.filter(|(_, word)| *word != 0).map(|(index, word)| (index as u32, word)).collect())
 }
 
 /// The entries of a trie, by address and length. Host bits, which the kernel keeps and never looks

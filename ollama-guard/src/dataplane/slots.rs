@@ -40,17 +40,7 @@ struct Both {
 impl Slots {
     /// Reads what the table of ports holds.
     pub(super) fn read(maps: &Maps) -> Result<Self> {
-        let mut words = [const { Vec::new() }; SLOTS as usize];
-        for (slot, words) in words.iter_mut().enumerate() {
-            let first = slot * PORT_WORDS_PER_SLOT;
-            for index in first..first + PORT_WORDS_PER_SLOT {
-                let word = maps
-                    .ports
-                    .get(&(index as u32), 0)
-                    .map_err(DataplaneError::map("read", names::PORTS))?;
-                words.push(word);
-            }
-        }
+        let words = maps.port_words()?;
         Ok(Self { words, rules: [None, None], newest: None })
     }
 

@@ -157,14 +157,9 @@ fn longest<A: aya::Pod + Into<IpAddr>>(
 
 /// Reads the table of guarded ports back.
 fn ports(maps: &Maps, slot: u32) -> Result<Vec<String>> {
-    let first = slot * PORT_WORDS_PER_SLOT as u32;
     let per_protocol = PORT_WORDS_PER_SLOT / Protocol::ALL.len();
     let mut ports = Vec::new();
-    for index in 0..PORT_WORDS_PER_SLOT {
-        let word = maps
-            .ports
-            .get(&(first + index as u32), 0)
-            .map_err(DataplaneError::map("read", names::PORTS))?;
+    for (index, word) in maps.port_words_of(slot)?.into_iter().enumerate() {
         let protocol = Protocol::ALL[index / per_protocol];
         for bit in (0..64).filter(|bit| word >> bit & 1 == 1) {
             let number = (index % per_protocol * 64 + bit) as u16;
