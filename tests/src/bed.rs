@@ -15,6 +15,7 @@
 //! latter mounts a fresh `/sys` without bpffs.
 
 mod client;
+mod flood;
 mod foreign;
 mod foreign_tc;
 mod garbage;
@@ -38,6 +39,7 @@ mod wire;
 mod without_links;
 
 pub use client::{Answer, Asker, download, get, post};
+pub use flood::Flood;
 pub use foreign::{Foreign, XDP_PASS, XDP_TX, takes_short_linear_part};
 pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
 pub use garbage::write_garbage;
@@ -62,7 +64,7 @@ pub use topology::{
 pub use tun::TunEnd;
 pub use under_flood::UnderFlood;
 pub use wait::{patience, rounds, until, until_some};
-pub use wire::{Capture, Direction, Flood, Heard, Wire};
+pub use wire::{Capture, Direction, Heard, Wire};
 pub use without_links::without_links;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

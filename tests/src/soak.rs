@@ -28,8 +28,10 @@ pub use scene::Tally;
 
 /// Of one round, without the quiet point behind it.
 const ROUND: Duration = Duration::from_secs(2);
-/// Rounds before the first sample: a daemon's memory grows until everything has been done once.
-const WARM_UP: usize = 3;
+/// Rounds before the first sample, and the share of the length: the memory of a daemon grows until
+/// each of its threads has done everything once, and the lists have been as long as they get.
+const WARM_UP: usize = 8;
+const WARM_UP_SHARE: u32 = 5;
 /// Rounds that are measured at least.
 const FEWEST: usize = 9;
 /// How long the kernel may take to let go of what nobody holds any more.
@@ -45,7 +47,7 @@ const OWNERS: [&str; 2] =
 pub struct Options {
     /// What chance follows from.
     pub seed: u64,
-    /// Of all rounds together, without the warm-up.
+    /// Of all rounds together, without the warm-up, which takes a fifth of it more.
     pub length: Duration,
 }
 
@@ -80,8 +82,11 @@ pub fn soak(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
             Scene::new(second, "killed", true, options.seed ^ 0x5eed)?,
         ];
         let mut samples = [Vec::new(), Vec::new()];
-        for number in 0..WARM_UP {
+        let warm = Instant::now() + options.length / WARM_UP_SHARE;
+        let mut number = 0;
+        while number < WARM_UP || Instant::now() < warm {
             play(&mut scenes, &mut ours).with_context(|| format!("warm-up {number}"))?;
+            number += 1;
         }
         let end = Instant::now() + options.length;
         while report.rounds < FEWEST || Instant::now() < end {

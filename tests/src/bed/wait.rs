@@ -27,6 +27,11 @@ pub fn rounds(usual: usize) -> usize {
     (usual / slowness() as usize).max(2)
 }
 
+/// Whether this is a slow machine: then a flood must leave time for what it floods.
+pub(super) fn is_slow() -> bool {
+    slowness() > 1
+}
+
 /// 1, or what the environment says.
 fn slowness() -> u32 {
     static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {

@@ -1,11 +1,11 @@
-//! Frames as they are on a wire: sent, flooded and captured through packet sockets.
+//! Frames as they are on a wire: sent and captured through packet sockets.
 
 use std::{
     io::IoSliceMut,
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -40,8 +40,6 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const BACKLOG: Duration = Duration::from_secs(5);
 /// Frames that a capture keeps; further ones are counted only.
 const KEPT: usize = 20_000;
-/// Frames between two looks at the clock.
-const FLOOD_BATCH: usize = 64;
 
 /// A packet socket on one interface.
 #[derive(Debug)]
@@ -245,100 +243,5 @@ fn listen(wire: &Wire, heard: &Mutex<Heard>, end: &End, filter: impl Fn(&[u8], D
     while Instant::now() < limit {
         let Some((frame, direction)) = wire.poll(&mut buffer) else { return };
         keep(frame, direction);
-    }
-}
-
-/// A running flood. Dropping it ends it.
-#[derive(Debug)]
-pub struct Flood {
-    sent: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    sender: Option<JoinHandle<Result<()>>>,
-}
-
-impl Flood {
-    /// Sends these frames over and over, as fast as it goes: at most `packets` of them, for at
-    /// most `limit`.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such interface.
-    ///
-    /// # Panics
-    ///
-    /// If there is no frame to send.
-    pub fn start(
-        namespace: &Namespace,
-        interface: &str,
-        frames: Vec<Vec<u8>>,
-        packets: u64,
-        limit: Duration,
-    ) -> Result<Self> {
-        assert!(!frames.is_empty(), "a flood of nothing");
-        let wire = Wire::open(namespace, interface)?;
-        let sent = Arc::new(AtomicU64::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let sender = {
-            let (sent, stop) = (Arc::clone(&sent), Arc::clone(&stop));
-            thread::spawn(move || {
-                let deadline = Instant::now() + limit;
-                let mut frames = frames.iter().cycle();
-                while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
-                    for frame in frames.by_ref().take(FLOOD_BATCH) {
-                        if sent.load(Ordering::Relaxed) >= packets {
-                            return Ok(());
-                        }
-                        wire.send(frame)?;
-                        sent.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                Ok(())
-            })
-        };
-        Ok(Self { sent, stop, sender: Some(sender) })
-    }
-
-    /// Frames so far.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Waits for the end that was set.
-    ///
-    /// # Errors
-    ///
-    /// If sending failed.
-    pub fn finish(mut self) -> Result<u64> {
-        self.join()?;
-        Ok(self.sent())
-    }
-
-    /// Ends it now.
-    ///
-    /// # Errors
-    ///
-    /// If sending failed.
-    pub fn stop(mut self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.join()?;
-        Ok(self.sent())
-    }
-
-    fn join(&mut self) -> Result<()> {
-        match self.sender.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => result,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-        }
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(sender) = self.sender.take() {
-            let _ = sender.join();
-        }
     }
 }

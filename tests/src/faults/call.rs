@@ -220,6 +220,7 @@ impl Descriptors {
             18 if word(16) > 1000 => "BTF_LOAD object".into(),
             18 => "BTF_LOAD probe".into(),
             22 => format!("MAP_FREEZE {}", object(self, 0)),
+            24 => format!("MAP_LOOKUP_BATCH {}", object(self, 40)),
             26 => format!("MAP_UPDATE_BATCH {}", object(self, 40)),
             28 if word(8) == 37 => "LINK_CREATE xdp".into(),
             28 => format!("LINK_CREATE attach-type-{}", word(8)),

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fmt, fs,
     ops::AddAssign,
+    process::Stdio,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -237,6 +238,7 @@ impl<'bed> Scene<'bed> {
     fn kill(&mut self) -> Result<()> {
         self.tally.kills += 1;
         let pause = Duration::from_micros(self.dice.roll() % 40_000);
+        let before = self.allowed.clone();
         match self.dice.below(3) {
             0 => _ = self.guard.stop()?,
             1 => {
@@ -246,16 +248,33 @@ impl<'bed> Scene<'bed> {
             _ => {
                 self.tally.killed_at_an_edit += 1;
                 let path = self.list()?;
-                let mut edit = start(&mut self.guard.command(&["allow", "replace", &path]))?;
+                let mut edit = self.guard.command(&["allow", "replace", &path]);
+                // What it says is neither here nor there: the list tells.
+                let mut edit = start(edit.stdout(Stdio::null()).stderr(Stdio::null()))?;
                 thread::sleep(pause);
                 self.guard.kill9()?;
-                // Done or refused: the next list is replaced as a whole.
-                edit.wait(PATIENCE)?;
+                let is_done = edit.wait(PATIENCE)?.success();
+                self.guard.start()?;
+                return self.replaced_or_not(&before, is_done);
             }
         }
         thread::sleep(pause);
-        self.guard.start()?;
-        self.replace()
+        self.guard.start()
+    }
+
+    /// After a daemon was killed in a replacement of its list: all of it is there or nothing, and
+    /// all of it if the answer was that it is done.
+    fn replaced_or_not(&mut self, before: &BTreeSet<String>, is_done: bool) -> Result<()> {
+        let listed = added(&self.guard.done(&["allow", "list", "--json"])?)?;
+        if listed != self.allowed && (is_done || listed != *before) {
+            let (new, name) = (&self.allowed, self.name);
+            self.findings.push(format!(
+                "{name}: killed in an edit (done: {is_done}), and listed are {listed:?}: \
+                 {before:?} before, {new:?} asked for"
+            ));
+        }
+        self.allowed = listed;
+        Ok(())
     }
 
     /// Brings everything to where it was behind every other round, and looks at it.
@@ -328,6 +347,14 @@ impl<'bed> Scene<'bed> {
         if passed > 0 {
             self.finding(format!("{passed} frames of strangers got past the door"));
         }
+        let heard = self.traffic.heard();
+        if heard < self.tally.served {
+            self.finding(format!("behind the door only {heard} frames of the friend were heard"));
+        }
+        // Each of them is counted where it is dropped, but for what a full queue of the cable loses.
+        if book.dropped < self.tally.sent / 2 {
+            self.finding(format!("of {} frames of strangers: {book:?}", self.tally.sent));
+        }
         if let Err(error) = only_the_friend_is_served(self.bed) {
             self.finding(format!("{error:#}"));
         }
@@ -389,7 +416,9 @@ impl<'bed> Scene<'bed> {
         if !left.is_empty() {
             self.finding(format!("left behind by `detach`: {left:?}"));
         }
-        let enough = self.tally.dropped > 0 && self.tally.edits > 0 && self.tally.interfaces > 0;
+        let Tally { dropped, edits, interfaces, readers, kills, .. } = self.tally;
+        let enough = [dropped, edits, interfaces, readers].iter().all(|count| *count > 0)
+            && (kills > 0) == self.kills;
         ensure!(enough, "{}: hardly anything was done: {:?}", self.name, self.tally);
         Ok((self.tally, self.findings))
     }

@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow};
 use crate::{
     bed::{Answer, Bed, CLIENT_INTERFACE, Capture, Direction, SERVER_DOOR, Wire, get},
     packet::{ends, ipv4, ipv6, tcp},
-    policy::{GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
+    policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
 };
 
 /// Frames of each family at once, and the pause behind them: some thousands a second, and time for
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Traffic<'bed> {
     bed: &'bed Bed,
     passed: Capture,
+    /// Of the friend: the proof that the capture beside it hears.
+    heard: Capture,
 }
 
 /// What came of a while of traffic.
@@ -44,15 +46,21 @@ pub(super) struct Told {
 impl<'bed> Traffic<'bed> {
     /// Begins to listen behind the door, which is guarded already.
     pub(super) fn new(bed: &'bed Bed) -> Result<Self> {
-        let passed = Capture::start(&bed.server.namespace, SERVER_DOOR, |frame, direction| {
-            direction == Direction::In
-                && ends(frame).is_some_and(|ends| {
-                    let source = ends.source.ip();
-                    ends.destination.port() == GUARDED
-                        && (source == IpAddr::from(STRANGER4) || source == IpAddr::from(STRANGER6))
-                })
-        })?;
-        Ok(Self { bed, passed })
+        let knocks = |of: [IpAddr; 2]| {
+            Capture::start(&bed.server.namespace, SERVER_DOOR, move |frame, direction| {
+                direction == Direction::In
+                    && ends(frame).is_some_and(|ends| {
+                        ends.destination.port() == GUARDED && of.contains(&ends.source.ip())
+                    })
+            })
+        };
+        let passed = knocks([STRANGER4.into(), STRANGER6.into()])?;
+        Ok(Self { bed, passed, heard: knocks([FRIEND4.into(), FRIEND6.into()])? })
+    }
+
+    /// Frames of the friend behind the door, ever.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.count()
     }
 
     /// Frames of strangers that got past the door, ever.
