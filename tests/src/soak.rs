@@ -28,10 +28,8 @@ pub use scene::Tally;
 
 /// Of one round, without the quiet point behind it.
 const ROUND: Duration = Duration::from_secs(2);
-/// Rounds before the first sample, and the share of the length: the memory of a daemon grows until
-/// each of its threads has done everything once, and the lists have been as long as they get.
-const WARM_UP: usize = 8;
-const WARM_UP_SHARE: u32 = 5;
+/// Rounds before the first sample, until everything has been done once.
+const WARM_UP: usize = 4;
 /// Rounds that are measured at least.
 const FEWEST: usize = 9;
 /// How long the kernel may take to let go of what nobody holds any more.
@@ -47,7 +45,7 @@ const OWNERS: [&str; 2] =
 pub struct Options {
     /// What chance follows from.
     pub seed: u64,
-    /// Of all rounds together, without the warm-up, which takes a fifth of it more.
+    /// Of all rounds together, without the warm-up.
     pub length: Duration,
 }
 
@@ -82,11 +80,9 @@ pub fn soak(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
             Scene::new(second, "killed", true, options.seed ^ 0x5eed)?,
         ];
         let mut samples = [Vec::new(), Vec::new()];
-        let warm = Instant::now() + options.length / WARM_UP_SHARE;
-        let mut number = 0;
-        while number < WARM_UP || Instant::now() < warm {
+        scenes[0].warm_up().context("warming up")?;
+        for number in 0..WARM_UP {
             play(&mut scenes, &mut ours).with_context(|| format!("warm-up {number}"))?;
-            number += 1;
         }
         let end = Instant::now() + options.length;
         while report.rounds < FEWEST || Instant::now() < end {
@@ -127,21 +123,24 @@ pub fn soak(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Result<Report> {
 
 /// One round of both at the same time, and a sample of each.
 fn play(scenes: &mut [Scene<'_>; 2], ours: &mut Objects) -> Result<[Sample; 2]> {
-    let joined = |handle: thread::ScopedJoinHandle<'_, Result<()>>| {
-        handle.join().unwrap_or_else(|_| Err(anyhow!("a scene panicked")))
-    };
-    thread::scope(|scope| -> Result<()> {
-        let [first, second] = scenes.each_mut();
-        let first = scope.spawn(|| first.round(ROUND));
-        let second = scope.spawn(|| second.round(ROUND));
-        joined(first).and(joined(second))
-    })?;
+    fn one(scene: &mut Scene<'_>) -> Result<(Sample, Objects)> {
+        scene.round(ROUND)?;
+        scene.settle()?;
+        Ok((scene.sample()?, scene.objects()?))
+    }
     let [first, second] = scenes.each_mut();
-    first.settle()?;
-    second.settle()?;
-    first.add_objects_to(ours)?;
-    second.add_objects_to(ours)?;
-    Ok([first.sample()?, second.sample()?])
+    let (first, second) = thread::scope(|scope| {
+        let first = scope.spawn(|| one(first));
+        let second = one(second);
+        (first.join().unwrap_or_else(|_| Err(anyhow!("a scene panicked"))), second)
+    });
+    let ((first, held), (second, other)) = (first?, second?);
+    for held in [held, other] {
+        ours.programs.extend(held.programs);
+        ours.maps.extend(held.maps);
+        ours.links.extend(held.links);
+    }
+    Ok([first, second])
 }
 
 /// What the daemons of both scenes held last.

@@ -70,7 +70,7 @@ enum Verb {
     Demo,
     /// Make every system call of the guard fail, and write the table of docs/faults.md (an hour)
     Faults {
-        /// Only this phase, and only print its table; may be repeated
+        /// Only this phase; may be repeated
         #[arg(long = "phase", value_name = "NAME")]
         phases: Vec<String>,
         /// Beds at the same time

@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn the_explanation_names_every_command_once() {
         let text = explain(&everything(), Elevation::Impossible).to_string();
-        assert!(text.contains("mount -t bpf bpf /sys/fs/bpf"), "{text}");
+        assert!(text.contains("mount -t bpf -o mode=0700 bpf /sys/fs/bpf"), "{text}");
         assert!(text.contains("neither root nor may use sudo"), "{text}");
     }
 }

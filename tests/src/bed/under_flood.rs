@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow};
 
 use super::{
     Answer, Bed, CLIENT_INTERFACE, Capture, Direction, Flood, Host, SERVER_DOOR, get, patience,
-    rounds,
+    rounds, wait::is_slow,
 };
 use crate::{
     packet::{ends, ipv4, ipv6, tcp},
@@ -109,11 +109,9 @@ impl UnderFlood {
     /// If it is not so.
     pub fn assert_held_at_tc(&self, what: &str) {
         println!("{what}: {} packets from strangers, {} served", self.flooded, self.served);
-        assert!(
-            self.flooded > rounds(10_000) as u64,
-            "{what}: only {} packets from strangers",
-            self.flooded
-        );
+        // On a slow machine it leaves time for what it floods, and that is done a few times only.
+        let least = if is_slow() { 100 } else { 10_000 };
+        assert!(self.flooded > least, "{what}: only {} packets from strangers", self.flooded);
         assert_eq!(self.answered, 0, "{what}: strangers were answered");
         assert!(
             self.served > rounds(10) as u64,

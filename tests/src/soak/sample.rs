@@ -81,7 +81,7 @@ fn anonymous(daemon: Pid) -> Result<u64> {
 /// What descriptors of a process stand for.
 #[derive(Default)]
 pub(super) struct Held {
-    descriptors: usize,
+    pub(super) descriptors: usize,
     pub(super) programs: BTreeSet<u64>,
     /// With the memory of each.
     pub(super) maps: BTreeMap<u64, u64>,

@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use ollama_guard_common::Mode;
+use serde_json::{Value, json};
 
 use super::{
     sample::{Held, Sample},
@@ -30,13 +31,18 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than the keeper's pause between two rounds.
+const KEEPER: Duration = Duration::from_millis(2500);
+const WARMING_EDITS: usize = 1500;
 /// Interfaces and event readers at the same time.
 const INTERFACES: usize = 4;
 const READERS: usize = 3;
 /// Prefixes that come and go: nobody's who sends.
 const PREFIXES: u64 = 60;
-/// What the lists hold at every quiet point.
+/// What the allowlist holds at every quiet point, beside the friend.
 const BASE: [&str; 2] = ["198.51.100.0/25", "2001:db8:2::/48"];
+/// The last interface is called `door9`: names come again.
+const NAMES: usize = 9;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,8 +79,11 @@ pub(super) struct Scene<'bed> {
 impl<'bed> Scene<'bed> {
     /// Starts a guard and everything around it.
     pub(super) fn new(bed: &'bed Bed, name: &'static str, kills: bool, seed: u64) -> Result<Self> {
-        let setup = GuardSetup::of("door*").attach("native").allow(FRIEND4).allow(FRIEND6);
+        let setup = GuardSetup::of("door*").attach("native").allow(FRIEND4);
         let guard = setup.start(&bed.server.namespace)?;
+        // Half of the friend is in the lists that are edited.
+        let friend = FRIEND6.to_string();
+        guard.done(&["allow", "add", &friend])?;
         Ok(Self {
             name,
             kills,
@@ -83,7 +92,7 @@ impl<'bed> Scene<'bed> {
             _standin: Standin::start_in(&bed.server.namespace, GUARDED)?,
             traffic: Arc::new(Traffic::new(bed)?),
             dice: Dice::new(seed),
-            allowed: BTreeSet::new(),
+            allowed: BTreeSet::from([friend]),
             denied: BTreeSet::new(),
             interfaces: Vec::new(),
             made: 0,
@@ -91,6 +100,23 @@ impl<'bed> Scene<'bed> {
             tally: Tally::default(),
             findings: Vec::new(),
         })
+    }
+
+    /// Brings the daemon's memory to rest, beside which a leak would not show: its journal keeps a
+    /// thousand events, which two sources fill in minutes, and an allocator touches its pages one by
+    /// one, for more than a thousand edits.
+    pub(super) fn warm_up(&mut self) -> Result<()> {
+        self.tally.sent += self.traffic.crowd()?;
+        for number in 0..WARMING_EDITS {
+            let prefixes = (0..if number % 2 == 0 { 30 } else { 3 }).map(|_| self.prefix());
+            let mut prefixes: BTreeSet<_> = prefixes.collect();
+            prefixes.insert(FRIEND6.to_string());
+            let rules: Vec<_> = prefixes.iter().map(|prefix| json!({ "prefix": prefix })).collect();
+            let body = json!({ "effect": "allow", "rules": rules }).to_string();
+            self.guard.ask("POST", "/v1/rules/replace", &body)?;
+            self.allowed = prefixes;
+        }
+        Ok(())
     }
 
     pub(super) const fn name(&self) -> &'static str {
@@ -124,14 +150,16 @@ impl<'bed> Scene<'bed> {
     }
 
     fn something(&mut self) -> Result<()> {
-        let kill = if self.kills { 6 } else { 0 };
-        match self.dice.weighted(&[(20, 0), (20, 1), (10, 2), (15, 3), (10, 4), (kill, 5)]) {
+        let (kill, stall) = if self.kills { (6, 0) } else { (0, 6) };
+        let choices = [(20, 0), (20, 1), (10, 2), (15, 3), (10, 4), (kill, 5), (stall, 6)];
+        match self.dice.weighted(&choices) {
             0 => self.edit("allow"),
             1 => self.edit("deny"),
             2 => self.replace().map(drop),
             3 => self.interface(),
             4 => self.reader(),
-            _ => self.kill(),
+            5 => self.kill(),
+            _ => self.stall(),
         }
     }
 
@@ -162,6 +190,7 @@ impl<'bed> Scene<'bed> {
     /// Writes a list that chance makes, and gives its path.
     fn list(&mut self) -> Result<String> {
         self.allowed = (0..self.dice.below(30)).map(|_| self.prefix()).collect();
+        self.allowed.insert(FRIEND6.to_string());
         let path = self.guard.file("list");
         let lines: Vec<_> = self.allowed.iter().map(String::as_str).collect();
         fs::write(&path, lines.join("\n") + "\n")?;
@@ -176,9 +205,26 @@ impl<'bed> Scene<'bed> {
         Ok(())
     }
 
+    /// The daemon stands still for a moment.
+    fn stall(&mut self) -> Result<()> {
+        self.guard.signal(Signal::SIGSTOP)?;
+        thread::sleep(Duration::from_micros(self.dice.roll() % 200_000));
+        self.guard.signal(Signal::SIGCONT)
+    }
+
+    fn free_name(&mut self) -> String {
+        loop {
+            let name = format!("door{}", 1 + self.dice.below(NAMES));
+            if !self.interfaces.contains(&name) {
+                return name;
+            }
+        }
+    }
+
     /// An interface comes, goes up, gets another name, or goes.
     fn interface(&mut self) -> Result<()> {
-        let namespace = &self.bed.server.namespace;
+        let bed = self.bed;
+        let namespace = &bed.server.namespace;
         self.tally.interfaces += 1;
         let chosen = match self.interfaces.len() {
             0 => None,
@@ -188,8 +234,7 @@ impl<'bed> Scene<'bed> {
         match (step, chosen) {
             (1, Some(chosen)) => namespace.ip(&["link", "set", &self.interfaces[chosen], "up"]),
             (2, Some(chosen)) => {
-                self.made += 1;
-                let (old, new) = (self.interfaces[chosen].clone(), format!("door{}", self.made));
+                let (old, new) = (self.interfaces[chosen].clone(), self.free_name());
                 namespace.ip(&["link", "set", &old, "down"])?;
                 namespace.ip(&["link", "set", &old, "name", &new])?;
                 self.interfaces[chosen] = new.clone();
@@ -201,7 +246,7 @@ impl<'bed> Scene<'bed> {
             }
             _ => {
                 self.made += 1;
-                let name = format!("door{}", self.made);
+                let name = self.free_name();
                 let peer = format!("far{}", self.made);
                 let id = self.made.to_string();
                 let device: &[&str] = match self.dice.below(3) {
@@ -291,18 +336,24 @@ impl<'bed> Scene<'bed> {
             self.guard.kill9()?;
             self.guard.start()?;
         }
-        let base = self.guard.file("base");
-        fs::write(&base, BASE.join("\n") + "\n")?;
-        self.guard.hand_over(&base)?;
-        let nothing = self.guard.file("nothing");
-        fs::write(&nothing, "")?;
-        self.guard.hand_over(&nothing)?;
-        // Twice, so that both slots of the policy hold the same.
-        for _ in 0..2 {
-            self.guard.done(&["deny", "replace", &nothing.display().to_string()])?;
-            self.guard.done(&["allow", "replace", &base.display().to_string()])?;
+        let file = |name: &str, prefixes: &[&str]| -> Result<String> {
+            let path = self.guard.file(name);
+            let lines: String = prefixes.iter().map(|prefix| format!("{prefix}\n")).collect();
+            fs::write(&path, lines)?;
+            self.guard.hand_over(&path)?;
+            Ok(path.display().to_string())
+        };
+        let friend = FRIEND6.to_string();
+        let nothing = file("nothing", &[])?;
+        let other = file("other", &[&friend])?;
+        let base = file("base", &[&BASE[..], &[&friend]].concat())?;
+        self.guard.done(&["deny", "replace", &nothing])?;
+        // Two that change something, so that both slots of the policy are this daemon's.
+        for list in [&other, &base] {
+            self.guard.done(&["allow", "replace", list])?;
         }
         (self.allowed, self.denied) = (BASE.map(str::to_owned).into(), BTreeSet::new());
+        self.allowed.insert(FRIEND6.to_string());
         until("only the one door to be there, and covered", PATIENCE, || {
             self.guard.status().is_ok_and(|status| {
                 let doors = status.doors().unwrap_or_default();
@@ -335,7 +386,13 @@ impl<'bed> Scene<'bed> {
         if !book.balances() {
             self.finding(format!("the books do not balance: {book:?}"));
         }
-        let by_reason: u64 = self.guard.status()?.drops(Mode::Enforce)?.values().sum();
+        let status = self.guard.status()?;
+        // The reader's side, over all daemons that there were.
+        let (read, unread) = status.ring()?;
+        if book.submitted != read + unread {
+            self.finding(format!("the ring gave {read} and holds {unread}: {book:?}"));
+        }
+        let by_reason: u64 = status.drops(Mode::Enforce)?.values().sum();
         if by_reason != book.dropped {
             self.finding(format!("the reasons add up to {by_reason}: {book:?}"));
         }
@@ -373,6 +430,15 @@ impl<'bed> Scene<'bed> {
     /// What the guard holds now.
     pub(super) fn sample(&self) -> Result<Sample> {
         let pid = self.guard.pid().context("no daemon")?;
+        // It holds pins of what an edit made from its next round on.
+        let (mut quiet, mut limit) = (None, Instant::now() + PATIENCE);
+        while Instant::now() < limit {
+            let now = Held::by(pid)?.descriptors;
+            if quiet != Some(now) {
+                (quiet, limit) = (Some(now), Instant::now() + KEEPER);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
         let take = || -> Result<Sample> {
             let pins = pins(self.guard.pin_dir())?.len();
             Sample::take(pid, pins, &self.guard.status()?)
@@ -389,14 +455,15 @@ impl<'bed> Scene<'bed> {
         .with_context(|| format!("{}: the last one was {last:?}", self.name))
     }
 
-    /// Adds what the daemon holds now.
-    pub(super) fn add_objects_to(&self, ours: &mut Objects) -> Result<()> {
+    /// What the daemon holds now, by the name of the scene.
+    pub(super) fn objects(&self) -> Result<Objects> {
         let held = Held::by(self.guard.pid().context("no daemon")?)?;
         let named = |id| (id, self.name.to_owned());
-        ours.programs.extend(held.programs.into_iter().map(named));
-        ours.maps.extend(held.maps.into_keys().map(named));
-        ours.links.extend(held.links);
-        Ok(())
+        Ok(Objects {
+            programs: held.programs.into_iter().map(named).collect(),
+            maps: held.maps.into_keys().map(named).collect(),
+            links: held.links,
+        })
     }
 
     /// Takes the guard out and looks for what is left. Gives what was done and found.
@@ -426,7 +493,7 @@ impl<'bed> Scene<'bed> {
 
 /// The prefixes in what `list --json` prints that were added by command.
 fn added(text: &str) -> Result<BTreeSet<String>> {
-    let listed: serde_json::Value = serde_json::from_str(text)?;
+    let listed: Value = serde_json::from_str(text)?;
     let rules = listed["rules"].as_array().with_context(|| format!("no list: {text}"))?;
     rules
         .iter()

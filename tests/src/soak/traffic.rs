@@ -1,7 +1,7 @@
 //! Strangers that never stop, and a friend who asks again and again.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -21,6 +21,10 @@ const BURST: u16 = 16;
 const PAUSE: Duration = Duration::from_millis(4);
 /// Between two questions of the friend.
 const BREATH: Duration = Duration::from_millis(5);
+/// More than the events that a daemon keeps, and where they come from (RFC 6598).
+const CROWD: u32 = 2_000;
+const CROWDED: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
+const CROWD_PAUSE: Duration = Duration::from_millis(3);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The wires of the strangers, and a capture behind the door.
@@ -66,6 +70,20 @@ impl<'bed> Traffic<'bed> {
     /// Frames of strangers that got past the door, ever.
     pub(super) fn passed(&self) -> u64 {
         self.passed.count()
+    }
+
+    /// A knock each of very many strangers. Gives their number.
+    pub(super) fn crowd(&self) -> Result<u64> {
+        let host = &self.bed.stranger4;
+        let wire = Wire::open(&host.namespace, CLIENT_INTERFACE)?;
+        for number in 0..CROWD {
+            let source = Ipv4Addr::from(u32::from(CROWDED) + number);
+            let knock = ipv4(source, SERVER4).carries(&tcp(20_000, GUARDED));
+            wire.send(&host.ethernet().carries_ip(&knock))?;
+            // Within the budget of events.
+            thread::sleep(CROWD_PAUSE);
+        }
+        Ok(CROWD.into())
     }
 
     /// Lets them send and ask for as long as `work` takes.
