@@ -91,10 +91,7 @@ pub const LEFT_OUT: [(&[&str], &str); 6] = [
         &["capacity", "doctor", "doors", "errors", "policy"],
         "about the user side, which is the same program on every kernel",
     ),
-    (
-        &["drift", "watch"],
-        "keep to seconds of a real clock; an emulated one stands still while nothing is to do",
-    ),
+    (&["drift", "watch"], "keep to seconds, for which an emulated processor is too slow"),
     (
         &["drivers", "layout", "privileges", "scope", "service", "verify"],
         "about this machine's accounts, interfaces, programs, drivers and builds: not tried in a guest",

@@ -120,10 +120,11 @@ fn privileged(workspace: &Workspace, table: &mut Table) {
         let stage = format!("privileged tests: {}", binary.name);
         table.run(&stage, || run_as_root(workspace, binary, GuardUser::Root));
     }
-    for binary in found.iter().filter(|binary| binary.starts_a_daemon()) {
+    for binary in &found {
         let stage = format!("the same, as a service: {}", binary.name);
         match ONCE.iter().find(|(name, _)| *name == binary.name) {
             Some((_, reason)) => table.left_out(&stage, reason),
+            None if !binary.starts_a_daemon() => {}
             None => _ = table.run(&stage, || run_as_root(workspace, binary, GuardUser::Service)),
         }
     }
