@@ -38,7 +38,6 @@ pub const TROUBLE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     name = "ollama-guard",
-    subcommand_negates_reqs = true,
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true
 )]

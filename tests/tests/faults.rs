@@ -172,15 +172,7 @@ fn pins_of_another_version_are_replaced_and_never_reinterpreted() -> Result<()> 
     assert!(door.is_covered && door.link == Some(link), "{door:?} instead of link {link}");
     assert!(!directory.join("v0").exists() && !directory.join("next").exists());
     only_the_friend_is_served(&bed)?;
-    let left = || -> Result<Objects> {
-        let mut left = Objects::now()?.within(&old);
-        left.links.clear();
-        Ok(left)
-    };
-    until("the old programs and maps to be gone", PATIENCE, || {
-        left().is_ok_and(|left| left.is_empty())
-    })
-    .with_context(|| format!("left: {:?}", left()))
+    old.until_gone_but_links(PATIENCE)
 }
 
 /// P4: a start that fails over a running filter changes nothing of it.

@@ -19,7 +19,7 @@ use ollama_guard_common::abi::ABI_VERSION;
 use ollama_guard_tests::{
     bed::{
         Bed, Foreign, Guard, GuardSetup, Objects, RunsAs, SERVER_DOOR, Standin, UnderFlood,
-        XDP_PASS, guard_binary, only_the_friend_is_served, run, start, until,
+        XDP_PASS, guard_binary, only_the_friend_is_served, run, start,
     },
     policy::{FRIEND4, FRIEND6, GUARDED},
 };
@@ -138,7 +138,7 @@ fn an_upgrade_to_another_layout_and_back_has_no_gap() -> Result<()> {
                 pinned_by(&guard, to, from)?;
                 let rules = guard.done(&["allow", "list"])?;
                 ensure!(rules.contains(ADDED), "{ADDED} is lost: {rules}");
-                nothing_is_left_of(&old)?;
+                old.until_gone_but_links(PATIENCE)?;
             }
             Ok(())
         })
@@ -151,19 +151,6 @@ fn an_upgrade_to_another_layout_and_back_has_no_gap() -> Result<()> {
         drop(foreign);
     }
     Ok(())
-}
-
-/// All but the links, which go on.
-fn nothing_is_left_of(old: &Objects) -> Result<()> {
-    let left = || -> Result<Objects> {
-        let mut left = Objects::now()?.within(old);
-        left.links.clear();
-        Ok(left)
-    };
-    until("the old programs and maps to be gone", PATIENCE, || {
-        left().is_ok_and(|left| left.is_empty())
-    })
-    .with_context(|| format!("left: {:?}", left()))
 }
 
 /// P1 and P2: every moment of such an upgrade is a moment to die, and either guard may come next.

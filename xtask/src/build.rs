@@ -53,13 +53,13 @@ pub fn kernel_side(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::
     Ok(())
 }
 
-/// An unchanged object keeps its time stamp, so that the user side is not built again.
-fn write_if_different(file: &Path, content: &[u8]) -> anyhow::Result<()> {
+/// An unchanged file keeps its time stamp, so that what is built of it is not built again.
+pub fn write_if_different(file: &Path, content: &[u8]) -> anyhow::Result<()> {
     if fs::read(file).is_ok_and(|old| old == content) {
         return Ok(());
     }
-    // Renamed into place: an interrupted write must not leave half an object to embed.
-    let half = file.with_extension("o.new");
+    // Renamed into place: an interrupted write must not leave half a file to build from.
+    let half = file.with_added_extension("new");
     fs::write(&half, content).with_context(|| format!("could not write {}", half.display()))?;
     fs::rename(&half, file).with_context(|| format!("could not write {}", file.display()))
 }

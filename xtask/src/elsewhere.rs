@@ -98,7 +98,7 @@ pub fn other_layout(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow:
     for edit in &EDITS {
         let file = elsewhere.root().join(edit.file);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        write_if_different(&file, edit.applied_to(&text)?.as_bytes())?;
+        build::write_if_different(&file, edit.applied_to(&text)?.as_bytes())?;
     }
     build::kernel_side(&elsewhere, compiler)?;
     // Dependencies are the same and are not compiled once more; what comes out is kept apart.
@@ -155,7 +155,7 @@ fn copy(workspace: &Workspace) -> anyhow::Result<Workspace> {
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
     let trouble = || format!("could not copy {}", from.display());
     if from.is_file() {
-        return write_if_different(to, &fs::read(from).with_context(trouble)?);
+        return build::write_if_different(to, &fs::read(from).with_context(trouble)?);
     }
     fs::create_dir_all(to).with_context(trouble)?;
     let mut wanted = Vec::new();
@@ -177,13 +177,6 @@ fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
             .with_context(trouble)?;
     }
     Ok(())
-}
-
-fn write_if_different(file: &Path, content: &[u8]) -> anyhow::Result<()> {
-    if fs::read(file).is_ok_and(|old| old == content) {
-        return Ok(());
-    }
-    fs::write(file, content).with_context(|| format!("could not write {}", file.display()))
 }
 
 #[cfg(test)]

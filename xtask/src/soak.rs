@@ -1,6 +1,9 @@
 //! `cargo xtask soak`: floods, friends, edits, interfaces, event readers and kills, all at once.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -46,8 +49,11 @@ pub fn soak(workspace: &Workspace, limits: &Limits) -> anyhow::Result<()> {
     if !limits.record {
         return command::run(&mut command);
     }
-    let report = command::output(&mut command)?;
+    // Shown also if something was found; then nothing is recorded.
+    let played = command.stderr(Stdio::inherit()).output().context("the soak")?;
+    let report = String::from_utf8_lossy(&played.stdout);
     println!("{report}");
+    ensure!(played.status.success(), "not everything was as it should be; nothing is recorded");
     record(workspace, limits.minutes, &report)
 }
 

@@ -140,7 +140,7 @@ enum GuardUser {
 
 /// Test programs that start daemons and need not run twice, and why.
 const ONCE: [(&str, &str); 8] = [
-    ("inject", "the user decides about none of the calls that it makes fail"),
+    ("inject", "the calls that it makes fail are those of root; it passes there, too"),
     ("layout", "it chooses the users itself"),
     ("oracle", "it asks about packets, whoever loaded the programs"),
     ("soak", "it leaks or does not, whoever the daemon runs as"),

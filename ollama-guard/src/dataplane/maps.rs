@@ -84,7 +84,7 @@ impl Maps {
             rules_v6: typed(directory, maps::RULES_V6)?,
             outer_v4: open(directory, maps::RULES_V4)?,
             outer_v6: open(directory, maps::RULES_V6)?,
-            all_ports: open(directory, maps::PORTS)?,
+            all_ports: ports_for_batches(directory)?,
             addresses: typed(directory, maps::ADDRESSES)?,
             doors: typed(directory, maps::DOORS)?,
             counters: typed(directory, maps::COUNTERS)?,
@@ -123,6 +123,21 @@ impl Maps {
             self.slot_info.get(&slot, 0).map_err(DataplaneError::map("read", maps::SLOT_INFO))?;
         Ok(bytemuck::cast(words))
     }
+}
+
+/// Opens the table of ports for batches. Its shape is asked of what was opened, and not only of the
+/// pin before: the kernel writes as many bytes as the map's values have.
+fn ports_for_batches(directory: &Path) -> Result<MapData> {
+    let data = open(directory, maps::PORTS)?;
+    let info = data.info().map_err(DataplaneError::map("look at", maps::PORTS))?;
+    let (key, value, entries) = (info.key_size(), info.value_size(), info.max_entries() as usize);
+    if (key, value, entries) == (4, 8, PORT_WORDS) {
+        return Ok(data);
+    }
+    Err(DataplaneError::ForeignPin {
+        path: directory.join(maps::PORTS),
+        problem: format!("it has keys of {key}, values of {value} bytes and {entries} entries"),
+    })
 }
 
 /// Opens the ring of events for reading.

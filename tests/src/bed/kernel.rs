@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use ollama_guard::dataplane::Hook;
 use serde_json::Value;
 
-use super::{Namespace, run};
+use super::{Namespace, run, until};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -79,6 +79,23 @@ impl Objects {
         self.maps.retain(|id, _| other.maps.contains_key(id));
         self.links.retain(|id| other.links.contains(id));
         self
+    }
+
+    /// Waits until none of these programs and maps is left in the kernel; links may go on.
+    ///
+    /// # Errors
+    ///
+    /// If some are left after `limit`; the message says which.
+    pub fn until_gone_but_links(&self, limit: Duration) -> Result<()> {
+        let left = || -> Result<Self> {
+            let mut left = Self::now()?.within(self);
+            left.links.clear();
+            Ok(left)
+        };
+        until("old programs and maps to be gone", limit, || {
+            left().is_ok_and(|left| left.is_empty())
+        })
+        .with_context(|| format!("left: {:?}", left()))
     }
 
     /// Whether there is nothing.
