@@ -5,7 +5,17 @@
 //! running older side would misread raises [`ABI_VERSION`], which names the pin directory: pinned
 //! state of another version is never reinterpreted.
 
+mod doors;
+mod rules;
+mod selection;
+
 use bytemuck::{Pod, Zeroable};
+
+pub use self::{
+    doors::{DOOR_PLACES, door_number, door_places, door_word},
+    rules::{DECLARED_RULE_BLOCKS, RULE_BLOCK_WORDS, RuleBlock, RuleSet, THE_SERVICE, rule_blocks},
+    selection::Selection,
+};
 
 use crate::{
     flow::Protocol,
@@ -13,27 +23,27 @@ use crate::{
 };
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, as the object declares them and as they are pinned.
 ///
 /// The kernel keeps the first 15 bytes, so all are shorter.
 pub mod maps {
-    /// `Array<u32, 1>`: which of the two policy slots is in force. See [`super::SLOTS`].
+    /// `Array<u64, 1>` that can be mapped into memory: which of the two policy slots is in force, and
+    /// in what way. See [`super::Selection`].
     pub const SELECTED: &str = "OG_SELECTED";
     /// `Array<SlotInfo, SLOTS>`: what each slot holds.
     pub const SLOT_INFO: &str = "OG_SLOT_INFO";
     /// `Array<u64, PORT_WORDS>`: the guarded ports of both slots, one bit each. See
     /// [`super::port_word`].
     pub const PORTS: &str = "OG_PORTS";
-    /// `ArrayOfMaps<LpmTrie<[u8; 4], u32>, SLOTS>`: the IPv4 rules of each slot.
-    pub const RULES_V4: &str = "OG_RULES_V4";
-    /// `ArrayOfMaps<LpmTrie<[u8; 16], u32>, SLOTS>`: the IPv6 rules of each slot.
-    pub const RULES_V6: &str = "OG_RULES_V6";
+    /// `ArrayOfMaps<Array<RuleBlock>, SLOTS>`: the rules of each slot, see [`crate::trie`]. The
+    /// arrays are frozen: once filled, nobody can write to one any more.
+    pub const RULES: &str = "OG_RULES";
     /// `HashMap<[u8; 16], u32, MAX_ADDRESSES>`: this host's own addresses, IPv4 as IPv4-mapped IPv6
     /// addresses. The values mean nothing. Looked at only with `Scope::Local`.
     pub const ADDRESSES: &str = "OG_ADDRESSES";
-    /// `HashMap<u32, u32, MAX_DOORS>`: interface index to door number.
+    /// `Array<u64, DOOR_PLACES>`: the door numbers of interfaces. See [`super::door_places`].
     pub const DOORS: &str = "OG_DOORS";
     /// `PerCpuArray<DoorCounters, MAX_DOORS>`: counters by door number.
     pub const COUNTERS: &str = "OG_COUNTERS";
@@ -46,10 +56,8 @@ pub mod maps {
     pub const EVENTS: &str = "OG_EVENTS";
 
     /// Every pinned map.
-    pub const ALL: [&str; 11] = [
-        SELECTED, SLOT_INFO, PORTS, RULES_V4, RULES_V6, ADDRESSES, DOORS, COUNTERS, BOOKS,
-        ALLOWANCE, EVENTS,
-    ];
+    pub const ALL: [&str; 10] =
+        [SELECTED, SLOT_INFO, PORTS, RULES, ADDRESSES, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
 }
 
 /// Names of the entry programs. Each exists for both starts; at XDP with and without multi-buffer.
@@ -102,18 +110,6 @@ pub const fn port_bit(port: u16) -> u64 {
     1 << (port & 63)
 }
 
-/// Values of the rule tries. Any other value, and no match at all, is "not listed".
-pub mod standing {
-    /// The most specific prefix is covered by an allow rule and by no deny rule.
-    pub const ALLOWED: u32 = 1;
-    /// The most specific prefix is covered by a deny rule.
-    pub const DENIED: u32 = 2;
-}
-
-/// Prefixes per family that the object declares for a trie. The tries in use are created with
-/// the configured capacity.
-pub const DECLARED_PREFIXES: usize = 65_536;
-
 /// Addresses of this host that fit.
 pub const MAX_ADDRESSES: u32 = 8192;
 
@@ -145,18 +141,22 @@ pub struct SlotInfo {
     pub mode: u32,
     /// One bit for each protocol with a guarded port, at [`Protocol::index`].
     pub protocols: u32,
-    /// Entries in the IPv4 trie.
+    /// Different IPv4 prefixes in the rules.
     pub prefixes_v4: u32,
-    /// Entries in the IPv6 trie.
+    /// Different IPv6 prefixes in the rules.
     pub prefixes_v6: u32,
-    /// Entries that a trie of either family can hold.
+    /// Prefixes of both families that there is room for. See [`rule_blocks`].
     pub capacity: u32,
     /// Guarded ports.
     pub ports: u32,
     /// [`Scope`](crate::Scope) as a number.
     pub scope: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Words of the array of rules that are in use.
+    pub words: u32,
+    /// The entry that the IPv4 trie begins with: see [`crate::trie::entry4`].
+    pub root4: u64,
+    /// The entry that the IPv6 trie begins with: see [`crate::trie::entry6`].
+    pub root6: [u64; 2],
 }
 
 /// Packets for guarded ports and undecidable packets at one door on one CPU.
@@ -237,7 +237,8 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
-    assert!(size_of::<SlotInfo>() == 48);
+    assert!(size_of::<SlotInfo>() == 72);
+    assert!(rule_blocks(1_000_000) as usize * size_of::<RuleBlock>() <= 16_000_000 + (4 << 20));
     assert!(size_of::<DoorCounters>() == 512);
     assert!(size_of::<Books>() == 48);
     assert!(size_of::<DropEvent>() == 56);

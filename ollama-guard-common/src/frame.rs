@@ -13,6 +13,13 @@ pub trait Frame {
     /// verifier learns nothing (`find_good_pkt_pointers`, kernel/bpf/verifier.c).
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The same where it costs next to nothing: `None` also for bytes that [`Frame::load`] would have
+    /// to fetch from somewhere.
+    #[inline(always)]
+    fn load_near<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.load(offset)
+    }
+
     /// `offset` itself, at most [`MAX_BLURRED`].
     ///
     /// Called where paths of different lengths meet: behind VLAN tags and behind extension
@@ -27,6 +34,17 @@ pub trait Frame {
 
 /// The largest offset that may be blurred.
 pub const MAX_BLURRED: usize = 4095;
+
+/// The bytes of a frame that are at hand: see [`Frame::load_near`].
+#[derive(Clone, Copy, Debug)]
+pub struct Near<'a, F: ?Sized>(pub &'a F);
+
+impl<F: Frame + ?Sized> Frame for Near<'_, F> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.load_near(offset)
+    }
+}
 
 impl Frame for [u8] {
     #[inline(always)]

@@ -1,9 +1,11 @@
 //! The decision.
 
+mod packed;
+
 use crate::{
     flow::{Flow, Network, Protocol, Source},
-    frame::Frame,
-    parse::{Located, Start, Undecidable, locate},
+    frame::{Frame, Near},
+    parse::{Outcome, Start, locate, locate_plainly},
     verdict::{Reason, Scope, Verdict},
 };
 
@@ -79,28 +81,54 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    let (packet, transport) = match locate(frame, start) {
-        Located::Elsewhere => return NOT_GUARDED,
-        Located::At(flow) if !policy.is_guarded(flow.protocol, flow.port) => return NOT_GUARDED,
-        Located::At(Flow { network, protocol, transport, .. }) => {
-            // Should even the address be out of reach, that is the reason.
-            let reason = Reason::IpHeaderCut;
-            let packet = Undecidable { reason, network: Some(network), protocol: Some(protocol) };
-            (packet, Some(transport))
-        }
-        Located::Undecidable(Undecidable { protocol: Some(protocol), .. })
-            if !policy.guards_any(protocol) =>
-        {
-            return NOT_GUARDED;
-        }
-        Located::Undecidable(packet) => (packet, None),
+    match judge_plainly(frame, start, policy) {
+        Some(judgement) => judgement,
+        None => judge_carefully(frame, start, policy),
+    }
+}
+
+/// Judges a packet that looks like nearly all of them do (see [`locate_plainly`]), with as few steps as
+/// can be. `None` for any other; where there is an answer, that of [`judge_carefully`] is the same.
+#[inline(always)]
+pub fn judge_plainly<F, P>(frame: &F, start: Start, policy: &P) -> Option<Judgement>
+where
+    F: Frame + ?Sized,
+    P: Policy + ?Sized,
+{
+    let Flow { network, protocol, transport, port } = locate_plainly(frame, start)?;
+    if !policy.is_guarded(protocol, port) {
+        return Some(NOT_GUARDED);
+    }
+    let reason = knock(&Near(frame), network, policy)?;
+    Some(Judgement {
+        reason,
+        network: Some(network),
+        protocol: Some(protocol),
+        transport: Some(transport),
+    })
+}
+
+/// Judges a packet of any form.
+#[inline(always)]
+pub fn judge_carefully<F, P>(frame: &F, start: Start, policy: &P) -> Judgement
+where
+    F: Frame + ?Sized,
+    P: Policy + ?Sized,
+{
+    let packet = locate(frame, start);
+    let is_certain = matches!(packet.outcome, Outcome::At);
+    let is_ours = match (packet.outcome, packet.protocol) {
+        (Outcome::Elsewhere, _) => false,
+        (Outcome::At, Some(protocol)) => policy.is_guarded(protocol, packet.port),
+        (Outcome::Undecidable, Some(protocol)) => policy.guards_any(protocol),
+        (_, None) => true,
     };
-    let known = match packet.network {
-        Some(network) => knock(frame, network, policy),
-        None => None,
-    };
+    if !is_ours {
+        return NOT_GUARDED;
+    }
+    let known = if packet.has_network { knock(frame, packet.network, policy) } else { None };
     let reason = match known {
-        Some(reason) if transport.is_some() => reason,
+        Some(reason) if is_certain => reason,
         // A packet that is in doubt passes only if its source is known and allowed, or if it is
         // known to be none of our business, and if these ends are the ones that count; it keeps
         // the reason of the doubt otherwise.
@@ -109,17 +137,39 @@ where
         {
             reason
         }
+        // Should even the address be out of reach, that is the reason.
+        _ if is_certain => Reason::IpHeaderCut,
         _ => packet.reason,
     };
-    Judgement { reason, network: packet.network, protocol: packet.protocol, transport }
+    Judgement {
+        reason,
+        network: if packet.has_network { Some(packet.network) } else { None },
+        protocol: packet.protocol,
+        transport: if is_certain { Some(packet.transport) } else { None },
+    }
 }
 
 const NOT_GUARDED: Judgement =
     Judgement { reason: Reason::NotGuarded, network: None, protocol: None, transport: None };
 
 /// Who knocks, and what the rules say about that. `None` if the address is out of reach.
+///
+/// The families part here once and for all: where they met again in between, the compiler would have
+/// to carry one's addresses, which were never read, past the other's.
 #[inline(always)]
 fn knock<F, P>(frame: &F, network: Network, policy: &P) -> Option<Reason>
+where
+    F: Frame + ?Sized,
+    P: Policy + ?Sized,
+{
+    match network {
+        Network::V4(header) => knock_of_family(frame, Network::V4(header), policy),
+        Network::V6(header) => knock_of_family(frame, Network::V6(header), policy),
+    }
+}
+
+#[inline(always)]
+fn knock_of_family<F, P>(frame: &F, network: Network, policy: &P) -> Option<Reason>
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,

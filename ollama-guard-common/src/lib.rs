@@ -37,10 +37,11 @@ pub mod flow;
 pub mod frame;
 pub mod judge;
 pub mod parse;
+pub mod trie;
 pub mod verdict;
 
 pub use flow::{Flow, Network, Protocol, Source};
 pub use frame::Frame;
-pub use judge::{Judgement, Policy, Standing, judge};
-pub use parse::{Located, Start, Undecidable, locate};
+pub use judge::{Judgement, Policy, Standing, judge, judge_carefully, judge_plainly};
+pub use parse::{Located, Outcome, Start, locate};
 pub use verdict::{Mode, Reason, Scope, Verdict};

@@ -6,6 +6,7 @@
 mod ethernet;
 mod ipv4;
 mod ipv6;
+mod plain;
 mod ports;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
 
 pub use ethernet::MAX_VLAN_TAGS;
 pub use ipv6::{MAX_EXTENSION_BYTES, MAX_EXTENSION_HEADERS};
+pub use plain::locate_plainly;
 
 /// Where a frame starts. Chosen from the device's ARPHRD type, never guessed from the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,29 +29,89 @@ pub enum Start {
 }
 
 /// What a frame turned out to be.
+///
+/// Not an enum with what belongs to each variant: of a variant that is not there the compiler leaves
+/// the contents undefined, may put them aside all the same, and the verifier refuses to read what
+/// was never written. Here everything has a value always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Located {
+pub struct Located {
+    /// How far it could be read.
+    pub outcome: Outcome,
+    /// What stood in the way of the ports; of no meaning but with [`Outcome::Undecidable`].
+    pub reason: Reason,
+    /// Whether the whole fixed IP header could be read.
+    pub has_network: bool,
+    /// Where the IP header stands, if it could be read.
+    pub network: Network,
+    /// The transport protocol, if it is known. It is with [`Outcome::At`].
+    pub protocol: Option<Protocol>,
+    /// With [`Outcome::At`], where the transport header stands, in bytes from the start of the
+    /// frame.
+    pub transport: usize,
+    /// With [`Outcome::At`], the destination port, in host byte order.
+    pub port: u16,
+}
+
+/// How far a frame could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
     /// It cannot be for a guarded port: not IP, a protocol without ports, or a later fragment,
     /// which is useless without the first one.
     Elsewhere,
     /// The ports could be read.
-    At(Flow),
+    At,
     /// It could be for a guarded port, and its ports cannot be read.
-    Undecidable(Undecidable),
+    Undecidable,
 }
 
-/// A packet that could be for a guarded port and that cannot be read to the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undecidable {
-    /// What stood in the way.
-    pub reason: Reason,
-    /// Where the IP header stands, if the whole fixed header could be read.
-    pub network: Option<Network>,
-    /// The transport protocol, if it is known.
-    pub protocol: Option<Protocol>,
-}
+impl Located {
+    /// It cannot be for a guarded port.
+    pub const ELSEWHERE: Self = Self {
+        outcome: Outcome::Elsewhere,
+        reason: Reason::NotGuarded,
+        has_network: false,
+        network: Network::V4(0),
+        protocol: None,
+        transport: 0,
+        port: 0,
+    };
 
-impl Undecidable {
+    /// The ports could be read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(flow: Flow) -> Self {
+        let Flow { network, protocol, transport, port } = flow;
+        let protocol = Some(protocol);
+        let (outcome, has_network) = (Outcome::At, true);
+        Self { outcome, has_network, network, protocol, transport, port, ..Self::ELSEWHERE }
+    }
+
+    /// A packet of which not even the source is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unreadable(reason: Reason) -> Self {
+        Self { outcome: Outcome::Undecidable, reason, ..Self::ELSEWHERE }
+    }
+
+    /// A packet whose source is known and whose ports are not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn undecidable(reason: Reason, network: Network) -> Self {
+        Self { has_network: true, network, ..Self::unreadable(reason) }
+    }
+
+    /// The port that was found.
+    #[must_use]
+    pub const fn flow(&self) -> Option<Flow> {
+        match (self.outcome, self.protocol) {
+            (Outcome::At, Some(protocol)) => {
+                let Self { network, transport, port, .. } = *self;
+                Some(Flow { network, protocol, transport, port })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether there may be another packet inside, with a source of its own, that the kernel would
     /// unpack and deliver: one behind a segment routing header (`ipv6_srh_rcv`), which may stand
     /// where a chain of IPv6 headers is not followed. The outer source, which anybody on the way
@@ -86,7 +148,7 @@ pub fn locate<F: Frame + ?Sized>(frame: &F, start: Start) -> Located {
 #[inline(always)]
 fn network<F: Frame + ?Sized>(frame: &F) -> Located {
     let Some(bytes) = frame.load::<4>(0) else {
-        return unreadable(Reason::IpHeaderCut);
+        return Located::unreadable(Reason::IpHeaderCut);
     };
     match bytes {
         // A control word without a VLAN number looks like IPv4 with a header of no words, which
@@ -97,22 +159,10 @@ fn network<F: Frame + ?Sized>(frame: &F) -> Located {
         [0x40..=0x4f, ..] => ipv4::locate(frame, 0),
         // A control word of zeros but for the priority looks like IPv6 with one of four flow
         // labels.
-        [0x60, 0, ..] if ethernet::is_tag(bytes) => unreadable(Reason::TagOrIpv6),
+        [0x60, 0, ..] if ethernet::is_tag(bytes) => Located::unreadable(Reason::TagOrIpv6),
         [0x60..=0x6f, ..] => ipv6::locate(frame, 0),
         _ if ethernet::is_tag(bytes) => ethernet::behind_tag(frame, 2),
         // The stack hands nothing else to a socket with a port.
-        _ => Located::Elsewhere,
+        _ => Located::ELSEWHERE,
     }
-}
-
-/// A packet of which not even the source is known.
-#[inline(always)]
-const fn unreadable(reason: Reason) -> Located {
-    Located::Undecidable(Undecidable { reason, network: None, protocol: None })
-}
-
-/// A packet whose source is known and whose ports are not.
-#[inline(always)]
-const fn undecidable(reason: Reason, network: Network) -> Located {
-    Located::Undecidable(Undecidable { reason, network: Some(network), protocol: None })
 }

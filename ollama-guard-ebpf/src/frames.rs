@@ -3,9 +3,9 @@
 pub mod skb;
 pub mod xdp;
 
-use ollama_guard_common::{Frame, frame::MAX_BLURRED};
+use ollama_guard_common::{Frame, Judgement, Mode, Start, frame::MAX_BLURRED};
 
-use crate::maps::OG_SCRATCH;
+use crate::{maps::OG_SCRATCH, policy::LivePolicy};
 
 /// The largest offset that the decision can ask for, and more: 14 bytes of Ethernet, eight VLAN
 /// tags, an IPv6 header, 2,048 bytes of extension headers and one more header of 2,048 bytes. The
@@ -19,6 +19,13 @@ pub trait Arrived: Frame {
 
     /// Bytes of the whole frame, over all buffers.
     fn length(&self) -> u32;
+
+    /// [`ollama_guard_common::judge_carefully`] as a function of its own: the verifier looks at its many
+    /// ways through the headers once, and the usual packet's few steps stay few.
+    fn judge_carefully(&self, start: Start, policy: &LivePolicy) -> Judgement;
+
+    /// [`crate::report::submit`] as a function of its own, because a flood rarely gets there.
+    fn submit(&self, judgement: u64, mode: Mode) -> bool;
 }
 
 /// [`Frame::blur`] at every hook: sends an offset through a map, of whose contents the verifier

@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
 };
 use aya_log_ebpf::error;
-use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return, judge};
+use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return, judge_plainly};
 
 use crate::{frames::Arrived, maps::REPORT, policy::LivePolicy, report::report};
 
@@ -22,7 +22,10 @@ struct Actions {
 #[inline(always)]
 fn run(context: &impl EbpfContext, frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
     let policy = LivePolicy::select();
-    let judgement = judge(frame, start, &policy);
+    let judgement = match judge_plainly(frame, start, &policy) {
+        Some(judgement) => judgement,
+        None => frame.judge_carefully(start, &policy),
+    };
 
     if judgement.reason == Reason::NotGuarded {
         return if REPORT.load() == 0 {

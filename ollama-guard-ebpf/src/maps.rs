@@ -2,31 +2,30 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use ollama_guard_common::abi::{
-    Books, DECLARED_PREFIXES, DoorCounters, DropEvent, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS,
-    PORT_WORDS, SLOTS, SlotInfo,
+    Books, DECLARED_RULE_BLOCKS, DOOR_PLACES, DoorCounters, DropEvent, EVENT_RING_BYTES,
+    MAX_ADDRESSES, MAX_DOORS, PORT_WORDS, RuleBlock, SLOTS, SlotInfo,
 };
 
-/// The rules of one family in one slot: the address in network byte order, and its standing.
-pub type Rules<A> = LpmTrie<A, u32, DECLARED_PREFIXES>;
+/// The rules in one slot.
+pub type Rules = Array<RuleBlock, DECLARED_RULE_BLOCKS, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map]
-pub static OG_SELECTED: Array<u32, 1> = Array::new();
+pub static OG_SELECTED: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 pub static OG_SLOT_INFO: Array<SlotInfo, { SLOTS as usize }> = Array::new();
 #[btf_map]
 pub static OG_PORTS: Array<u64, PORT_WORDS> = Array::new();
 #[btf_map]
-pub static OG_RULES_V4: ArrayOfMaps<Rules<[u8; 4]>, { SLOTS as usize }> = ArrayOfMaps::new();
-#[btf_map]
-pub static OG_RULES_V6: ArrayOfMaps<Rules<[u8; 16]>, { SLOTS as usize }> = ArrayOfMaps::new();
+pub static OG_RULES: ArrayOfMaps<Rules, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 pub static OG_ADDRESSES: HashMap<[u8; 16], u32, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]
-pub static OG_DOORS: HashMap<u32, u32, { MAX_DOORS as usize }> = HashMap::new();
+pub static OG_DOORS: Array<u64, { DOOR_PLACES as usize }> = Array::new();
 #[btf_map]
 pub static OG_COUNTERS: PerCpuArray<DoorCounters, { MAX_DOORS as usize }> = PerCpuArray::new();
 #[btf_map]

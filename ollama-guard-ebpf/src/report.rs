@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use ollama_guard_common::{
     Judgement, Mode, Network, Verdict,
-    abi::{Books, DOOR_UNKNOWN, DropEvent},
+    abi::{Books, DOOR_UNKNOWN, DropEvent, door_number, door_places},
 };
 
 use crate::{
@@ -24,19 +24,13 @@ pub fn report(frame: &impl Arrived, judgement: &Judgement, mode: Mode) {
     let ifindex = frame.ifindex();
     count(ifindex, judgement, mode);
     if judgement.verdict() == Verdict::Drop {
-        tell(frame, ifindex, judgement, mode);
+        tell(frame, judgement, mode);
     }
 }
 
 #[inline(always)]
 fn count(ifindex: u32, judgement: &Judgement, mode: Mode) {
-    let door = match OG_DOORS.get_ptr(ifindex) {
-        // SAFETY: a pointer to a live hash element. The worst that a concurrent removal can do is
-        // to let this packet count for another door.
-        Some(door) => unsafe { *door },
-        None => DOOR_UNKNOWN,
-    };
-    if let Some(counters) = OG_COUNTERS.get_ptr_mut(door) {
+    if let Some(counters) = OG_COUNTERS.get_ptr_mut(door(ifindex)) {
         // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
         // another on the same CPU (softirqs do not nest).
         let counters = unsafe { &mut *counters };
@@ -45,7 +39,17 @@ fn count(ifindex: u32, judgement: &Judgement, mode: Mode) {
 }
 
 #[inline(always)]
-fn tell(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mode) {
+fn door(ifindex: u32) -> u32 {
+    let [first, second] = door_places(ifindex);
+    let number = |place| door_number(*OG_DOORS.get(place)?, ifindex);
+    match number(first) {
+        Some(number) => number,
+        None => number(second).unwrap_or(DOOR_UNKNOWN),
+    }
+}
+
+#[inline(always)]
+fn tell(frame: &impl Arrived, judgement: &Judgement, mode: Mode) {
     let Some(books) = OG_BOOKS.get_ptr_mut(0) else {
         return;
     };
@@ -56,13 +60,22 @@ fn tell(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mode) {
         books.modes[mode as usize].suppressed += 1;
         return;
     }
+    match frame.submit(judgement.pack(), mode) {
+        true => books.modes[mode as usize].submitted += 1,
+        false => books.modes[mode as usize].lost += 1,
+    }
+}
+
+/// Puts the event of a drop into the ring. `false` if there is no room.
+#[inline(always)]
+pub fn submit(frame: &impl Arrived, judgement: u64, mode: u32) -> bool {
     let Some(mut record) = OG_EVENTS.reserve(0) else {
-        books.modes[mode as usize].lost += 1;
-        return;
+        return false;
     };
-    record.write(describe(frame, ifindex, judgement, mode));
+    let mode = Mode::from_number(mode);
+    record.write(describe(frame, frame.ifindex(), &Judgement::unpack(judgement), mode));
     record.submit(ADAPTIVE_WAKE_UP);
-    books.modes[mode as usize].submitted += 1;
+    true
 }
 
 /// How many events this CPU has tried to submit since the books were made.

@@ -58,10 +58,11 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/ollama-guard";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/ollama-guard";
 /// Where the daemon listens for commands by default.
 pub const DEFAULT_SOCKET: &str = "/run/ollama-guard/control.sock";
-/// Prefixes of each family that fit by default.
+/// Different prefixes that fit by default.
 pub const DEFAULT_CAPACITY: u32 = 65_536;
-/// The largest capacity: of such prefixes, both families' maps take some gigabytes.
-pub const MAX_CAPACITY: u32 = 16_777_216;
+/// The largest capacity: the room for so many prefixes takes 68 MiB of kernel memory, and twice that
+/// while rules change.
+pub const MAX_CAPACITY: u32 = 4_194_304;
 /// Drop events a second, of all CPUs together, by default.
 pub const DEFAULT_EVENTS_PER_SECOND: u32 = 1000;
 /// The most drop events a second that may be asked for.
@@ -84,7 +85,7 @@ pub struct Config {
     pub service: Service,
     /// The rules of the file, then of the environment, then of the flags. None stands twice.
     pub rules: Vec<Rule>,
-    /// Prefixes of each family that fit: 1 to [`MAX_CAPACITY`].
+    /// Different prefixes that fit: 1 to [`MAX_CAPACITY`].
     pub capacity: u32,
     /// Drop events a second, of all CPUs together: 1 to [`MAX_EVENTS_PER_SECOND`].
     pub events_per_second: u32,

@@ -102,8 +102,12 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     }
 
     let pins = PinDir::new(&config.paths.pin_dir);
-    let options =
-        OpenOptions { debug: config.debug_kernel, multi_buffer: true, log_directory: state };
+    let options = OpenOptions {
+        debug: config.debug_kernel,
+        multi_buffer: true,
+        log_directory: state,
+        capacity: config.capacity,
+    };
     let dataplane = Dataplane::open(pins.clone(), options)?;
     let group = peer::group_id().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot look up the group: only root may talk to the daemon");

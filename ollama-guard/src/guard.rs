@@ -40,7 +40,7 @@ pub struct Desired {
     pub ports: BTreeSet<Port>,
     /// The rules of the configuration file, the environment and the command line.
     pub rules: Vec<Rule>,
-    /// Prefixes of each family that the kernel's tables must hold.
+    /// Different prefixes that the kernel's table must have room for.
     pub capacity: u32,
 }
 

@@ -31,7 +31,7 @@
 //!    dataplane: swap                                   dataplane: ring, counter maps
 //!              v                                                ^
 //!    - - - - - - - - - - - - - - - kernel - - - - - - - - - - - - - - - - - - -
-//!         prefix tries, ports, mode --> hook --> judge(frame, policy) --> Verdict
+//!         rule tables, ports, mode --> hook --> judge(frame, policy) --> Verdict
 //! ```
 //!
 //! They meet only in [`status`], which reads both and writes neither.
@@ -54,12 +54,14 @@
 //!
 //! # The life of a packet
 //!
-//! 1. The hook reads once which policy slot is selected. Ports, mode and rules of this packet all
-//!    come from that slot.
-//! 2. `locate` walks link, network and extension headers to the ports. Not for a guarded port, and
-//!    cannot be: it passes, uncounted, and nothing was looked up.
-//! 3. The source is looked up by longest match in the slot's trie for its family. A packet that
-//!    cannot be read to the end passes only if its source can be read and is allowed.
+//! 1. The hook reads one word, once: which policy slot is selected, its mode, and a summary of its
+//!    ports. Everything about this packet comes from that slot.
+//! 2. Nearly every packet is plain (no options, no extension headers, no fragment), and is read in a
+//!    few steps; for any other `locate` walks link, network and extension headers to the ports. Not for
+//!    a guarded port, and cannot be: it passes, uncounted, and nothing was looked up.
+//! 3. The source is looked up in the slot's table of rules (`ollama_guard_common::trie`): a stranger
+//!    whom no rule is near is settled by one bit. A packet that cannot be read to the end passes only
+//!    if its source can be read and is allowed.
 //! 4. Only now is it reported: the counter of its reason and door, and for a drop an event if the
 //!    CPU's budget lasts. Reporting gets the verdict by value and cannot change it.
 //! 5. An event goes through the ring to the daemon, which folds the repeats of a source and hands

@@ -6,8 +6,7 @@
 //! * Text becomes a type that cannot be wrong, or a message that says what to write instead: see
 //!   [`Prefix`] and [`Port`]. There is no validation afterwards.
 //! * A source is allowed if some allow rule covers it and no deny rule does, whatever the lengths
-//!   of the prefixes. Nothing else lets a source in. [`compile`] turns this into a table that is
-//!   answered by longest match, [`deciding_rule`] names the rule behind an answer.
+//!   of the prefixes. Nothing else lets a source in. [`compile`] turns this into a [`trie`], [`deciding_rule`] names the rule behind an answer.
 //! * [`compile`] is a function of its input alone, independent of the order of the rules, with
 //!   sorted output: the same rules always give the same image.
 //! * The two address families never mix: an IPv4 rule cannot say anything about an IPv6 source.
@@ -28,14 +27,16 @@ mod prefix;
 #[cfg(test)]
 mod properties;
 mod rule;
+pub mod trie;
 
 pub use self::{
-    compile::{CompileError, Entry, Entry4, Entry6, MapImage, Policy, compile},
+    compile::{CompileError, MapImage, Policy, compile},
     decide::deciding_rule,
     digest::Digest,
     port::{Port, PortError},
     prefix::{Family, Prefix, PrefixError},
     rule::{Effect, Origin, Rule},
+    trie::RuleTable,
 };
 
 /// A text as a message quotes it: in quotes, without control characters, and clipped.

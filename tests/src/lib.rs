@@ -5,6 +5,7 @@
 //! * [`table`]: the one table of packets with the verdict and the reason of each. It runs on the
 //!   host and through the loaded kernel object.
 //! * [`loaded`]: the kernel object itself, without a daemon.
+//! * [`lpm`]: the rules in the kernel's own LPM tries, to compare the guard's tables with.
 //! * [`budget`]: what the programs cost the verifier, and the record of it.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
@@ -21,6 +22,7 @@ pub mod budget;
 pub mod demo;
 pub mod faults;
 pub mod loaded;
+pub mod lpm;
 pub mod oracle;
 pub mod packet;
 pub mod policy;

@@ -17,6 +17,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use nix::net::if_::if_nametoindex;
 use ollama_guard::{
+    config::DEFAULT_CAPACITY,
     dataplane::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
         PolicySink as _, Snapshot, Twin, links::Target,
@@ -48,6 +49,7 @@ pub enum Variant {
 pub struct Loaded {
     dataplane: Option<Dataplane>,
     pins: PinDir,
+    capacity: u32,
     _logs: TempDir,
 }
 
@@ -67,6 +69,15 @@ impl Loaded {
     ///
     /// As [`Loaded::new`].
     pub fn with(variant: Variant) -> Result<Self> {
+        Self::of(variant, DEFAULT_CAPACITY)
+    }
+
+    /// Loads programs with room for so many prefixes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::new`].
+    pub fn of(variant: Variant, capacity: u32) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = PinDir::new(format!("/sys/fs/bpf/og-test-{}-loaded{number}", process::id()));
@@ -75,10 +86,11 @@ impl Loaded {
             debug: variant == Variant::Logging,
             multi_buffer: variant != Variant::OneBuffer,
             log_directory: logs.path(),
+            capacity,
         };
         let mut dataplane = Dataplane::open(pins.clone(), options)?;
         dataplane.commit()?;
-        Ok(Self { dataplane: Some(dataplane), pins, _logs: logs })
+        Ok(Self { dataplane: Some(dataplane), pins, capacity, _logs: logs })
     }
 
     /// Puts a policy in force.
@@ -87,15 +99,6 @@ impl Loaded {
     ///
     /// If it does not compile, or the kernel refuses.
     pub fn apply(&mut self, policy: &HostPolicy, mode: Mode) -> Result<u64> {
-        self.apply_sized(policy, mode, 65_536)
-    }
-
-    /// Puts a policy in force, with room for this many prefixes of each family.
-    ///
-    /// # Errors
-    ///
-    /// As [`Loaded::apply`].
-    pub fn apply_sized(&mut self, policy: &HostPolicy, mode: Mode, capacity: u32) -> Result<u64> {
         let rules = policy
             .allow
             .iter()
@@ -109,6 +112,7 @@ impl Loaded {
         let ports =
             policy.ports.iter().map(|&(protocol, number)| Port { protocol, number }).collect();
         let scope = ollama_guard_common::Policy::scope(policy);
+        let capacity = self.capacity;
         let image = compile(&Policy { mode, scope, ports, rules, capacity })?;
         let own = policy.own.iter().flatten().copied().collect();
         anyhow::ensure!(self.dataplane()?.know_addresses(&own)?, "too many addresses");

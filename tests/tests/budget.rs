@@ -78,8 +78,8 @@ async fn no_program_costs_the_verifier_much_more_than_recorded() -> Result<()> {
     Ok(())
 }
 
-/// Every port of every protocol, tries with room for the most that can be configured, and as many
-/// prefixes in them as are room for by default.
+/// Every port of every protocol, a table with room for the most that can be configured, and twice as
+/// many prefixes in it as there is room for by default.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_largest_configuration_is_taken() -> Result<()> {
@@ -96,8 +96,8 @@ fn the_largest_configuration_is_taken() -> Result<()> {
         .collect::<Result<_>>()?;
     let policy = HostPolicy { ports, allow, ..HostPolicy::default() };
     for variant in [Variant::Usual, Variant::OneBuffer] {
-        let mut loaded = Loaded::with(variant)?;
-        loaded.apply_sized(&policy, Mode::Enforce, MAX_CAPACITY)?;
+        let mut loaded = Loaded::of(variant, MAX_CAPACITY)?;
+        loaded.apply(&policy, Mode::Enforce)?;
         let twin = loaded.twin(Start::Network)?;
         for (number, expected) in
             [(0, Reason::Allowed), (PREFIXES - 1, Reason::Allowed), (PREFIXES, Reason::NotListed)]

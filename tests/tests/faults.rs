@@ -44,15 +44,13 @@ fn missing_rules_close_the_port_for_everyone_and_say_so() -> Result<()> {
     only_the_friend_is_served(&bed)?;
     // Awake, it would put them back within seconds (`drift.rs`).
     guard.signal(Signal::SIGSTOP)?;
-    for outer in ["OG_RULES_V4", "OG_RULES_V6"] {
-        let pin = guard.pin_dir().join(VERSION_DIRECTORY).join(outer);
-        for slot in ["0", "1"] {
-            // One of the two slots may be empty.
-            let key = ["key", slot, "0", "0", "0"];
-            let mut command = Command::new("bpftool");
-            command.args(["map", "delete", "pinned"]).arg(&pin).args(key);
-            run(&mut command, PATIENCE)?;
-        }
+    let pin = guard.pin_dir().join(VERSION_DIRECTORY).join("OG_RULES");
+    for slot in ["0", "1"] {
+        // One of the two slots is empty.
+        let key = ["key", slot, "0", "0", "0"];
+        let mut command = Command::new("bpftool");
+        command.args(["map", "delete", "pinned"]).arg(&pin).args(key);
+        run(&mut command, PATIENCE)?;
     }
     for server in bed.friend.servers(GUARDED) {
         let answer = get(&bed.friend.namespace, server, "/", SILENCE)?;

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ollama_guard_common::{
-    Judgement, Policy, Protocol, Reason, Source, Standing, Start, Verdict, judge,
+    Judgement, Policy, Protocol, Reason, Source, Standing, Start, Verdict, judge, judge_carefully,
     parse::{MAX_EXTENSION_BYTES, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS},
 };
 use ollama_guard_tests::{
@@ -24,7 +24,11 @@ use proptest::{
 };
 
 fn judged(frame: &[u8], start: Start, lists: Lists) -> Judgement {
-    judge(frame, start, &lists.policy())
+    let policy = lists.policy();
+    let judgement = judge(frame, start, &policy);
+    // The short way, where it is one, is the long way.
+    assert_eq!(judge_carefully(frame, start, &policy), judgement);
+    judgement
 }
 
 fn start() -> impl Strategy<Value = Start> {

@@ -7,7 +7,11 @@
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::XdpMode;
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::XdpMode,
+};
+use ollama_guard_common::{abi::SlotInfo, trie::entry4};
 use ollama_guard_tests::{
     bed::{
         Bed, Finished, Foreign, Guard, GuardSetup, SERVER_DOOR, Standin, VERSION_DIRECTORY,
@@ -19,9 +23,10 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `standing::ALLOWED` and `standing::DENIED`, as the maps hold them.
-const ALLOWED: [u8; 4] = [1, 0, 0, 0];
-const DENIED: [u8; 4] = [2, 0, 0, 0];
+/// Numbers of the sets of those who are in no rule, who may knock and who may not.
+const NOT_LISTED: u32 = 0;
+const ALLOWED: u32 = 1;
+const DENIED: u32 = 2;
 
 fn setup() -> GuardSetup {
     GuardSetup::of(SERVER_DOOR).attach("generic").allow(FRIEND4).allow(FRIEND6).deny(DENIED4)
@@ -98,12 +103,6 @@ impl Pinned {
         Self(objects(guard).join(name))
     }
 
-    /// The trie of the slot in force.
-    fn rules(guard: &Guard<'_>, outer: &str) -> Result<Self> {
-        let selected = Self::of(guard, "OG_SELECTED").read(&[0; 4])?;
-        Ok(Self::of(guard, &format!("{outer}-{}", selected % 2)))
-    }
-
     fn command(&self, verb: &str, key: &[u8], value: &[u8]) -> Result<String> {
         let mut command = Command::new("bpftool");
         command.args(["--json", "map", verb, "pinned"]).arg(&self.0).arg("key");
@@ -126,15 +125,26 @@ impl Pinned {
     fn write(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.command("update", key, value).map(drop)
     }
-
-    fn delete(&self, key: &[u8]) -> Result<()> {
-        self.command("delete", key, &[]).map(drop)
-    }
 }
 
-/// The key of an address in a trie.
-fn lpm_key(address: &[u8]) -> Vec<u8> {
-    [&(address.len() as u32 * 8).to_le_bytes(), address].concat()
+/// The description of the slot in force, and its number.
+fn slot_info(guard: &Guard<'_>) -> Result<(u32, SlotInfo)> {
+    let selected = Pinned::of(guard, "OG_SELECTED").read(&[0; 4])? as u32 % 2;
+    let map = MapData::from_pin(objects(guard).join("OG_SLOT_INFO"))?;
+    let map: Array<_, [u64; size_of::<SlotInfo>() / 8]> = Map::from_map_data(map)?.try_into()?;
+    Ok((selected, bytemuck::cast(map.get(&selected, 0)?)))
+}
+
+/// Makes the IPv4 rules begin with another entry. The words themselves are frozen.
+fn begin_with(guard: &Guard<'_>, root4: u64) -> Result<()> {
+    let (slot, info) = slot_info(guard)?;
+    let info = SlotInfo { root4, ..info };
+    Pinned::of(guard, "OG_SLOT_INFO").write(&slot.to_le_bytes(), bytemuck::bytes_of(&info))
+}
+
+/// An entry that says the same of every source.
+const fn everyone(set: u32) -> u64 {
+    entry4::leaf(0, 0, set, 0)
 }
 
 #[test]
@@ -183,9 +193,6 @@ fn a_guard_that_only_observes_holds_nothing() -> Result<()> {
 fn a_changed_map_is_found_and_named() -> Result<()> {
     let bed = Bed::new()?;
     let mut guard = setup().start(&bed.server.namespace)?;
-    let friend = lpm_key(&FRIEND4.octets());
-    let stranger = lpm_key(&[203, 0, 113, 66]);
-    let rules = || Pinned::rules(&guard, "OG_RULES_V4");
     let no_port = || {
         // The words of a slot are 5 × 1,024.
         let selected = Pinned::of(&guard, "OG_SELECTED").read(&[0; 4])? as u32 % 2;
@@ -194,20 +201,20 @@ fn a_changed_map_is_found_and_named() -> Result<()> {
     };
     for (breaks, reasons) in [
         (
-            &(|| rules()?.delete(&friend)) as &dyn Fn() -> Result<()>,
+            &(|| begin_with(&guard, everyone(NOT_LISTED))) as &dyn Fn() -> Result<()>,
             [
-                "192.0.2.10/32 is missing (allowed)",
+                "192.0.2.10: in no rule and not allowed",
                 "192.0.2.10 to 11434/tcp: dropped (not-listed), and passed",
             ],
         ),
         (
-            &|| rules()?.write(&friend, &DENIED),
-            ["192.0.2.10/32 is denied and not allowed", "dropped (denied), and passed (allowed)"],
+            &|| begin_with(&guard, everyone(DENIED)),
+            ["192.0.2.10: denied and not allowed", "dropped (denied), and passed (allowed)"],
         ),
         (
-            &|| rules()?.write(&stranger, &ALLOWED),
+            &|| begin_with(&guard, everyone(ALLOWED)),
             [
-                "203.0.113.66/32 is allowed, and no rule says so",
+                "0.0.0.0 to 192.0.2.9: allowed, and in no rule",
                 "203.0.113.66 to 11434/tcp: passed (allowed), and dropped",
             ],
         ),
@@ -225,13 +232,11 @@ fn a_changed_map_is_found_and_named() -> Result<()> {
 
     // The number that was written with the rules tells without a daemon.
     guard.kill9()?;
-    let rules = Pinned::rules(&guard, "OG_RULES_V4")?;
+    let (_, info) = slot_info(&guard)?;
     holds(&guard)?;
-    rules.delete(&friend)?;
-    fails(&guard, "no daemon", "the IPv4 rules in force have 1 entries, where 2 were written")?;
-    rules.write(&friend, &DENIED)?;
+    begin_with(&guard, everyone(DENIED))?;
     fails(&guard, "no daemon", "ports or rules in force are not those that were written")?;
-    rules.write(&friend, &ALLOWED)?;
+    begin_with(&guard, info.root4)?;
     holds(&guard).map(drop)
 }
 
@@ -413,12 +418,8 @@ fn a_door_at_tc_ingress_is_proven_by_its_own_twin() -> Result<()> {
     assert_eq!(door["behind"].as_u64(), Some(foreign.program_id()?), "{door}");
     assert!(door["packets"].as_u64() > Some(50), "{door}");
     guard.kill9()?;
-    let rules = Pinned::rules(&guard, "OG_RULES_V4")?;
-    rules.delete(&lpm_key(&FRIEND4.octets()))?;
-    fails(
-        &guard,
-        "a rule removed",
-        "the IPv4 rules in force have 1 entries, where 2 were written",
-    )?;
+    begin_with(&guard, everyone(NOT_LISTED))?;
+    let reason = "ports or rules in force are not those that were written";
+    fails(&guard, "the rules changed", reason)?;
     Ok(())
 }

@@ -213,7 +213,17 @@ fn remapped_paths(workspace: &Workspace) -> Vec<String> {
 /// The flags of the kernel side, separated as cargo wants them.
 fn encoded_flags(arch: &str, more: &[String]) -> String {
     let arch = format!("--cfg=bpf_target_arch=\"{arch}\"");
-    let mut flags = vec![arch.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf", "-Cpanic=abort"];
+    let mut flags = vec![
+        arch.as_str(),
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        "-Cpanic=abort",
+        // 32-bit registers and jumps (Linux 5.1).
+        "-Ctarget-cpu=v3",
+        // The verifier lets packets be read at any address where the processor does, which is where
+        // XDP programs run; else each field would be read byte by byte.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    ];
     flags.extend(more.iter().map(String::as_str));
     flags.join("\x1f")
 }
@@ -283,6 +293,6 @@ mod tests {
         let flags: Vec<_> = flags.split('\x1f').collect();
         assert_eq!(flags.first(), Some(&"--cfg=bpf_target_arch=\"aarch64\""));
         assert_eq!(flags.last(), Some(&"-Dwarnings"));
-        assert_eq!(flags.len(), 5);
+        assert_eq!(flags.len(), 7);
     }
 }

@@ -102,7 +102,7 @@ pub const LEFT_OUT: [(&[&str], &str); 6] = [
         "need curl, nmap, socat, scapy or tcpdump, which a guest does not have",
     ),
     (
-        &["books", "evasion", "faults", "hostile", "inject", "oracle", "ordinary", "soak"],
+        &["books", "evasion", "faults", "hostile", "inject", "lpm", "oracle", "ordinary", "soak"],
         "floods, captures and faults by the hundred: minutes on real hardware, hours when emulated; \
          their packets are rows of the table",
     ),

@@ -36,6 +36,7 @@ use etherparse::{
 };
 use ollama_guard_common::{
     Judgement, Policy, Protocol, Reason, Scope, Source, Standing, Start, Verdict, judge,
+    judge_carefully,
 };
 
 /// The guarded port.
@@ -52,7 +53,11 @@ const MOST_EXTENSION_BYTES: usize = 2048;
 /// The disagreement, in words.
 pub fn check(frame: &[u8], start: Start) -> Result<(), String> {
     for lists in Lists::ALL {
-        agree(frame, start, lists, &judge(frame, start, &lists))?;
+        let judgement = judge(frame, start, &lists);
+        if judge_carefully(frame, start, &lists) != judgement {
+            return Err(format!("{judgement:?} by the short way, and not by the long one"));
+        }
+        agree(frame, start, lists, &judgement)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Ethernet II and VLAN tags (IEEE 802.3, 802.1Q).
 
-use super::{Located, ipv4, ipv6, unreadable};
+use super::{Located, ipv4, ipv6};
 use crate::{frame::Frame, verdict::Reason};
 
 /// VLAN tags that are followed. Linux delivers any number of stacked tags with VLAN number 0 on
@@ -36,7 +36,7 @@ pub(super) fn behind_tag<F: Frame + ?Sized>(frame: &F, mut ethertype_offset: usi
             ethertype => return payload(frame, ethertype, frame.blur(ethertype_offset + 2)),
         }
     }
-    unreadable(Reason::TooManyVlanTags)
+    Located::unreadable(Reason::TooManyVlanTags)
 }
 
 /// Whether four bytes are what a VLAN tag leaves at the start of a frame without an Ethernet
@@ -52,7 +52,7 @@ fn payload<F: Frame + ?Sized>(frame: &F, ethertype: Option<u16>, offset: usize) 
     match ethertype {
         Some(IPV4) => ipv4::locate(frame, offset),
         Some(IPV6) => ipv6::locate(frame, offset),
-        Some(_) => Located::Elsewhere,
-        None => unreadable(Reason::LinkHeaderCut),
+        Some(_) => Located::ELSEWHERE,
+        None => Located::unreadable(Reason::LinkHeaderCut),
     }
 }

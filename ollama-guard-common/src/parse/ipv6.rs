@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
-use super::{Located, ports, undecidable, unreadable};
+use super::{Located, ports};
 use crate::{
     flow::{Network, Protocol},
     frame::Frame,
@@ -31,10 +31,10 @@ const MORE_FRAGMENTS: u16 = 0x0001;
 #[inline(always)]
 pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
     let Some(bytes) = frame.load::<FIXED_HEADER>(header) else {
-        return unreadable(Reason::IpHeaderCut);
+        return Located::unreadable(Reason::IpHeaderCut);
     };
     if bytes[0] >> 4 != 6 {
-        return unreadable(Reason::VersionMismatch);
+        return Located::unreadable(Reason::VersionMismatch);
     }
     let network = Network::V6(header);
     let payload = header + FIXED_HEADER;
@@ -55,7 +55,7 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
         if let Some(end) = first_fragment_end
             && offset + 4 > end
         {
-            return undecidable(Reason::FragmentWithoutPorts, network);
+            return Located::undecidable(Reason::FragmentWithoutPorts, network);
         }
         if let Some(protocol) = Protocol::from_number(next) {
             let offset = if position == 0 { offset } else { frame.blur(offset) };
@@ -63,19 +63,23 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
             return ports::locate(frame, network, protocol, offset, is_first_fragment);
         }
         let length = match next {
-            HOP_BY_HOP if position > 0 => return undecidable(Reason::HopByHopMisplaced, network),
-            FRAGMENT if fragment_seen => return undecidable(Reason::FragmentNested, network),
+            HOP_BY_HOP if position > 0 => {
+                return Located::undecidable(Reason::HopByHopMisplaced, network);
+            }
+            FRAGMENT if fragment_seen => {
+                return Located::undecidable(Reason::FragmentNested, network);
+            }
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT => {
                 if position == MAX_EXTENSION_HEADERS {
-                    return undecidable(Reason::TooManyExtensionHeaders, network);
+                    return Located::undecidable(Reason::TooManyExtensionHeaders, network);
                 }
                 let Some(extension) = frame.load::<4>(offset) else {
-                    return undecidable(cut(first_fragment_end.is_some()), network);
+                    return Located::undecidable(cut(first_fragment_end.is_some()), network);
                 };
                 let length = if next == FRAGMENT {
                     let field = u16::from_be_bytes([extension[2], extension[3]]);
                     if field & FRAGMENT_OFFSET != 0 {
-                        return Located::Elsewhere;
+                        return Located::ELSEWHERE;
                     }
                     fragment_seen = true;
                     // Without "more", it is an atomic fragment (RFC 6946): a whole packet.
@@ -94,17 +98,17 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F, header: usize) -> Located {
             // Segment routing unpacks and delivers it (`ipv6_srh_rcv`, net/ipv6/exthdrs.c), if the
             // host has it switched on.
             IPV4_INSIDE | IPV6_INSIDE if routing_seen => {
-                return undecidable(Reason::EncapsulatedBehindRouting, network);
+                return Located::undecidable(Reason::EncapsulatedBehindRouting, network);
             }
             // AH, ESP, mobility, "no next header", ICMPv6, ...: no socket with a port behind them.
-            _ => return Located::Elsewhere,
+            _ => return Located::ELSEWHERE,
         };
         walked += length;
         if walked > MAX_EXTENSION_BYTES {
-            return undecidable(Reason::ExtensionHeadersTooLong, network);
+            return Located::undecidable(Reason::ExtensionHeadersTooLong, network);
         }
     }
-    undecidable(Reason::TooManyExtensionHeaders, network)
+    Located::undecidable(Reason::TooManyExtensionHeaders, network)
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! The ports: the first four bytes of the transport header, in every protocol that has them.
 
-use super::{Located, Undecidable};
+use super::Located;
 use crate::{
     flow::{Flow, Network, Protocol},
     frame::Frame,
@@ -20,16 +20,14 @@ pub(super) fn locate<F: Frame + ?Sized>(
     is_first_fragment: bool,
 ) -> Located {
     match frame.load::<PORTS>(transport) {
-        Some([_, _, high, low]) => Located::At(Flow {
-            network,
-            protocol,
-            transport,
-            port: u16::from_be_bytes([high, low]),
-        }),
-        None => Located::Undecidable(Undecidable {
-            reason: if is_first_fragment { Reason::FragmentWithoutPorts } else { Reason::PortsCut },
-            network: Some(network),
-            protocol: Some(protocol),
-        }),
+        Some([_, _, high, low]) => {
+            let port = u16::from_be_bytes([high, low]);
+            Located::at(Flow { network, protocol, transport, port })
+        }
+        None => {
+            let reason =
+                if is_first_fragment { Reason::FragmentWithoutPorts } else { Reason::PortsCut };
+            Located { protocol: Some(protocol), ..Located::undecidable(reason, network) }
+        }
     }
 }

@@ -44,7 +44,7 @@ pub struct RunArgs {
     /// addresses (local), so that what it routes or bridges to others passes [default: all]
     #[arg(long, value_name = "SCOPE")]
     scope: Option<String>,
-    /// Prefixes of each family that the kernel's tables must hold [default: 65536]
+    /// Different prefixes that there must be room for [default: 65536]
     #[arg(long, value_name = "N")]
     capacity: Option<String>,
     /// Where programs, maps and links are pinned [default: /sys/fs/bpf/ollama-guard]

@@ -27,7 +27,7 @@ pub(super) fn scope(text: &str) -> Result<Scope, String> {
     one_of(text, &Scope::ALL, Scope::name)
 }
 
-/// A capacity for each family.
+/// A capacity for the prefixes of both families together.
 pub(super) fn capacity(text: &str, radix: u32) -> Result<u32, String> {
     number(text, radix, MAX_CAPACITY)
 }
@@ -150,10 +150,10 @@ mod tests {
 
     #[test]
     fn numbers_have_bounds() {
-        assert_eq!(capacity("16777216", 10), Ok(MAX_CAPACITY));
+        assert_eq!(capacity("4194304", 10), Ok(MAX_CAPACITY));
         for text in ["0", "16777217", "-1", "+1", "1.5", "", "many"] {
             let message = capacity(text, 10).unwrap_err();
-            assert!(message.ends_with("write a number from 1 to 16777216"), "{message}");
+            assert!(message.ends_with("write a number from 1 to 4194304"), "{message}");
         }
     }
 

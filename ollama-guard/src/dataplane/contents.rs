@@ -1,16 +1,15 @@
 //! What the maps of a policy slot really hold, read back.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::path::Path;
 
 use aya::maps::MapInfo;
-use ollama_guard_common::abi::{SlotInfo, maps as names};
-
-use super::{
-    DataplaneError, Result,
-    maps::{self, Maps, Rules},
-    pins, sys,
+use ollama_guard_common::{
+    Mode, Scope,
+    abi::{SlotInfo, maps as names},
 };
-use crate::policy::{Digest, Entry};
+
+use super::{DataplaneError, Result, maps::Maps, pins, rules, selection, sys};
+use crate::policy::Digest;
 
 /// How often a policy is read that changes while it is being read.
 const ATTEMPTS: usize = 20;
@@ -45,13 +44,23 @@ impl InForce {
     }
 }
 
-/// Reads the whole policy in force. Takes two system calls for each rule.
-pub(super) fn read(maps: &Maps, directory: &Path) -> Result<InForce> {
+/// Rules that somebody has written, and that nobody can have changed: an array of rules is frozen
+/// before it is used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The kernel's id of the array. An id is given once for as long as the kernel runs.
+    pub(super) map: u32,
+    /// The fingerprint of the rules alone.
+    pub(super) words: Digest,
+}
+
+/// Reads the whole policy in force, but for the rules that are known.
+pub(super) fn read(maps: &Maps, directory: &Path, known: Option<Known>) -> Result<InForce> {
     let before = |slot| Ok((slot, maps.slot_info(slot)?));
     let mut selected = before(maps.selected_slot()?)?;
     for _ in 0..ATTEMPTS {
         let (slot, info) = selected;
-        let found = found(maps, directory, slot, &info);
+        let found = found(maps, directory, slot, &info, known);
         selected = before(maps.selected_slot()?)?;
         // A slot is written only while the other one is selected.
         if selected == (slot, info) {
@@ -63,51 +72,48 @@ pub(super) fn read(maps: &Maps, directory: &Path) -> Result<InForce> {
     Ok(InForce { generation, written, found: Found::Unsteady })
 }
 
-fn found(maps: &Maps, directory: &Path, slot: u32, info: &SlotInfo) -> Result<Found> {
-    if !are_pinned(maps, directory, slot)? {
+fn found(
+    maps: &Maps,
+    directory: &Path,
+    slot: u32,
+    info: &SlotInfo,
+    known: Option<Known>,
+) -> Result<Found> {
+    let Some(map) = in_force(maps, directory, slot)? else {
         return Ok(Found::OtherTables);
-    }
+    };
     let mut digest = Digest::new();
     digest.settings([info.mode, info.protocols, info.ports, info.capacity]);
     digest.scope(info.scope);
-    add_ports(&mut digest, maps, slot)?;
-    add_rules::<[u8; 4]>(&mut digest, directory, names::RULES_V4, slot)?;
-    add_rules::<[u8; 16]>(&mut digest, directory, names::RULES_V6, slot)?;
+    let ports = maps.port_words_of(slot)?;
+    for (index, word) in ports.iter().enumerate() {
+        digest.port_word(index as u32, *word);
+    }
+    // What the program reads first has to say the same.
+    let (mode, scope) = (Mode::from_number(info.mode), Scope::from_number(info.scope));
+    let meant = selection::of(slot, mode, scope, info.protocols, &ports);
+    let selected = maps.selection()?;
+    if selected.slot() == slot && selected != meant {
+        digest.settings([selected.0 as u32, (selected.0 >> 32) as u32, u32::MAX, u32::MAX]);
+    }
+    digest.roots(info.root4, info.root6);
+    match known {
+        Some(known) if known.map == map => digest.join(known.words),
+        _ => digest.words(&rules::read(directory, slot, info)?.words),
+    }
     Ok(Found::Digest(digest.number()))
 }
 
-/// Whether the rules that the program would find are the pinned ones.
-fn are_pinned(maps: &Maps, directory: &Path, slot: u32) -> Result<bool> {
-    for (name, outer) in [(names::RULES_V4, &maps.outer_v4), (names::RULES_V6, &maps.outer_v6)] {
-        let in_force = sys::inner_map_id(outer.fd().as_fd(), slot)
-            .map_err(|source| DataplaneError::RawMap { action: "read", map: name, source })?;
-        let pinned = MapInfo::from_pin(directory.join(pins::rules_name(name, slot)));
-        match (in_force, pinned) {
-            (Some(in_force), Ok(pinned)) if in_force == pinned.id() => {}
-            _ => return Ok(false),
-        }
+/// The kernel's id of the rules that the program finds, if they are the pinned ones.
+fn in_force(maps: &Maps, directory: &Path, slot: u32) -> Result<Option<u32>> {
+    let found = sys::inner_map_id(maps.rules(), slot).map_err(|source| DataplaneError::RawMap {
+        action: "read",
+        map: names::RULES,
+        source,
+    })?;
+    let pinned = MapInfo::from_pin(directory.join(pins::rules_name(slot)));
+    match (found, pinned) {
+        (Some(found), Ok(pinned)) if found == pinned.id() => Ok(Some(found)),
+        _ => Ok(None),
     }
-    Ok(true)
-}
-
-fn add_ports(digest: &mut Digest, maps: &Maps, slot: u32) -> Result<()> {
-    for (index, word) in maps.port_words_of(slot)?.into_iter().enumerate() {
-        digest.port_word(index as u32, word);
-    }
-    Ok(())
-}
-
-fn add_rules<A: aya::Pod + AsRef<[u8]>>(
-    digest: &mut Digest,
-    directory: &Path,
-    outer: &'static str,
-    slot: u32,
-) -> Result<()> {
-    let rules: Rules<A> = maps::open_rules(directory, outer, slot)?;
-    for entry in rules.iter() {
-        let (key, standing) = entry.map_err(DataplaneError::map("read", outer))?;
-        // A prefix is no longer than an address, which has at most 128 bits.
-        digest.entry(&Entry { length: key.prefix_len() as u8, address: key.data(), standing });
-    }
-    Ok(())
 }

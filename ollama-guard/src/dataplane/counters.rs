@@ -6,8 +6,8 @@ use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use ollama_guard_common::{
     Mode, Reason, Verdict,
     abi::{
-        Book, Books, DOOR_DEPARTED, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS,
-        maps as names,
+        Book, Books, DOOR_DEPARTED, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS, door_number,
+        door_places, door_word, maps as names,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,16 @@ pub(super) fn register(maps: &mut Maps, ifindex: u32) -> Result<()> {
     let Some(free) = free else {
         return Ok(());
     };
-    maps.doors.insert(ifindex, free, 0).map_err(DataplaneError::map("write", names::DOORS))
+    let words = maps.door_words()?;
+    // Should both places be taken, which is rare among so many, the packets count as "unknown" too.
+    match door_places(ifindex).into_iter().find(|&place| words[place as usize] == 0) {
+        Some(place) => write_door(maps, place, door_word(ifindex, free)),
+        None => Ok(()),
+    }
+}
+
+fn write_door(maps: &mut Maps, place: u32, word: u64) -> Result<()> {
+    maps.doors.set(place, word, 0).map_err(DataplaneError::map("write", names::DOORS))
 }
 
 /// Takes the number from an interface that is gone and keeps its counts under "departed".
@@ -153,7 +162,12 @@ pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
         .map(|(departed, leaving)| std::array::from_fn(|i| departed[i] + leaving[i]))
         .collect();
     let zeros = vec![[0; size_of::<DoorCounters>() / 8]; sums.len()];
-    maps.doors.remove(&ifindex).map_err(DataplaneError::map("write", names::DOORS))?;
+    for place in door_places(ifindex) {
+        let word = maps.doors.get(&place, 0).map_err(DataplaneError::map("read", names::DOORS))?;
+        if door_number(word, ifindex).is_some() {
+            write_door(maps, place, 0)?;
+        }
+    }
     for (number, values) in [(DOOR_DEPARTED, sums), (number, zeros)] {
         let values = PerCpuValues::try_from(values)
             .map_err(|source| DataplaneError::Image(format!("counters of every CPU: {source}")))?;
@@ -164,7 +178,8 @@ pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
 
 /// The interfaces with a door number.
 pub(super) fn numbers(maps: &Maps) -> Result<BTreeMap<u32, u32>> {
-    maps.doors.iter().collect::<Result<_, _>>().map_err(DataplaneError::map("read", names::DOORS))
+    let listed = maps.door_words()?.into_iter().filter(|word| *word != 0);
+    Ok(listed.map(|word| ((word >> 32) as u32, word as u32)).collect())
 }
 
 /// What was counted under one door number.

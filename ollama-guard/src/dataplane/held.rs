@@ -42,6 +42,14 @@ impl Held {
         self.objects.remove(&below(pins, path));
     }
 
+    /// Opens the pins of the rules: of slots that are empty now, the old ones are let go of.
+    pub(super) fn take_rules(&mut self, pins: &PinDir) -> Result<()> {
+        for path in pins.rules() {
+            self.forget(pins, &path);
+        }
+        self.take(pins, pins.rules())
+    }
+
     /// Lets go of everything.
     pub(super) fn clear(&mut self) {
         self.objects.clear();

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ollama_guard_common::{Start, abi::maps as names};
+use ollama_guard_common::{
+    Start,
+    abi::{maps as names, rule_blocks},
+};
 
 use super::{
     DataplaneError, PinDir, PinLock, Result,
@@ -20,9 +23,10 @@ use super::{
     counters,
     held::Held,
     links::{self, Hook, LinkState, Outcome, Programs, Target},
-    maps::Maps,
+    maps::{self, Maps},
     pins, probe, programs,
     ring::{EventRing, KernelLog},
+    rules,
     slots::{PolicySink, Slots},
     sys,
 };
@@ -38,6 +42,9 @@ pub struct OpenOptions<'a> {
     pub multi_buffer: bool,
     /// Where a verifier log goes.
     pub log_directory: &'a Path,
+    /// Prefixes that there is to be room for. Maps that have room for another number give way to new
+    /// ones; what was counted is kept.
+    pub capacity: u32,
 }
 
 /// Programs and maps, loaded or adopted, and the lock that makes this the only writer.
@@ -64,6 +71,15 @@ pub struct Dataplane {
     lock: PinLock,
 }
 
+/// The maps of an earlier daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Earlier {
+    None,
+    /// They have room for another number of prefixes.
+    OtherCapacity,
+    Fits,
+}
+
 /// The entry programs for one kind of devices.
 struct Entry {
     xdp: OwnedFd,
@@ -87,19 +103,28 @@ impl Dataplane {
     fn open_in(pins: &PinDir, options: OpenOptions<'_>, features: probe::Features) -> Result<Self> {
         pins.create()?;
         let lock = pins.lock_for_daemon()?;
-        let adopted = match super::maps::check(&pins.current()) {
-            Ok(()) => true,
+        let current = pins.current();
+        let found = match maps::check(&current) {
+            Ok(()) if rules::blocks(&current) == Some(rule_blocks(options.capacity)) => {
+                Earlier::Fits
+            }
+            Ok(()) => Earlier::OtherCapacity,
             Err(error) => {
-                if pins.current().exists() {
+                if current.exists() {
                     tracing::warn!(%error, "the pinned maps can't be adopted; building new ones");
                 }
-                false
+                Earlier::None
             }
         };
-        let directory = if adopted { pins.current() } else { pins.next() };
+        let adopted = found == Earlier::Fits;
+        let directory = if adopted { current.clone() } else { pins.next() };
         if !adopted {
             pins::remove_tree(&directory)?;
             pins::make_dir(&directory)?;
+            if found == Earlier::OtherCapacity {
+                maps::share_lasting(&current, &directory)?;
+            }
+            rules::create_outer(&directory, options.capacity)?;
         }
         let loading = programs::Loading {
             directory: &directory,
@@ -127,8 +152,11 @@ impl Dataplane {
             Ok(Entry { xdp: program(Hook::Xdp, start)?, tc: program(Hook::Tcx, start)? })
         };
         let maps = Maps::open(directory)?;
+        // Of what another daemon left, the number of its policy goes on.
+        let before = Maps::open(&pins.current())
+            .and_then(|maps| Ok(maps.slot_info(maps.selected_slot()?)?.generation));
         Ok(Self {
-            slots: Slots::read(&maps)?,
+            slots: Slots::read(&maps, before.unwrap_or(0))?,
             link: entry(Start::Link)?,
             network: entry(Start::Network)?,
             pins: pins.clone(),
@@ -206,6 +234,12 @@ impl Dataplane {
         }
     }
 
+    fn hold_rules(&mut self) {
+        if let Err(error) = self.held.take_rules(&self.pins) {
+            tracing::warn!(%error, "the pin of the rules can't be put back if it is lost from now on");
+        }
+    }
+
     fn program(&self, start: Start) -> Programs<'_> {
         let entry = match start {
             Start::Link => &self.link,
@@ -267,7 +301,7 @@ impl Dataplane {
         self.is_committed = true;
         // What was asked for is there: nothing that is left to do is a reason to fail.
         self.hold(self.pins.objects());
-        self.hold(self.pins.rules());
+        self.hold_rules();
         if let Err(error) = self.clear_away_versions() {
             tracing::error!(%error, "pins of another version stay behind; the next start tries again");
         }
@@ -321,7 +355,7 @@ impl Dataplane {
 
     /// Reads the policy in force back from the maps.
     pub fn policy_in_force(&self) -> Result<InForce> {
-        contents::read(&self.maps, &self.directory)
+        contents::read(&self.maps, &self.directory, self.slots.known())
     }
 
     /// Forgets what the maps of the policy were last made to hold: the next policy is written
@@ -390,7 +424,7 @@ impl PolicySink for Dataplane {
     fn swap(&mut self, image: &MapImage) -> Result<u64> {
         let generation = self.slots.swap(&mut self.maps, &self.directory, image)?;
         if self.is_committed {
-            self.hold(self.pins.rules());
+            self.hold_rules();
         }
         Ok(generation)
     }

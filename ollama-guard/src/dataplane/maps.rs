@@ -1,16 +1,19 @@
 //! Typed handles on the pinned maps, and the check that a pin is what it should be.
 
-use std::{io, os::fd::AsFd as _, path::Path};
-
-use aya::maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
 };
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
+use aya_obj::generated::BPF_F_MMAPABLE;
 use ollama_guard_common::abi::{
-    Books, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, PORT_WORDS,
-    PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps,
+    Books, DOOR_PLACES, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, PORT_WORDS,
+    PORT_WORDS_PER_SLOT, SLOTS, Selection, SlotInfo, maps,
 };
 
-use super::{DataplaneError, Result, pins, sys};
+use super::{DataplaneError, Result, selection, sys};
 
 /// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
 /// them to the shared structs with sizes and alignments checked by the compiler.
@@ -18,22 +21,22 @@ pub(super) type SlotInfoWords = [u64; size_of::<SlotInfo>() / 8];
 pub(super) type CounterWords = [u64; size_of::<DoorCounters>() / 8];
 pub(super) type BooksWords = [u64; size_of::<Books>() / 8];
 
-/// The rules of one family in one slot.
-pub(super) type Rules<A> = LpmTrie<MapData, A, u32>;
+/// The maps that outlive a policy: what was counted, and which interfaces there are.
+pub(super) const LASTING: [&str; 6] =
+    [maps::ADDRESSES, maps::DOORS, maps::COUNTERS, maps::BOOKS, maps::ALLOWANCE, maps::EVENTS];
 
 /// Every pinned map.
 pub(super) struct Maps {
-    pub(super) selected: Array<MapData, u32>,
+    selected: Array<MapData, u64>,
+    selected_data: MapData,
     pub(super) slot_info: Array<MapData, SlotInfoWords>,
     pub(super) ports: Array<MapData, u64>,
-    pub(super) rules_v4: ArrayOfMaps<MapData, Rules<[u8; 4]>>,
-    pub(super) rules_v6: ArrayOfMaps<MapData, Rules<[u8; 16]>>,
-    /// A second handle on each array of maps and on the ports, for what aya's types do not offer.
-    pub(super) outer_v4: MapData,
-    pub(super) outer_v6: MapData,
+    rules: MapData,
+    /// A second handle on ports and doors, for what aya's types do not offer.
     all_ports: MapData,
     pub(super) addresses: HashMap<MapData, [u8; 16], u32>,
-    pub(super) doors: HashMap<MapData, u32, u32>,
+    pub(super) doors: Array<MapData, u64>,
+    all_doors: MapData,
     pub(super) counters: PerCpuArray<MapData, CounterWords>,
     pub(super) books: PerCpuArray<MapData, BooksWords>,
     pub(super) allowance: PerCpuArray<MapData, u64>,
@@ -46,6 +49,8 @@ struct Shape {
     key: usize,
     value: usize,
     entries: usize,
+    /// `BPF_F_*`.
+    flags: u32,
 }
 
 const fn shape(
@@ -55,17 +60,16 @@ const fn shape(
     value: usize,
     entries: usize,
 ) -> Shape {
-    Shape { name, kind, key, value, entries }
+    Shape { name, kind, key, value, entries, flags: 0 }
 }
 
 const SHAPES: [Shape; maps::ALL.len()] = [
-    shape(maps::SELECTED, MapType::Array, 4, 4, 1),
+    Shape { flags: BPF_F_MMAPABLE, ..shape(maps::SELECTED, MapType::Array, 4, 8, 1) },
     shape(maps::SLOT_INFO, MapType::Array, 4, size_of::<SlotInfo>(), SLOTS as usize),
     shape(maps::PORTS, MapType::Array, 4, 8, PORT_WORDS),
-    shape(maps::RULES_V4, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
-    shape(maps::RULES_V6, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
+    shape(maps::RULES, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
     shape(maps::ADDRESSES, MapType::Hash, 16, 4, MAX_ADDRESSES as usize),
-    shape(maps::DOORS, MapType::Hash, 4, 4, MAX_DOORS as usize),
+    shape(maps::DOORS, MapType::Array, 4, 8, DOOR_PLACES as usize),
     shape(maps::COUNTERS, MapType::PerCpuArray, 4, size_of::<DoorCounters>(), MAX_DOORS as usize),
     shape(maps::BOOKS, MapType::PerCpuArray, 4, size_of::<Books>(), 1),
     shape(maps::ALLOWANCE, MapType::PerCpuArray, 4, 8, 1),
@@ -78,25 +82,41 @@ impl Maps {
         check(directory)?;
         Ok(Self {
             selected: typed(directory, maps::SELECTED)?,
+            selected_data: open(directory, maps::SELECTED)?,
             slot_info: typed(directory, maps::SLOT_INFO)?,
             ports: typed(directory, maps::PORTS)?,
-            rules_v4: typed(directory, maps::RULES_V4)?,
-            rules_v6: typed(directory, maps::RULES_V6)?,
-            outer_v4: open(directory, maps::RULES_V4)?,
-            outer_v6: open(directory, maps::RULES_V6)?,
-            all_ports: ports_for_batches(directory)?,
+            rules: open(directory, maps::RULES)?,
+            all_ports: words_for_batches(directory, maps::PORTS, PORT_WORDS)?,
             addresses: typed(directory, maps::ADDRESSES)?,
             doors: typed(directory, maps::DOORS)?,
+            all_doors: words_for_batches(directory, maps::DOORS, DOOR_PLACES as usize)?,
             counters: typed(directory, maps::COUNTERS)?,
             books: typed(directory, maps::BOOKS)?,
             allowance: typed(directory, maps::ALLOWANCE)?,
         })
     }
 
-    /// The slot that packets are judged by. The program takes it modulo the number of slots.
-    pub(super) fn selected_slot(&self) -> Result<u32> {
+    /// The array of the arrays of rules.
+    pub(super) fn rules(&self) -> BorrowedFd<'_> {
+        self.rules.fd().as_fd()
+    }
+
+    /// What packets are judged by.
+    pub(super) fn selection(&self) -> Result<Selection> {
         let word = self.selected.get(&0, 0).map_err(DataplaneError::map("read", maps::SELECTED))?;
-        Ok(word % SLOTS)
+        Ok(Selection(word))
+    }
+
+    /// The slot that packets are judged by.
+    pub(super) fn selected_slot(&self) -> Result<u32> {
+        Ok(self.selection()?.slot())
+    }
+
+    /// Puts another policy in force, whole.
+    pub(super) fn select(&self, selection: Selection) -> Result<()> {
+        selection::store(self.selected_data.fd().as_fd(), selection).map_err(|source| {
+            DataplaneError::RawMap { action: "write", map: maps::SELECTED, source }
+        })
     }
 
     /// The words of the table of guarded ports, slot by slot.
@@ -109,6 +129,12 @@ impl Maps {
             let first = slot * PORT_WORDS_PER_SLOT;
             words[first..first + PORT_WORDS_PER_SLOT].to_vec()
         }))
+    }
+
+    /// The words of the table of doors.
+    pub(super) fn door_words(&self) -> Result<Vec<u64>> {
+        sys::array_words(self.all_doors.fd().as_fd(), DOOR_PLACES as usize)
+            .map_err(|source| DataplaneError::RawMap { action: "read", map: maps::DOORS, source })
     }
 
     /// The words of one slot.
@@ -125,17 +151,17 @@ impl Maps {
     }
 }
 
-/// Opens the table of ports for batches. Its shape is asked of what was opened, and not only of the
+/// Opens an array of words for batches. Its shape is asked of what was opened, and not only of the
 /// pin before: the kernel writes as many bytes as the map's values have.
-fn ports_for_batches(directory: &Path) -> Result<MapData> {
-    let data = open(directory, maps::PORTS)?;
-    let info = data.info().map_err(DataplaneError::map("look at", maps::PORTS))?;
+fn words_for_batches(directory: &Path, name: &'static str, words: usize) -> Result<MapData> {
+    let data = open(directory, name)?;
+    let info = data.info().map_err(DataplaneError::map("look at", name))?;
     let (key, value, entries) = (info.key_size(), info.value_size(), info.max_entries() as usize);
-    if (key, value, entries) == (4, 8, PORT_WORDS) {
+    if (key, value, entries) == (4, 8, words) {
         return Ok(data);
     }
     Err(DataplaneError::ForeignPin {
-        path: directory.join(maps::PORTS),
+        path: directory.join(name),
         problem: format!("it has keys of {key}, values of {value} bytes and {entries} entries"),
     })
 }
@@ -145,15 +171,15 @@ pub(super) fn open_events(directory: &Path) -> Result<MapData> {
     open(directory, maps::EVENTS)
 }
 
-/// Opens the pinned rules of a slot.
-pub(super) fn open_rules<A: aya::Pod>(
-    directory: &Path,
-    outer: &'static str,
-    slot: u32,
-) -> Result<Rules<A>> {
-    let path = directory.join(pins::rules_name(outer, slot));
-    let data = MapData::from_pin(&path).map_err(|error| open_error(&path, error))?;
-    Map::from_map_data(data).and_then(Rules::try_from).map_err(DataplaneError::map("open", outer))
+/// Pins the maps that outlive a policy in another directory as well.
+pub(super) fn share_lasting(from: &Path, to: &Path) -> Result<()> {
+    for name in LASTING {
+        let path = from.join(name);
+        let map = sys::obj_get(&path).map_err(DataplaneError::pin("open", path))?;
+        let path = to.join(name);
+        sys::obj_pin(map.as_fd(), &path).map_err(DataplaneError::pin("pin", path))?;
+    }
+    Ok(())
 }
 
 /// Checks that every map is pinned and has the shape that this version gives it.
@@ -171,13 +197,14 @@ fn check_one(directory: &Path, expected: &Shape) -> Result<()> {
         info.max_entries() as usize,
     );
     let wanted = (expected.kind, expected.key, expected.value, expected.entries);
-    if found == wanted && info.map_flags() == 0 {
+    if found == wanted && info.map_flags() == expected.flags {
         return Ok(());
     }
     let problem = format!(
-        "it is {found:?} with flags {:#x}, where {wanted:?} without flags belongs (type, key \
+        "it is {found:?} with flags {:#x}, where {wanted:?} with flags {:#x} belongs (type, key \
          bytes, value bytes, entries)",
-        info.map_flags()
+        info.map_flags(),
+        expected.flags
     );
     Err(DataplaneError::ForeignPin { path, problem })
 }

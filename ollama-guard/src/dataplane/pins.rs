@@ -6,12 +6,12 @@
 //!   links/tcx-<ifindex>          those of interfaces whose XDP slot is somebody else's
 //!   links/clsact-<ifindex>       where the kernel has no TCX: the program that the filter runs
 //!   links/qdisc-<ifindex>        the same, if the queueing discipline of that filter is ours
-//!   v2/OG_...                    the maps
-//!   v2/OG_RULES_V4-<slot>        the rules in each slot in use (inner maps can't be opened by id
-//!   v2/OG_RULES_V6-<slot>        without CAP_SYS_ADMIN, so they are pinned too)
-//!   v2/link, v2/network          the attached programs, by what their frames start with
-//!   v2/tc-link, v2/tc-network    the same for TCX and clsact
-//!   v2/link-twin, ...            their twins for test runs
+//!   v3/OG_...                    the maps
+//!   v3/OG_RULES-<slot>           the rules in each slot in use (inner maps can't be opened by id
+//!                                without CAP_SYS_ADMIN, so they are pinned too)
+//!   v3/link, v3/network          the attached programs, by what their frames start with
+//!   v3/tc-link, v3/tc-network    the same for TCX and clsact
+//!   v3/link-twin, ...            their twins for test runs
 //!   next/                        a complete new set, while it is being built
 //! ```
 //!
@@ -118,11 +118,7 @@ impl PinDir {
 
     /// The pins of the rules in every slot.
     pub(super) fn rules(&self) -> Vec<PathBuf> {
-        let outers = [abi::maps::RULES_V4, abi::maps::RULES_V6];
-        let names = outers
-            .into_iter()
-            .flat_map(|outer| (0..abi::SLOTS).map(move |slot| rules_name(outer, slot)));
-        names.map(|name| self.current().join(name)).collect()
+        (0..abi::SLOTS).map(|slot| self.current().join(rules_name(slot))).collect()
     }
 
     /// Whether anything of ours is there, or may be there: a directory that this user may not
@@ -279,8 +275,8 @@ pub(super) const fn twin_name(hook: Hook, start: Start) -> &'static str {
 }
 
 /// The file name of the pin of a slot's rules.
-pub(super) fn rules_name(outer: &str, slot: u32) -> String {
-    format!("{outer}-{slot}")
+pub(super) fn rules_name(slot: u32) -> String {
+    format!("{}-{slot}", abi::maps::RULES)
 }
 
 /// Makes a directory that only its owner may enter. An existing one is no error.

@@ -30,11 +30,9 @@ pub(super) fn features() -> Result<Features> {
     if !matches!(is_program_supported(ProgramType::Xdp), Ok(true)) {
         return Err(lacks("XDP"));
     }
-    for (kind, feature) in [
-        (MapType::LpmTrie, "LPM tries"),
-        (MapType::ArrayOfMaps, "arrays of maps"),
-        (MapType::RingBuf, "BPF ring buffer"),
-    ] {
+    for (kind, feature) in
+        [(MapType::ArrayOfMaps, "arrays of maps"), (MapType::RingBuf, "BPF ring buffer")]
+    {
         if !matches!(is_map_supported(kind), Ok(true)) {
             return Err(lacks(feature));
         }

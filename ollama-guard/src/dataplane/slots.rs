@@ -1,13 +1,16 @@
 //! The two policy slots: building a policy beside the live one, and switching to it.
 
-use std::{path::Path, thread};
+use std::path::Path;
 
 use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps as names};
 
 use super::{
     DataplaneError, Result,
-    maps::{Maps, Rules, SlotInfoWords},
-    table::Table,
+    contents::Known,
+    maps::{Maps, SlotInfoWords},
+    pins,
+    rules::RuleArray,
+    selection, sys,
 };
 use crate::policy::{Digest, MapImage};
 
@@ -25,29 +28,27 @@ pub(super) struct Slots {
     /// The guarded ports that each slot's part of the table holds, so that only changes are
     /// written.
     words: [Vec<u64>; SLOTS as usize],
-    /// The rules of each slot, once this process has built them.
-    rules: [Option<Both>; SLOTS as usize],
-    /// The number of the last policy that this process has put in force.
-    newest: Option<u64>,
-}
-
-/// The rules of both families.
-struct Both {
-    v4: Table<[u8; 4]>,
-    v6: Table<[u8; 16]>,
+    /// The number of the last policy that was put in force, by this process or by the one before.
+    newest: u64,
+    /// The rules that this process has put in force.
+    known: Option<Known>,
 }
 
 impl Slots {
-    /// Reads what the table of ports holds.
-    pub(super) fn read(maps: &Maps) -> Result<Self> {
-        let words = maps.port_words()?;
-        Ok(Self { words, rules: [None, None], newest: None })
+    /// Reads what the table of ports holds. `before` is the number of the policy in force.
+    pub(super) fn read(maps: &Maps, before: u64) -> Result<Self> {
+        Ok(Self { words: maps.port_words()?, newest: before, known: None })
     }
 
     /// Forgets what the slots were last made to hold, so that the next policy is written whole.
     pub(super) fn distrust(&mut self, maps: &Maps) -> Result<()> {
-        *self = Self { newest: self.newest, ..Self::read(maps)? };
+        *self = Self::read(maps, self.newest)?;
         Ok(())
+    }
+
+    /// The rules that were put in force last, if this process did.
+    pub(super) const fn known(&self) -> Option<Known> {
+        self.known
     }
 
     /// See [`PolicySink::swap`].
@@ -59,69 +60,39 @@ impl Slots {
     ) -> Result<u64> {
         let live = maps.selected_slot()?;
         let slot = (live + 1) % SLOTS;
-        // Of what another daemon left, the number is all there is; after that, nobody else counts.
-        let before = self.newest.map_or_else(|| Ok(maps.slot_info(live)?.generation), Ok)?;
-        let generation = before.saturating_add(1);
+        let generation = self.newest.saturating_add(1);
 
         // Beside the live policy: until the switch, no packet sees any of it.
-        let rules = self.write_rules(maps, directory, slot, image)?;
+        let rules = RuleArray::build(image.capacity, &image.rules)?;
+        rules.pin(directory, slot)?;
+        rules.select(maps.rules(), slot)?;
         self.write_ports(maps, slot, image)?;
+        let digest = Digest::of(image);
         let info = SlotInfo {
             generation,
-            digest: Digest::of(image).number(),
+            digest: digest.number(),
             mode: image.mode as u32,
             protocols: image.protocols,
-            prefixes_v4: image.v4.len() as u32,
-            prefixes_v6: image.v6.len() as u32,
+            prefixes_v4: image.prefixes.0,
+            prefixes_v6: image.prefixes.1,
             capacity: image.capacity,
             ports: image.ports,
             scope: image.scope as u32,
-            padding: 0,
+            words: image.rules.words.len() as u32,
+            root4: image.rules.root4,
+            root6: image.rules.root6,
         };
         maps.slot_info
             .set(slot, bytemuck::cast::<_, SlotInfoWords>(info), 0)
             .map_err(DataplaneError::map("write", names::SLOT_INFO))?;
 
-        // The switch. Only the lowest byte ever differs, so that it can't be seen half written.
-        maps.selected.set(0, slot, 0).map_err(DataplaneError::map("write", names::SELECTED))?;
-        self.newest = Some(generation);
-
-        // An update of an array of maps returns only after every program that was running has
-        // ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so here the map that is there
-        // is put there again. From here on nobody looks at the old slot, and the next policy may
-        // be written into it. Should it fail, the policy is in force all the same, and the old
-        // slot's tries are left to whoever still looks at them.
-        if let Err(error) = maps.rules_v4.set(slot, rules.v4.rules(), 0) {
-            tracing::warn!(%error, "cannot wait for the last packets of the old policy");
-            self.rules[live as usize] = None;
-        }
-        self.rules[slot as usize] = Some(rules);
+        // The switch.
+        let ports = &self.words[slot as usize];
+        maps.select(selection::of(slot, image.mode, image.scope, image.protocols, ports))?;
+        self.newest = generation;
+        self.known = Some(Known { map: rules.id(), words: Digest::of_rules(&image.rules) });
+        let_go(maps, directory, live);
         Ok(generation)
-    }
-
-    /// Brings the rules of a slot to the image: tries that are there by writing what differs, so
-    /// that an edit of a long list is quick, and otherwise new ones. Returns what is to be kept
-    /// once the policy is in force; should that fail, the next swap builds them anew.
-    fn write_rules(
-        &mut self,
-        maps: &mut Maps,
-        directory: &Path,
-        slot: u32,
-        image: &MapImage,
-    ) -> Result<Both> {
-        if let Some(mut rules) = self.rules[slot as usize].take()
-            && rules.v4.has_capacity(image.capacity)
-        {
-            rules.v4.change_to(&image.v4)?;
-            rules.v6.change_to(&image.v6)?;
-            return Ok(rules);
-        }
-        let v4 = Table::build(names::RULES_V4, image.capacity, &image.v4)?;
-        let v6 = Table::build(names::RULES_V6, image.capacity, &image.v6)?;
-        v4.pin(directory, slot)?;
-        v6.pin(directory, slot)?;
-        set_rules(maps, slot, v4.rules(), v6.rules())?;
-        Ok(Both { v4, v6 })
     }
 
     fn write_ports(&mut self, maps: &mut Maps, slot: u32, image: &MapImage) -> Result<()> {
@@ -145,16 +116,21 @@ impl Slots {
     }
 }
 
-/// Puts the rules of both families into a slot. Each update waits for the programs that are
-/// running, so the two wait at the same time.
-fn set_rules(maps: &mut Maps, slot: u32, v4: &Rules<[u8; 4]>, v6: &Rules<[u8; 16]>) -> Result<()> {
-    let Maps { rules_v4, rules_v6, .. } = maps;
-    let (v4, v6) = thread::scope(|scope| {
-        let v6 = scope.spawn(|| rules_v6.set(slot, v6, 0));
-        let v4 = rules_v4.set(slot, v4, 0);
-        (v4, v6.join())
-    });
-    v4.map_err(DataplaneError::map("write", names::RULES_V4))?;
-    v6.map_err(|_| DataplaneError::Image("the writer of the IPv6 rules panicked".into()))?
-        .map_err(DataplaneError::map("write", names::RULES_V6))
+/// Empties the slot that was in force before. The kernel comes back from that only after every
+/// program that was running has ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so from then
+/// on no packet is judged by the old policy, and the next one may be written into its slot. The
+/// memory of the old rules is free again.
+///
+/// Should it fail, the new policy is in force all the same. The old rules take memory until the next
+/// one, and a packet that has been on its way since before is judged by them.
+fn let_go(maps: &Maps, directory: &Path, slot: u32) {
+    match sys::clear_inner_map(maps.rules(), slot) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+            tracing::warn!(%error, slot, "the rules of the policy before stay in the kernel");
+        }
+        _ => {}
+    }
+    if let Err(error) = pins::unpin(&directory.join(pins::rules_name(slot))) {
+        tracing::warn!(%error, "the rules of the policy before stay in the kernel");
+    }
 }

@@ -1,12 +1,11 @@
 //! What the kernel holds now, read from the pins: with or without a daemon.
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use aya::programs::ProgramInfo;
-use ipnet::IpNet;
 use ollama_guard_common::{
-    Mode, Protocol, Scope, Start,
-    abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, maps as names, standing},
+    Mode, Protocol, Scope, Standing, Start,
+    abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, THE_SERVICE},
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +13,9 @@ use super::{
     DataplaneError, PinDir, Result, contents,
     counters::{self, AllCounts, BookTotals},
     links::{self, Hook, LinkState},
-    maps::{self, Maps, Rules},
+    maps::Maps,
     pins,
+    readback::Readback,
     ring::{self, RingBooks},
 };
 use crate::policy::{Effect, Port, Prefix};
@@ -49,14 +49,14 @@ pub struct Snapshot {
     pub ring: RingBooks,
 }
 
-/// The rules in force, in entries of the kernel's tables.
+/// The rules in force, in different prefixes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct RuleTotals {
     /// IPv4 prefixes.
     pub v4: u32,
     /// IPv6 prefixes.
     pub v6: u32,
-    /// How many of each family fit.
+    /// How many fit, of both families together.
     pub capacity: u32,
     /// Whether ports and rules in force are what the daemon wrote, and the tables the pinned ones.
     pub intact: bool,
@@ -98,7 +98,7 @@ impl Snapshot {
                 v4: info.prefixes_v4,
                 v6: info.prefixes_v6,
                 capacity: info.capacity,
-                intact: contents::read(&maps, &directory)?.is_intact(),
+                intact: contents::read(&maps, &directory, None)?.is_intact(),
             },
             links: links::list(pins)?,
             programs: programs(pins)?,
@@ -119,40 +119,19 @@ impl Snapshot {
     }
 }
 
-/// The most specific prefix in the rules in force that covers an address, and its effect.
+/// The largest prefix around an address that the rules in force say one thing about, and what they
+/// say. `None` if they say nothing about it.
 pub fn matching_rule(pins: &PinDir, source: IpAddr) -> Result<Option<(String, Effect)>> {
-    let directory = pins.current();
-    let slot = Maps::open(&directory)?.selected_slot()?;
-    match source {
-        IpAddr::V4(_) => longest::<[u8; 4]>(&directory, names::RULES_V4, slot, source),
-        IpAddr::V6(_) => longest::<[u8; 16]>(&directory, names::RULES_V6, slot, source),
-    }
-}
-
-/// Walks a table: the kernel looks the longest match up, but does not say which prefix it was.
-fn longest<A: aya::Pod + Into<IpAddr>>(
-    directory: &Path,
-    outer: &'static str,
-    slot: u32,
-    source: IpAddr,
-) -> Result<Option<(String, Effect)>> {
-    let rules: Rules<A> = maps::open_rules(directory, outer, slot)?;
-    let mut found: Option<(IpNet, u32)> = None;
-    for entry in rules.iter() {
-        let (key, value) = entry.map_err(DataplaneError::map("read", outer))?;
-        let net = IpNet::new(key.data().into(), key.prefix_len() as u8);
-        let Some(net) = net.ok().filter(|net| net.contains(&source)) else { continue };
-        if found.is_none_or(|(best, _)| net.prefix_len() > best.prefix_len()) {
-            found = Some((net, value));
-        }
-    }
-    Ok(found.map(|(net, value)| {
-        let effect = if value == standing::ALLOWED { Effect::Allow } else { Effect::Deny };
-        (
-            Prefix::try_from(net).map_or_else(|_| net.to_string(), |prefix| prefix.to_string()),
-            effect,
-        )
-    }))
+    let Some(Readback { image, .. }) = Readback::read(pins)? else { return Ok(None) };
+    let Some((prefix, set)) = image.rules.around(source) else { return Ok(None) };
+    let effect = match set.standing(THE_SERVICE) {
+        Standing::Allowed => Effect::Allow,
+        Standing::Denied => Effect::Deny,
+        Standing::NotListed | Standing::RulesAbsent => return Ok(None),
+    };
+    let text =
+        Prefix::try_from(prefix).map_or_else(|_| prefix.to_string(), |prefix| prefix.to_string());
+    Ok(Some((text, effect)))
 }
 
 /// Reads the table of guarded ports back.

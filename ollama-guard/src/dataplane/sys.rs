@@ -1,5 +1,7 @@
 //! The few bpf(2) commands that aya 0.14 does not offer, or not in a form that can be trusted.
 
+mod maps;
+
 use std::{
     ffi::CString,
     io,
@@ -13,6 +15,10 @@ use std::{
 use aya_obj::generated::{
     BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
     bpf_prog_info, bpf_prog_type,
+};
+
+pub(super) use self::maps::{
+    NewMap, array_words, clear_inner_map, inner_map_id, map_create, map_freeze, set_inner_map,
 };
 
 /// The most programs that a TCX chain can hold (`BPF_MPROG_MAX`, include/linux/bpf_mprog.h).
@@ -169,28 +175,6 @@ pub(super) fn identity(object: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((kind, id))
 }
 
-/// `BPF_MAP_LOOKUP_BATCH` (5.6 for arrays): all words of an array of so many, in one call instead of
-/// one each. aya 0.14 has no such call. The map must have keys of four and values of eight bytes.
-pub(super) fn array_words(map: BorrowedFd<'_>, count: usize) -> io::Result<Vec<u64>> {
-    let (mut keys, mut values) = (vec![0_u32; count], vec![0_u64; count]);
-    let mut last = 0_u32;
-    let mut attr = zeroed_attr();
-    attr.batch.out_batch = &raw mut last as u64;
-    attr.batch.keys = keys.as_mut_ptr() as u64;
-    attr.batch.values = values.as_mut_ptr() as u64;
-    attr.batch.count = count as u32;
-    attr.batch.map_fd = map.as_raw_fd() as u32;
-    // SAFETY: keys and values are writable for `count` elements of four and eight bytes, which the
-    // caller has asked this very map for, the last key for one, and all outlive the call.
-    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) }?;
-    // SAFETY: the kernel has written the number of elements where it read it.
-    let read = unsafe { attr.batch.count };
-    if read as usize != count || !keys.iter().copied().eq(0..count as u32) {
-        return Err(io::Error::other(format!("{read} of {count} elements were read")));
-    }
-    Ok(values)
-}
-
 /// `BPF_OBJ_GET_INFO_BY_FD` for a program: the ids of the maps that it uses. aya 0.14 opens the
 /// program by its id for that, which would need `CAP_SYS_ADMIN`.
 pub(super) fn map_ids(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
@@ -207,22 +191,6 @@ pub(super) fn map_ids(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     ids.truncate(info.nr_map_ids as usize);
     Ok(ids)
-}
-
-/// `BPF_MAP_LOOKUP_ELEM` in an array of maps: the id of the inner map, without opening it, which
-/// would need `CAP_SYS_ADMIN`. `None` for an empty slot.
-pub(super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::Result<Option<u32>> {
-    let mut id = 0_u32;
-    let mut attr = zeroed_attr();
-    attr.__bindgen_anon_2.map_fd = outer.as_raw_fd() as u32;
-    attr.__bindgen_anon_2.key = &raw const index as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = &raw mut id as u64;
-    // SAFETY: key and value are the four bytes that an array of maps has, and outlive the call.
-    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) } {
-        Ok(_) => Ok(Some(id)),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// `BPF_PROG_LOAD` of the smallest XDP program there is: it returns `XDP_PASS`.

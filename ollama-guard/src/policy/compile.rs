@@ -1,19 +1,20 @@
 //! From rules to the content of the kernel's maps.
 //!
 //! The kernel answers by longest match, the meaning of the rules is not: a deny rule wins over any
-//! allow rule, however specific. So each prefix of any rule becomes one entry that already knows
-//! what all the rules covering it say together.
+//! allow rule, however specific. So allow and deny and nesting are resolved here, into what is said
+//! about each prefix by all the rules that cover it, and that is built into the tries that the program
+//! walks ([`RuleTable`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use ollama_guard_common::{
     Mode, Scope,
-    abi::{port_bit, port_word, standing},
+    abi::{RULE_BLOCK_WORDS, RuleSet, port_bit, port_word, rule_blocks},
 };
 use thiserror::Error;
 
-use super::{Effect, Family, Port, Prefix, Rule};
+use super::{Effect, Port, Prefix, Rule, RuleTable, trie::Said};
 
 /// What is to be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Policy {
     pub ports: BTreeSet<Port>,
     /// The rules, in any order.
     pub rules: Vec<Rule>,
-    /// Prefixes that each family's map can hold.
+    /// Different prefixes, of both families together, that there is to be room for.
     pub capacity: u32,
 }
 
@@ -44,45 +45,43 @@ pub struct MapImage {
     pub protocols: u32,
     /// The number of guarded ports.
     pub ports: u32,
-    /// The IPv4 entries, by address and length.
-    pub v4: Vec<Entry4>,
-    /// The IPv6 entries, by address and length.
-    pub v6: Vec<Entry6>,
-    /// Prefixes that each family's map can hold.
+    /// Different prefixes in the rules: IPv4 and IPv6.
+    pub prefixes: (u32, u32),
+    /// What the rules say, in the form that the program reads.
+    pub rules: RuleTable,
+    /// Different prefixes, of both families together, that there is room for.
     pub capacity: u32,
 }
-
-/// One prefix of a map that is answered by longest match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<A> {
-    /// The number of leading bits that count.
-    pub length: u8,
-    /// The address in network byte order, without host bits.
-    pub address: A,
-    /// One of [`standing`].
-    pub standing: u32,
-}
-
-/// An entry of the IPv4 map.
-pub type Entry4 = Entry<[u8; 4]>;
-/// An entry of the IPv6 map.
-pub type Entry6 = Entry<[u8; 16]>;
 
 /// Why a policy cannot be put into the maps.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CompileError {
-    /// More prefixes than a map can hold.
+    /// More prefixes than there is room for.
     #[error(
-        "{count} {family} prefixes do not fit into a capacity of {capacity}: raise `capacity` in \
-         the configuration or `--capacity` to at least {count}, or use larger networks"
+        "{count} prefixes do not fit into a capacity of {capacity}: raise `capacity` in the \
+         configuration or `--capacity` to at least {count}, or use larger networks"
     )]
     TooManyPrefixes {
-        /// The family.
-        family: Family,
-        /// Different prefixes of this family.
+        /// Different prefixes of both families.
         count: usize,
         /// Prefixes that fit.
         capacity: u32,
+    },
+    /// Prefixes that lie so that they take more room than others.
+    #[error(
+        "the rules take {needed} KiB as a table, and a capacity of {capacity} has {room} KiB: \
+         raise `capacity` in the configuration or `--capacity` to at least {enough}, or use larger \
+         networks"
+    )]
+    TableTooLarge {
+        /// KiB of the table.
+        needed: u64,
+        /// KiB that there are.
+        room: u64,
+        /// Prefixes that there is room for.
+        capacity: u32,
+        /// A capacity that has enough room.
+        enough: u32,
     },
     /// A guard of nothing is a mistake.
     #[error(
@@ -96,14 +95,19 @@ pub enum CompileError {
 ///
 /// # Errors
 ///
-/// If nothing is guarded, or if there are more different prefixes of a family than fit.
+/// If nothing is guarded, or if there is no room for the rules.
 pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
     if policy.ports.is_empty() {
         return Err(CompileError::NoPorts);
     }
-    let (v4, v6) = resolve(&policy.rules);
-    fits(Family::V4, v4.len(), policy.capacity)?;
-    fits(Family::V6, v6.len(), policy.capacity)?;
+    let Resolved { v4, v6, prefixes } = resolve(&policy.rules);
+    let (count, capacity) = ((prefixes.0 + prefixes.1) as usize, policy.capacity);
+    // usize has at least 32 bits wherever this runs.
+    if count > capacity as usize {
+        return Err(CompileError::TooManyPrefixes { count, capacity });
+    }
+    let rules = RuleTable::build(&SETS, &v4, &v6);
+    fits(rules.words.len() as u64 * 8, capacity)?;
     Ok(MapImage {
         mode: policy.mode,
         scope: policy.scope,
@@ -111,48 +115,80 @@ pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
         protocols: policy.ports.iter().fold(0, |bits, port| bits | 1 << port.protocol.index()),
         // At most 65,535 for each of a handful of protocols.
         ports: policy.ports.len() as u32,
-        v4,
-        v6,
-        capacity: policy.capacity,
+        prefixes,
+        rules,
+        capacity,
     })
 }
 
-/// What all the rules say about one prefix, once for each prefix.
+/// The sets that there are with one service: nobody, those who may, those who may not.
+const SETS: [RuleSet; 3] = [RuleSet::NONE, RuleSet::ALLOWED, RuleSet::DENIED];
+const ALLOWED: u32 = 1;
+const DENIED: u32 = 2;
+
+/// What all the rules say, prefix by prefix.
+struct Resolved {
+    /// By address and length, without those of which the network around them says the same.
+    v4: Vec<Said<u32>>,
+    v6: Vec<Said<u128>>,
+    /// Different prefixes in the rules.
+    prefixes: (u32, u32),
+}
+
+/// What all the rules say about one prefix, once for each prefix that makes a difference.
 ///
 /// Sorted, a network stands before everything within it, so the networks around a prefix are
 /// always the ones on a stack: each prefix is pushed and popped once.
-fn resolve(rules: &[Rule]) -> (Vec<Entry4>, Vec<Entry6>) {
-    let mut said: Vec<(Prefix, Effect)> = rules.iter().map(|r| (r.prefix, r.effect)).collect();
-    said.sort_unstable();
-    said.dedup();
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    let mut around: Vec<(Prefix, bool)> = Vec::new();
-    for same_prefix in said.chunk_by(|(a, _), (b, _)| a == b) {
+fn resolve(rules: &[Rule]) -> Resolved {
+    let mut written: Vec<(Prefix, Effect)> = rules.iter().map(|r| (r.prefix, r.effect)).collect();
+    written.sort_unstable();
+    written.dedup();
+    let mut resolved = Resolved { v4: Vec::new(), v6: Vec::new(), prefixes: (0, 0) };
+    let mut around: Vec<(Prefix, u32)> = Vec::new();
+    for same_prefix in written.chunk_by(|(a, _), (b, _)| a == b) {
         let prefix = same_prefix[0].0;
         while around.last().is_some_and(|(network, _)| !network.covers(&prefix)) {
             around.pop();
         }
-        let denied = around.last().is_some_and(|&(_, denied)| denied)
-            || same_prefix.iter().any(|&(_, effect)| effect == Effect::Deny);
-        around.push((prefix, denied));
+        let outer = around.last().map(|&(_, set)| set);
         // Without a deny rule, the prefix stands here because of an allow rule.
-        let standing = if denied { standing::DENIED } else { standing::ALLOWED };
-        let length = prefix.length();
+        let denied =
+            outer == Some(DENIED) || same_prefix.iter().any(|&(_, effect)| effect == Effect::Deny);
+        let set = if denied { DENIED } else { ALLOWED };
+        around.push((prefix, set));
+        let says_the_same = outer == Some(set);
+        let length = u32::from(prefix.length());
         match prefix.net() {
-            IpNet::V4(net) => v4.push(Entry { length, address: net.addr().octets(), standing }),
-            IpNet::V6(net) => v6.push(Entry { length, address: net.addr().octets(), standing }),
+            IpNet::V4(net) => {
+                resolved.prefixes.0 += 1;
+                if !says_the_same {
+                    resolved.v4.push(Said { address: net.addr().into(), length, set });
+                }
+            }
+            IpNet::V6(net) => {
+                resolved.prefixes.1 += 1;
+                if !says_the_same {
+                    resolved.v6.push(Said { address: net.addr().into(), length, set });
+                }
+            }
         }
     }
-    (v4, v6)
+    resolved
 }
 
-fn fits(family: Family, count: usize, capacity: u32) -> Result<(), CompileError> {
-    // usize has at least 32 bits wherever this runs.
-    if count <= capacity as usize {
-        Ok(())
-    } else {
-        Err(CompileError::TooManyPrefixes { family, count, capacity })
+/// Whether a table of so many bytes fits where there is to be room for so many prefixes.
+fn fits(bytes: u64, capacity: u32) -> Result<(), CompileError> {
+    let room = |capacity| u64::from(rule_blocks(capacity)) * u64::from(RULE_BLOCK_WORDS) * 8;
+    if bytes <= room(capacity) {
+        return Ok(());
     }
+    let (mut short, mut enough) = (capacity, u32::MAX);
+    while enough - short > 1 {
+        let middle = short + (enough - short) / 2;
+        if room(middle) < bytes { short = middle } else { enough = middle }
+    }
+    let (needed, room) = (bytes.div_ceil(1024), room(capacity) / 1024);
+    Err(CompileError::TableTooLarge { needed, room, capacity, enough })
 }
 
 fn port_words(ports: &BTreeSet<Port>) -> Vec<(u32, u64)> {
@@ -189,8 +225,7 @@ mod tests {
     #[test]
     fn a_deny_rule_reaches_everything_within_it() {
         use Effect::{Allow, Deny};
-        use standing::{ALLOWED, DENIED};
-        let image = compile(&policy(&[
+        let rules = [
             (Allow, "10.1.2.3"),
             (Deny, "10.1.0.0/16"),
             (Allow, "10.0.0.0/8"),
@@ -198,19 +233,16 @@ mod tests {
             (Allow, "10.2.0.0/16"),
             (Allow, "2001:db8::/32"),
             (Deny, "2001:db8::/32"),
-        ]))
-        .unwrap();
-        assert_eq!(
-            image.v4,
-            [
-                Entry { length: 8, address: [10, 0, 0, 0], standing: ALLOWED },
-                Entry { length: 16, address: [10, 1, 0, 0], standing: DENIED },
-                Entry { length: 32, address: [10, 1, 2, 3], standing: DENIED },
-                Entry { length: 16, address: [10, 2, 0, 0], standing: ALLOWED },
-            ]
-        );
-        let [entry] = image.v6[..] else { panic!("{:?}", image.v6) };
-        assert_eq!((entry.length, entry.standing), (32, DENIED));
+        ];
+        let resolved = resolve(&policy(&rules).rules);
+        // 10.1.2.3 is denied like everything around it, 10.2.0.0/16 allowed like everything around.
+        let v4 = [
+            Said { address: 0x0a00_0000, length: 8, set: ALLOWED },
+            Said { address: 0x0a01_0000, length: 16, set: DENIED },
+        ];
+        assert_eq!(resolved.v4, v4);
+        assert_eq!(resolved.v6, [Said { address: 0x2001_0db8 << 96, length: 32, set: DENIED }]);
+        assert_eq!(resolved.prefixes, (4, 1));
     }
 
     #[test]
@@ -224,23 +256,22 @@ mod tests {
 
     #[test]
     fn an_empty_allowlist_is_a_policy_but_no_port_is_not() {
-        assert!(compile(&policy(&[])).unwrap().v4.is_empty());
+        assert!(compile(&policy(&[])).unwrap().rules == RuleTable::build(&SETS, &[], &[]));
         let nothing = Policy { ports: BTreeSet::new(), ..policy(&[]) };
         assert_eq!(compile(&nothing), Err(CompileError::NoPorts));
     }
 
     #[test]
     fn one_prefix_too_many_names_the_limit_and_how_to_raise_it() {
-        let texts: Vec<String> = (1..=5).map(|n| format!("2001:db8::{n}")).collect();
+        let texts: Vec<String> = (1..=5)
+            .map(|n| if n < 3 { format!("2001:db8::{n}") } else { format!("192.0.2.{n}") })
+            .collect();
         let mut rules: Vec<_> = texts.iter().map(|text| (Effect::Allow, text.as_str())).collect();
         assert!(compile(&policy(&rules[..3])).is_ok());
         assert!(compile(&policy(&rules[..4])).is_ok());
         rules.push((Effect::Deny, "2001:db8::1"));
         let error = compile(&policy(&rules)).unwrap_err();
-        assert_eq!(
-            error,
-            CompileError::TooManyPrefixes { family: Family::V6, count: 5, capacity: 4 }
-        );
+        assert_eq!(error, CompileError::TooManyPrefixes { count: 5, capacity: 4 });
         assert!(error.to_string().contains("`--capacity` to at least 5"), "{error}");
     }
 }

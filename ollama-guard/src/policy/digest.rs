@@ -3,14 +3,13 @@
 //! It is compared with what was written, by whoever can read both. It guards against accidents
 //! and other tools, not against root: root can change the maps and the fingerprint.
 //!
-//! The entries of a trie come in no useful order and may be many, so each entry has a hash of its
-//! own, and these are added up.
+//! Each part has a hash of its own, and these are added up, so that the order is nobody's concern.
 
 use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use super::{Entry, MapImage};
+use super::{MapImage, RuleTable};
 
 /// The sum of the hashes of all parts of a policy. Equal for equal policies, in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +20,9 @@ pub struct Digest(u64);
 enum Part {
     Settings = 0,
     PortWord = 1,
-    Entry = 2,
+    Rules = 2,
     Scope = 3,
+    Roots = 4,
 }
 
 impl Digest {
@@ -41,9 +41,22 @@ impl Digest {
         for &(index, bits) in &image.port_words {
             digest.port_word(index, bits);
         }
-        image.v4.iter().for_each(|entry| digest.entry(entry));
-        image.v6.iter().for_each(|entry| digest.entry(entry));
+        digest.roots(image.rules.root4, image.rules.root6);
+        digest.words(&image.rules.words);
         digest
+    }
+
+    /// Of the words of the rules alone.
+    #[must_use]
+    pub fn of_rules(rules: &RuleTable) -> Self {
+        let mut digest = Self::new();
+        digest.words(&rules.words);
+        digest
+    }
+
+    /// Adds all that is in another one.
+    pub const fn join(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
     }
 
     /// Adds the numbers that stand beside ports and rules: mode, protocols, ports, capacity.
@@ -67,12 +80,19 @@ impl Digest {
         }
     }
 
-    /// Adds an entry of a trie. The address's size says which.
-    pub fn entry<A: AsRef<[u8]>>(&mut self, entry: &Entry<A>) {
-        let mut hasher = hasher(Part::Entry);
-        hasher.write(entry.address.as_ref());
-        hasher.write(&[entry.length]);
-        hasher.write(&entry.standing.to_be_bytes());
+    /// Adds where the tries of the rules begin.
+    pub fn roots(&mut self, root4: u64, root6: [u64; 2]) {
+        let bytes = [root4, root6[0], root6[1]].map(u64::to_be_bytes);
+        self.add(Part::Roots, bytes.as_flattened());
+    }
+
+    /// Adds the words of the rules.
+    pub fn words(&mut self, words: &[u64]) {
+        let mut hasher = hasher(Part::Rules);
+        for words in words.chunks(512) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+            hasher.write(&bytes);
+        }
         self.0 = self.0.wrapping_add(hasher.finish());
     }
 
@@ -97,24 +117,27 @@ fn hasher(part: Part) -> SipHasher13 {
 mod tests {
     use super::*;
 
-    const ENTRY: Entry<[u8; 4]> = Entry { length: 24, address: [192, 0, 2, 0], standing: 1 };
-
-    fn of(entries: &[Entry<[u8; 4]>]) -> Digest {
-        let mut digest = Digest::new();
-        entries.iter().for_each(|entry| digest.entry(entry));
+    fn of(rules: &RuleTable) -> Digest {
+        let mut digest = Digest::of_rules(rules);
+        digest.roots(rules.root4, rules.root6);
         digest
     }
 
     #[test]
-    fn the_order_does_not_matter_and_everything_else_does() {
-        let other = Entry { length: 25, ..ENTRY };
-        assert_eq!(of(&[ENTRY, other]), of(&[other, ENTRY]));
-        let denied = Entry { standing: 2, ..ENTRY };
-        let moved = Entry { address: [192, 0, 3, 0], ..ENTRY };
-        for different in [&[][..], &[other], &[denied], &[moved], &[ENTRY, ENTRY], &[ENTRY, other]]
-        {
-            assert_ne!(of(different), of(&[ENTRY]), "{different:?}");
+    fn every_bit_of_the_rules_counts() {
+        let rules = RuleTable { words: vec![0, 1, 2], root4: 3, root6: [4, 5] };
+        let mut others = vec![RuleTable::default(); 6];
+        others.fill(rules.clone());
+        others[0].words[2] ^= 1 << 63;
+        others[1].words.push(0);
+        others[2].words.swap(0, 1);
+        others[3].root4 ^= 1;
+        others[4].root6[0] ^= 1;
+        others[5].root6[1] ^= 1;
+        for other in &others {
+            assert_ne!(of(other), of(&rules), "{other:?}");
         }
+        assert_eq!(of(&rules.clone()), of(&rules));
     }
 
     #[test]
@@ -131,9 +154,10 @@ mod tests {
     /// The number stands in the kernel, where a daemon of another build reads it.
     #[test]
     fn the_number_is_the_same_everywhere() {
-        let mut digest = of(&[ENTRY]);
+        let rules = RuleTable { words: vec![0, 1], root4: 2, root6: [3, 4] };
+        let mut digest = of(&rules);
         digest.settings([0, 1, 1, 65_536]);
         digest.port_word(178, 1 << 42);
-        assert_eq!(digest.number(), 11_215_893_692_026_351_946);
+        assert_eq!(digest.number(), 8_169_495_856_088_713_508);
     }
 }

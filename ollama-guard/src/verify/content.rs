@@ -5,12 +5,15 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ollama_guard_common::abi::standing;
+use ollama_guard_common::{Standing, abi::THE_SERVICE};
 
 use super::{TOLD, probes::ports};
 use crate::{
     dataplane::Readback,
-    policy::{Digest, Entry, MapImage, Port},
+    policy::{
+        Digest, MapImage, Port, RuleTable,
+        trie::{Range, ranges4, ranges6},
+    },
 };
 
 /// What is wrong with the content of the maps, a sentence each.
@@ -23,16 +26,8 @@ pub(super) fn problems(content: &Readback, meant: Option<&MapImage>) -> Vec<Stri
 }
 
 /// The slot's description was written with the rest and says how much there is.
-fn against_itself(Readback { image, described_entries, digest, .. }: &Readback) -> Vec<String> {
+fn against_itself(Readback { image, digest, .. }: &Readback) -> Vec<String> {
     let mut problems = Vec::new();
-    let (v4, v6) = *described_entries;
-    for (family, found, described) in [("IPv4", image.v4.len(), v4), ("IPv6", image.v6.len(), v6)] {
-        if found != described as usize {
-            problems.push(format!(
-                "the {family} rules in force have {found} entries, where {described} were written"
-            ));
-        }
-    }
     let ports = ports(image);
     if ports.len() != image.ports as usize {
         problems.push(format!(
@@ -81,52 +76,71 @@ fn against(found: &MapImage, meant: &MapImage) -> Vec<String> {
         problems
             .push(format!("guarded, though the daemon does not mean it to be: {}", list(extra)));
     }
-    let v4 = |address: [u8; 4]| IpAddr::V4(Ipv4Addr::from(address));
-    let v6 = |address: [u8; 16]| IpAddr::V6(Ipv6Addr::from(address));
-    let mut wrong = differences(&found.v4, &meant.v4, v4);
-    wrong.extend(differences(&found.v6, &meant.v6, v6));
-    if !wrong.is_empty() {
-        problems.push(format!("the rules in the kernel are not the daemon's: {}", told(wrong)));
-    }
+    problems.extend(rules(&found.rules, &meant.rules));
     problems
 }
 
-/// Entry by entry; both lists are sorted by address and length.
+/// What the rules say, address by address.
+fn rules(found: &RuleTable, meant: &RuleTable) -> Option<String> {
+    let v4 = (ranges4(found), ranges4(meant));
+    let v6 = (ranges6(found), ranges6(meant));
+    let ((Some(found4), Some(meant4)), (Some(found6), Some(meant6))) = (v4, v6) else {
+        return Some("the rules in the kernel can't be read: their words are damaged".into());
+    };
+    let tables = (found, meant);
+    let mut wrong = differences(tables, &found4, &meant4, |a| IpAddr::V4(Ipv4Addr::from(a)));
+    wrong.extend(differences(tables, &found6, &meant6, |a| IpAddr::V6(Ipv6Addr::from(a))));
+    if !wrong.is_empty() {
+        return Some(format!("the rules in the kernel are not the daemon's: {}", told(wrong)));
+    }
+    let differ = found != meant;
+    differ.then(|| {
+        "the rules in the kernel say what the daemon's do, and are not the ones that it wrote"
+            .into()
+    })
+}
+
+/// Range by range; both lists are of all addresses.
 fn differences<A: Copy + Ord>(
-    found: &[Entry<A>],
-    meant: &[Entry<A>],
+    (found_table, meant_table): (&RuleTable, &RuleTable),
+    found: &[Range<A>],
+    meant: &[Range<A>],
     address: impl Fn(A) -> IpAddr,
 ) -> Vec<String> {
-    let key = |entry: &Entry<A>| (entry.address, entry.length);
-    let find = |list: &[Entry<A>], entry: &Entry<A>| {
-        let position = list.binary_search_by_key(&key(entry), key).ok()?;
-        Some(list[position].standing)
-    };
     let mut differences = Vec::new();
-    for entry in meant {
-        let name = format!("{}/{}", address(entry.address), entry.length);
-        let wanted = word(entry.standing);
-        match find(found, entry) {
-            None => differences.push(format!("{name} is missing ({wanted})")),
-            Some(standing) if standing != entry.standing => {
-                differences.push(format!("{name} is {} and not {wanted}", word(standing)));
-            }
-            Some(_) => {}
+    let (mut found, mut meant) = (found.iter().peekable(), meant.iter().peekable());
+    while let (Some(one), Some(other)) = (found.peek(), meant.peek()) {
+        let (first, last) = (one.first.max(other.first), one.last.min(other.last));
+        let (is, wanted) = (word(found_table, one.set), word(meant_table, other.set));
+        if is != wanted {
+            let (first, last) = (address(first), address(last));
+            let name = if first == last { first.to_string() } else { format!("{first} to {last}") };
+            let but = if wanted == NO_RULE {
+                ", and in no rule".into()
+            } else {
+                format!(" and not {wanted}")
+            };
+            differences.push(format!("{name}: {is}{but}"));
+        }
+        let ends = (one.last == last, other.last == last);
+        if ends.0 {
+            found.next();
+        }
+        if ends.1 {
+            meant.next();
         }
     }
-    let extra = found.iter().filter(|entry| find(meant, entry).is_none());
-    differences.extend(extra.map(|entry| {
-        let name = format!("{}/{}", address(entry.address), entry.length);
-        format!("{name} is {}, and no rule says so", word(entry.standing))
-    }));
     differences
 }
 
-const fn word(standing: u32) -> &'static str {
-    match standing {
-        standing::ALLOWED => "allowed",
-        standing::DENIED => "denied",
-        _ => "neither allowed nor denied",
+const NO_RULE: &str = "in no rule";
+
+fn word(table: &RuleTable, set: u32) -> &'static str {
+    match table.set(set).map(|set| set.standing(THE_SERVICE)) {
+        Some(Standing::Allowed) => "allowed",
+        Some(Standing::Denied) => "denied",
+        Some(Standing::NotListed) => NO_RULE,
+        Some(Standing::RulesAbsent) | None => "in a set that there is not",
     }
 }
 
@@ -163,9 +177,8 @@ mod tests {
     }
 
     fn content(image: MapImage) -> Readback {
-        let described_entries = (image.v4.len() as u32, image.v6.len() as u32);
         let digest = Digest::of(&image).number();
-        Readback { generation: 1, image, described_entries, digest }
+        Readback { generation: 1, image, digest }
     }
 
     #[test]
@@ -178,17 +191,16 @@ mod tests {
     #[test]
     fn every_difference_is_named() {
         let meant = image(&["11434", "53/udp"], &["192.0.2.0/24", "2001:db8::/32"]);
-        let mut other = image(&["11434", "80"], &["192.0.2.0/24", "198.51.100.0/24"]);
-        other.v4[0].standing = standing::DENIED;
+        let mut other = image(&["11434", "80"], &["192.0.2.0/25", "198.51.100.0/24"]);
         other.mode = Mode::Observe;
         let said = problems(&content(other), Some(&meant)).join("\n");
         for part in [
             "the mode in the kernel is observe",
             "not guarded, though the daemon means it to be: 53/udp",
             "guarded, though the daemon does not mean it to be: 80/tcp",
-            "192.0.2.0/24 is denied and not allowed",
-            "198.51.100.0/24 is allowed, and no rule says so",
-            "2001:db8::/32 is missing (allowed)",
+            "192.0.2.128 to 192.0.2.255: in no rule and not allowed",
+            "198.51.100.0 to 198.51.100.255: allowed, and in no rule",
+            "2001:db8:: to 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff: in no rule and not allowed",
         ] {
             assert!(said.contains(part), "{part} is not in:\n{said}");
         }
@@ -197,13 +209,9 @@ mod tests {
     #[test]
     fn without_a_daemon_the_numbers_that_were_written_are_the_measure() {
         let mut content = content(image(&["11434"], &["192.0.2.0/24"]));
-        content.image.v4.clear();
+        content.image.rules = RuleTable::default();
         content.image.port_words.clear();
         let said = problems(&content, None).join("\n");
-        assert!(
-            said.contains("IPv4 rules in force have 0 entries, where 1 were written"),
-            "{said}"
-        );
         assert!(said.contains("0 ports are guarded, where 1 were written"), "{said}");
         assert!(said.contains("their fingerprint is another"), "{said}");
     }

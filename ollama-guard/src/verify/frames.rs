@@ -148,7 +148,7 @@ pub(super) fn transport(port: Port) -> [u8; 20] {
 
 #[cfg(test)]
 mod tests {
-    use ollama_guard_common::{Located, locate};
+    use ollama_guard_common::locate;
 
     use super::*;
 
@@ -158,7 +158,7 @@ mod tests {
             for source in ["192.0.2.7", "2001:db8::7"] {
                 let source = source.parse().unwrap();
                 let frame = knock(source, destination(source, []), Port::OLLAMA, start);
-                let Located::At(flow) = locate(frame.as_slice(), start) else {
+                let Some(flow) = locate(frame.as_slice(), start).flow() else {
                     panic!("{source} {start:?}")
                 };
                 assert_eq!((flow.protocol, flow.port), (Protocol::Tcp, 11_434));

@@ -166,7 +166,7 @@ fn knocks(content: &Readback, not_checked: &mut Vec<String>) -> Vec<Knock> {
         ));
     }
     let mut knocks = Vec::new();
-    for standings in &Standings::of(&content.image) {
+    for standings in Standings::of(&content.image).iter().flatten() {
         for reason in [Reason::NotListed, Reason::Denied, Reason::Allowed] {
             let Some(source) = standings.source(reason) else { continue };
             knocks.extend(tcp.iter().take(PORTS).map(|&port| Knock { source, port, reason }));

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::policy::{Family, MapImage, Port};
 
-/// Entries of each family whose edges are tried.
+/// Places in each family where the answer changes, whose two sides are tried.
 const EDGES: usize = 256;
 
 const HOP_BY_HOP: u8 = 0;
@@ -44,7 +44,7 @@ pub(super) struct Probe {
 pub(super) fn probes(image: &MapImage, own: &BTreeSet<IpAddr>, start: Start) -> Vec<Probe> {
     let ports = ports(image);
     let mut list = List { start, here: Ipv4Addr::UNSPECIFIED.into(), probes: Vec::new() };
-    for standings in &Standings::of(image) {
+    for standings in Standings::of(image).iter().flatten() {
         let Some(here) = here(standings.family(), image.scope, own) else { continue };
         list.here = here;
         let sources = Sources::of(standings);

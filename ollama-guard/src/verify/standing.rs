@@ -1,10 +1,13 @@
 //! What a compiled table says about a source, and which sources are worth asking about.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
-use ollama_guard_common::{Reason, Source, abi::standing};
+use ollama_guard_common::{Reason, Source, Standing, abi::THE_SERVICE};
 
-use crate::policy::{Entry, Family, MapImage};
+use crate::policy::{
+    Family, MapImage,
+    trie::{Range, ranges4, ranges6},
+};
 
 /// Sources that are tried first, because a reader knows them for what they are (RFC 5737,
 /// RFC 3849).
@@ -15,81 +18,63 @@ const KNOWN_V6: [u128; 2] =
 /// The rules of one family. Addresses are numbers here: an IPv4 address has 32 bits of them.
 pub(super) struct Standings {
     family: Family,
-    entries: HashMap<(u8, u128), u32>,
-    /// The lengths that occur, longest first.
-    lengths: Vec<u8>,
-    /// The first and the last address of each entry, in the order of the table.
-    spans: Vec<(u128, u128)>,
+    /// All addresses of the family, from the first to the last.
+    ranges: Vec<(u128, u128, Reason)>,
 }
 
 impl Standings {
-    /// Of a whole image: IPv4 and IPv6.
-    pub(super) fn of(image: &MapImage) -> [Self; 2] {
-        let v4 = |entry: &Entry<[u8; 4]>| u128::from(u32::from_be_bytes(entry.address));
-        let v6 = |entry: &Entry<[u8; 16]>| u128::from_be_bytes(entry.address);
-        [
-            Self::new(Family::V4, image.v4.iter().map(|e| (e.length, v4(e), e.standing))),
-            Self::new(Family::V6, image.v6.iter().map(|e| (e.length, v6(e), e.standing))),
-        ]
-    }
-
-    fn new(family: Family, table: impl Iterator<Item = (u8, u128, u32)>) -> Self {
-        let mut standings =
-            Self { family, entries: HashMap::new(), lengths: Vec::new(), spans: Vec::new() };
-        for (length, first, standing) in table {
-            standings.entries.insert((length, first), standing);
-            standings.lengths.push(length);
-            standings.spans.push((first, first | standings.host_bits(length)));
-        }
-        standings.lengths.sort_unstable_by(|a, b| b.cmp(a));
-        standings.lengths.dedup();
-        standings
+    /// Of a whole image: IPv4 and IPv6. `None` if the words of the rules are damaged.
+    pub(super) fn of(image: &MapImage) -> Option<[Self; 2]> {
+        let reason = |set| {
+            image.rules.set(set).map(|set| match set.standing(THE_SERVICE) {
+                Standing::Allowed => Reason::Allowed,
+                Standing::Denied => Reason::Denied,
+                Standing::NotListed | Standing::RulesAbsent => Reason::NotListed,
+            })
+        };
+        let v4 =
+            |range: Range<u32>| Some((range.first.into(), range.last.into(), reason(range.set)?));
+        let v6 = |range: Range<u128>| Some((range.first, range.last, reason(range.set)?));
+        let v4 = ranges4(&image.rules)?.into_iter().map(v4).collect::<Option<_>>()?;
+        let v6 = ranges6(&image.rules)?.into_iter().map(v6).collect::<Option<_>>()?;
+        Some([Self { family: Family::V4, ranges: v4 }, Self { family: Family::V6, ranges: v6 }])
     }
 
     pub(super) const fn family(&self) -> Family {
         self.family
     }
 
-    /// The reason that a packet for a guarded port from this source is to be given, by the most
-    /// specific entry.
+    /// The reason that a packet for a guarded port from this source is to be given.
     pub(super) fn reason(&self, address: u128) -> Reason {
-        let found = self
-            .lengths
-            .iter()
-            .find_map(|&length| self.entries.get(&(length, address & !self.host_bits(length))));
-        match found {
-            Some(&standing::ALLOWED) => Reason::Allowed,
-            Some(&standing::DENIED) => Reason::Denied,
-            _ => Reason::NotListed,
-        }
+        let position = self.ranges.partition_point(|&(_, last, _)| last < address);
+        self.ranges.get(position).map_or(Reason::NotListed, |&(_, _, reason)| reason)
     }
 
     /// A source of this standing that a wire could carry, if there is one.
     ///
-    /// What the table says changes only where an entry begins or ends, so looking there misses
-    /// nothing.
+    /// What the rules say changes only where a range begins, so looking there, and behind the
+    /// addresses that no source can have, misses nothing.
     pub(super) fn source(&self, reason: Reason) -> Option<IpAddr> {
         let known = self.known().into_iter();
-        let changes = self.spans.iter().flat_map(|&(first, last)| [Some(first), self.after(last)]);
-        let ends = self.forbidden_ends().into_iter().map(|last| self.after(last));
+        let starts = self.ranges.iter().map(|&(first, _, _)| first);
+        let ends = self.forbidden_ends().into_iter().filter_map(|last| self.after(last));
         known
-            .chain(changes.flatten())
-            .chain(ends.flatten())
+            .chain(starts)
+            .chain(ends)
             .find(|&address| !self.is_forbidden(address) && self.reason(address) == reason)
             .map(|address| self.address(address))
     }
 
-    /// Sources at the edges of the entries, on both sides, with what is to become of them: of at
-    /// most this many entries, spread over the table.
+    /// Sources at the places where the answer changes, on both sides, with what is to become of
+    /// them: at most at this many places, spread over the addresses.
     pub(super) fn edges(&self, most: usize) -> Vec<(IpAddr, Reason)> {
-        let step = self.spans.len().div_ceil(most).max(1);
-        self.spans
+        let changes = self.ranges.len().saturating_sub(1);
+        let step = changes.div_ceil(most).max(1);
+        self.ranges
             .iter()
+            .skip(1)
             .step_by(step)
-            .flat_map(|&(first, last)| {
-                [first.checked_sub(1), Some(first), Some(last), self.after(last)]
-            })
-            .flatten()
+            .flat_map(|&(first, _, _)| [first - 1, first])
             .filter(|&address| !self.is_forbidden(address))
             .map(|address| (self.address(address), self.reason(address)))
             .collect()
@@ -126,19 +111,11 @@ impl Standings {
     }
 
     fn after(&self, address: u128) -> Option<u128> {
-        (address < self.host_bits(0)).then(|| address + 1)
-    }
-
-    /// The bits behind a prefix of this length.
-    const fn host_bits(&self, length: u8) -> u128 {
-        let width = match self.family {
-            Family::V4 => 32,
-            Family::V6 => 128,
+        let last = match self.family {
+            Family::V4 => u128::from(u32::MAX),
+            Family::V6 => u128::MAX,
         };
-        match width - length as u32 {
-            0 => 0,
-            bits => u128::MAX >> (128 - bits),
-        }
+        (address < last).then(|| address + 1)
     }
 }
 
@@ -170,7 +147,7 @@ mod tests {
             rules: rules.collect(),
             capacity: 1000,
         };
-        Standings::of(&compile(&policy).unwrap())
+        Standings::of(&compile(&policy).unwrap()).unwrap()
     }
 
     fn found(standings: &Standings, reason: Reason) -> Option<String> {
@@ -232,6 +209,6 @@ mod tests {
                 "192.0.3.0 not-listed",
             ]
         );
-        assert_eq!(v4.edges(1).len(), 3, "of one entry only");
+        assert_eq!(v4.edges(1).len(), 1, "at one place only, and 127.255.255.255 is no source");
     }
 }
