@@ -49,8 +49,9 @@ pub mod maps {
     pub const COUNTERS: &str = "OG_COUNTERS";
     /// `PerCpuArray<Books, 1>`: what became of the events.
     pub const BOOKS: &str = "OG_BOOKS";
-    /// `PerCpuArray<u64, 1>`: how many events each CPU may have tried to submit in all. Written
-    /// by user space only.
+    /// `PerCpuArray<u64, 1>`: how many events each CPU may still try to submit. The program takes one
+    /// away for each, user space adds to it. Nothing but the budget depends on it, so a write of one
+    /// side that undoes one of the other is no harm.
     pub const ALLOWANCE: &str = "OG_ALLOWANCE";
     /// `RingBuf`: [`super::DropEvent`] records.
     pub const EVENTS: &str = "OG_EVENTS";
@@ -157,6 +158,10 @@ pub struct SlotInfo {
     pub root4: u64,
     /// The entry that the IPv6 trie begins with: see [`crate::trie::entry6`].
     pub root6: [u64; 2],
+    /// The path of the first node of the IPv4 trie, if it has one: see [`crate::trie::path4`].
+    pub path4: u64,
+    /// The path of the first node of the IPv6 trie, if it has one: see [`crate::trie::path6`].
+    pub path6: [u64; 2],
 }
 
 /// Packets for guarded ports and undecidable packets at one door on one CPU.
@@ -165,19 +170,20 @@ pub struct SlotInfo {
 pub struct DoorCounters {
     /// By [`Mode`] at the time and by [`Reason`].
     pub packets: [[u64; Reason::SLOTS]; Mode::COUNT],
+    /// By [`Mode`]: of those that were to be dropped, the ones whose event was not tried because the
+    /// allowance was used up. Here, and not in the [`Book`], for a flood's sake.
+    pub suppressed: [u64; Mode::COUNT],
 }
 
 /// What became of the events of one mode on one CPU.
 ///
-/// Whenever no packet is in flight, the sum of the three is the number of packets that were to be
-/// dropped in that mode.
+/// Whenever no packet is in flight, the sum of the two and of what was suppressed
+/// ([`DoorCounters::suppressed`]) is the number of packets that were to be dropped in that mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Book {
     /// Put into the ring.
     pub submitted: u64,
-    /// Not tried, because the allowance was used up.
-    pub suppressed: u64,
     /// Tried, and the ring was full.
     pub lost: u64,
 }
@@ -237,10 +243,10 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
-    assert!(size_of::<SlotInfo>() == 72);
+    assert!(size_of::<SlotInfo>() == 96);
     assert!(rule_blocks(1_000_000) as usize * size_of::<RuleBlock>() <= 16_000_000 + (4 << 20));
-    assert!(size_of::<DoorCounters>() == 512);
-    assert!(size_of::<Books>() == 48);
+    assert!(size_of::<DoorCounters>() == 528);
+    assert!(size_of::<Books>() == 32);
     assert!(size_of::<DropEvent>() == 56);
     assert!(core::mem::offset_of!(DropEvent, ifindex) == 40);
     assert!(core::mem::offset_of!(DropEvent, mode) == 55);

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod bench;
 pub mod flow;
 pub mod frame;
 pub mod judge;

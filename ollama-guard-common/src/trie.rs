@@ -30,7 +30,7 @@ pub mod entry4;
 pub mod entry6;
 mod find;
 
-pub use find::{find4, find6, settled4, settled6};
+pub use find::{find4, find6, path4, path6, settled4, settled6};
 
 /// The bit of an entry that says that it is a node.
 const NODE: u64 = 1 << 63;

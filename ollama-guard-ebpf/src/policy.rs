@@ -99,14 +99,14 @@ impl LivePolicy {
         let found = match *source {
             Source::V4(address) => {
                 let address = u32::from_be_bytes(address);
-                match settled4(&rules, info.root4, address) {
+                match settled4(&rules, info.root4, info.path4, address) {
                     Some(0) => return Some(RuleSet::NONE),
                     _ => og_find4(slot, address),
                 }
             }
             Source::V6(address) => {
                 let (high, low) = halves(address);
-                match settled6(&rules, info.root6, high, low) {
+                match settled6(&rules, info.root6, info.path6, high, low) {
                     Some(0) => return Some(RuleSet::NONE),
                     _ => og_find6(slot, high, low),
                 }

@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use ollama_guard_common::{
     Judgement, Mode, Network, Verdict,
-    abi::{Books, DOOR_UNKNOWN, DropEvent, door_number, door_places},
+    abi::{DOOR_UNKNOWN, DropEvent, door_number, door_places},
 };
 
 use crate::{
@@ -21,20 +21,15 @@ const ADAPTIVE_WAKE_UP: u64 = 0;
 /// Counts a judgement, and tells user space about it if it is a drop.
 #[inline(always)]
 pub fn report(frame: &impl Arrived, judgement: &Judgement, mode: Mode) {
-    let ifindex = frame.ifindex();
-    count(ifindex, judgement, mode);
-    if judgement.verdict() == Verdict::Drop {
-        tell(frame, judgement, mode);
-    }
-}
-
-#[inline(always)]
-fn count(ifindex: u32, judgement: &Judgement, mode: Mode) {
-    if let Some(counters) = OG_COUNTERS.get_ptr_mut(door(ifindex)) {
-        // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
-        // another on the same CPU (softirqs do not nest).
-        let counters = unsafe { &mut *counters };
-        counters.packets[mode as usize][judgement.reason.index()] += 1;
+    let Some(counters) = OG_COUNTERS.get_ptr_mut(door(frame.ifindex())) else {
+        return;
+    };
+    // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
+    // another on the same CPU (softirqs do not nest).
+    let counters = unsafe { &mut *counters };
+    counters.packets[mode as usize][judgement.reason.index()] += 1;
+    if judgement.verdict() == Verdict::Drop && !tell(frame, judgement, mode) {
+        counters.suppressed[mode as usize] += 1;
     }
 }
 
@@ -48,22 +43,28 @@ fn door(ifindex: u32) -> u32 {
     }
 }
 
+/// Tells about a drop. `false` if the allowance is used up: in a flood, that is nearly always.
 #[inline(always)]
-fn tell(frame: &impl Arrived, judgement: &Judgement, mode: Mode) {
-    let Some(books) = OG_BOOKS.get_ptr_mut(0) else {
-        return;
+fn tell(frame: &impl Arrived, judgement: &Judgement, mode: Mode) -> bool {
+    let Some(allowance) = OG_ALLOWANCE.get_ptr_mut(0) else {
+        return false;
     };
     // SAFETY: this CPU's own element, as above.
-    let books = unsafe { &mut *books };
-    let allowance = OG_ALLOWANCE.get(0).copied().unwrap_or(0);
-    if tried(books) >= allowance {
-        books.modes[mode as usize].suppressed += 1;
-        return;
+    let allowance = unsafe { &mut *allowance };
+    if *allowance == 0 {
+        return false;
     }
+    let Some(books) = OG_BOOKS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: as above.
+    let books = unsafe { &mut *books };
+    *allowance -= 1;
     match frame.submit(judgement.pack(), mode) {
         true => books.modes[mode as usize].submitted += 1,
         false => books.modes[mode as usize].lost += 1,
     }
+    true
 }
 
 /// Puts the event of a drop into the ring. `false` if there is no room.
@@ -76,13 +77,6 @@ pub fn submit(frame: &impl Arrived, judgement: u64, mode: u32) -> bool {
     record.write(describe(frame, frame.ifindex(), &Judgement::unpack(judgement), mode));
     record.submit(ADAPTIVE_WAKE_UP);
     true
-}
-
-/// How many events this CPU has tried to submit since the books were made.
-#[inline(always)]
-const fn tried(books: &Books) -> u64 {
-    let [enforce, observe] = &books.modes;
-    enforce.submitted + enforce.lost + observe.submitted + observe.lost
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@
 //! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
 //! * [`oracle`]: packets made by chance, and real servers without and with the guard that get them.
 //! * [`soak`]: everything at once, for minutes.
+//! * [`bench`]: what the guard costs, beside what people would use instead.
 //! * [`demo`]: the main job, played for an audience.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bed;
+pub mod bench;
 pub mod budget;
 pub mod demo;
 pub mod faults;

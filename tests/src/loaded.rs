@@ -138,6 +138,16 @@ impl Loaded {
         })?
     }
 
+    /// Takes it from an interface of a namespace again.
+    ///
+    /// # Errors
+    ///
+    /// If the interface is not there, or the kernel refuses.
+    pub fn release(&mut self, namespace: &Namespace, interface: &str) -> Result<()> {
+        let ifindex = namespace.enter(|| if_nametoindex(interface))??;
+        Ok(self.dataplane()?.release(ifindex)?)
+    }
+
     /// The links that are pinned.
     ///
     /// # Errors

@@ -39,18 +39,30 @@ pub fn both_sides(
 /// Builds the kernel program and puts it where the user side looks for it.
 pub fn kernel_side(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut cargo = compiler.cargo_build(workspace);
-    command::run(cargo.args(["--package", KERNEL_PACKAGE])).context("the kernel side")?;
-    let built = workspace.bpf_target().join(BPF_TARGET).join("release").join(KERNEL_PACKAGE);
-    let object = fs::read(&built).with_context(|| format!("could not read {}", built.display()))?;
-    ensure!(!object.is_empty(), "the kernel object {} is empty", built.display());
-    write_if_different(&workspace.bpf_object(), &object)?;
+    let size = kernel_program(workspace, compiler, KERNEL_PACKAGE, &workspace.bpf_object())?;
     println!(
-        "build: target/bpf/ollama-guard.bpf.o, {} bytes, {:.1} s",
-        object.len(),
+        "build: target/bpf/ollama-guard.bpf.o, {size} bytes, {:.1} s",
         start.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// Builds one program of the kernel side's package, and puts it where it is looked for. Returns its
+/// size in bytes.
+pub fn kernel_program(
+    workspace: &Workspace,
+    compiler: &KernelCompiler,
+    name: &str,
+    to: &Path,
+) -> anyhow::Result<usize> {
+    let mut cargo = compiler.cargo_build(workspace);
+    command::run(cargo.args(["--package", KERNEL_PACKAGE, "--bin", name]))
+        .context("the kernel side")?;
+    let built = workspace.bpf_target().join(BPF_TARGET).join("release").join(name);
+    let object = fs::read(&built).with_context(|| format!("could not read {}", built.display()))?;
+    ensure!(!object.is_empty(), "the kernel object {} is empty", built.display());
+    write_if_different(to, &object)?;
+    Ok(object.len())
 }
 
 /// An unchanged file keeps its time stamp, so that what is built of it is not built again.

@@ -7,6 +7,7 @@
 //! Nothing here runs as root but what must: packages, mounts, and the programs that touch the
 //! network. Compilers always run as the caller, so that `target/` stays the caller's own.
 
+mod bench;
 mod build;
 mod command;
 mod compiler;
@@ -93,6 +94,8 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Measure what the guard costs, beside bare XDP, nftables, ipset and LPM tries
+    Bench(bench::Extent),
     /// Everything at once, for minutes: floods, edits, interfaces, event readers and kills
     Soak(soak::Limits),
     /// Run the packet table and the life cycle on Debian's kernels, emulated: downloads, minutes
@@ -133,6 +136,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo => demo::demo(&workspace),
         Verb::Faults { phases, workers } => faults::faults(&workspace, &phases, workers),
         Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),
+        Verb::Bench(extent) => bench::bench(&workspace, &extent),
         Verb::Soak(limits) => soak::soak(&workspace, &limits),
         Verb::Lint => lint::lint(&workspace),
         Verb::Test { quick, all } => {

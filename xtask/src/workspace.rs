@@ -15,6 +15,9 @@ use anyhow::{Context as _, ensure};
 /// The package of the kernel side.
 pub const KERNEL_PACKAGE: &str = "ollama-guard-ebpf";
 
+/// The program in it that the benchmark measures with.
+pub const BENCH_PROGRAM: &str = "ollama-guard-bench";
+
 /// The root of the checkout.
 pub struct Workspace {
     root: PathBuf,
@@ -63,6 +66,11 @@ impl Workspace {
     /// The finished kernel object that the user side embeds.
     pub fn bpf_object(&self) -> PathBuf {
         self.bpf_target().join("ollama-guard.bpf.o")
+    }
+
+    /// The finished kernel object that the benchmark measures with.
+    pub fn bench_object(&self) -> PathBuf {
+        self.bpf_target().join("bench.bpf.o")
     }
 
     /// A finished optimised program of the user side.

@@ -56,17 +56,38 @@ const fn differs4(bits: u32, length: u32) -> bool {
     (bits as u64).wrapping_shr(32_u32.wrapping_sub(length)) != 0
 }
 
+/// The path of the first node of an IPv4 trie, for [`settled4`]. `None` if the words are damaged; 0 if it
+/// has none.
+pub fn path4<W: Words + ?Sized>(words: &W, root: u64) -> Option<u64> {
+    if is_node(root) && entry4::depth(root) > 0 { words.word(root as u32) } else { Some(0) }
+}
+
+/// The path of the first node of an IPv6 trie, for [`settled6`], likewise.
+pub fn path6<W: Words + ?Sized>(words: &W, [first, _]: [u64; 2]) -> Option<[u64; 2]> {
+    if is_node(first) && entry6::has_path(first) {
+        let position = first as u32;
+        Some([words.word(position)?, words.word(position.wrapping_add(1))?])
+    } else {
+        Some([0; 2])
+    }
+}
+
 /// The set of an IPv4 address, as a number, if the first node settles it: no rule is near. The same as
-/// [`find4`], for a program that has the rest done elsewhere.
+/// [`find4`], for a program that has the rest done elsewhere and has the [`path4`] at hand.
 #[inline(always)]
-pub fn settled4<W: Words + ?Sized>(words: &W, root: u64, address: u32) -> Option<u32> {
+pub fn settled4<W: Words + ?Sized>(words: &W, root: u64, path: u64, address: u32) -> Option<u32> {
     if !is_node(root) {
         return None;
     }
-    let Some((cells, _, cell)) = enter4(words, root, 0, address)? else {
-        return Some(entry4::beside(root));
-    };
-    let is_empty = is_unoccupied(words, cells, cell)?;
+    let (depth, mut cells) = (entry4::depth(root), root as u32);
+    if depth > 0 {
+        if differs4(path as u32 ^ address, depth) {
+            return Some(entry4::beside(root));
+        }
+        cells = cells.wrapping_add(PATH_WORDS_V4);
+    }
+    let rest = (u64::from(address) << 32).wrapping_shl(depth);
+    let is_empty = is_unoccupied(words, cells, first_bits(rest, entry4::stride(root)))?;
     is_empty.then(|| entry4::within(root))
 }
 
@@ -75,17 +96,16 @@ pub fn settled4<W: Words + ?Sized>(words: &W, root: u64, address: u32) -> Option
 pub fn settled6<W: Words + ?Sized>(
     words: &W,
     [first, second]: [u64; 2],
+    path: [u64; 2],
     high: u64,
     low: u64,
 ) -> Option<u32> {
     if !is_node(first) {
         return None;
     }
-    let depth = entry6::length(first);
-    let mut cells = first as u32;
+    let (depth, mut cells) = (entry6::length(first), first as u32);
     if entry6::has_path(first) {
-        let path = (words.word(cells)?, words.word(cells.wrapping_add(1))?);
-        if differs((path.0 ^ high, path.1 ^ low), depth) {
+        if differs((path[0] ^ high, path[1] ^ low), depth) {
             return Some(entry6::off_path(second));
         }
         cells = cells.wrapping_add(PATH_WORDS_V6);

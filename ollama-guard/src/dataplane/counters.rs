@@ -67,6 +67,9 @@ pub struct AllCounts {
     pub total: Counts,
     /// By interface.
     pub doors: Vec<DoorCounts>,
+    /// Drops whose event was not tried, by mode; told with the books.
+    #[serde(skip)]
+    pub suppressed: [u64; Mode::COUNT],
 }
 
 /// What became of the drop events of one mode, summed over the CPUs.
@@ -105,7 +108,7 @@ pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
             doors.push(DoorCounts { ifindex, counts });
         }
     }
-    Ok(AllCounts { total: Counts::of(&sums), doors })
+    Ok(AllCounts { total: Counts::of(&sums), doors, suppressed: sums.suppressed })
 }
 
 /// Reads the books of every CPU.
@@ -120,7 +123,7 @@ pub(super) fn totals(books: &[Books], counts: &AllCounts, mode: Mode) -> BookTot
     BookTotals {
         dropped: counts.total.drops(mode),
         submitted: sum(|book| book.submitted),
-        suppressed: sum(|book| book.suppressed),
+        suppressed: counts.suppressed[mode as usize],
         lost: sum(|book| book.lost),
     }
 }
@@ -208,8 +211,11 @@ fn add(sum: &mut DoorCounters, counters: &DoorCounters) {
             *sum += count;
         }
     }
+    for (sum, count) in sum.suppressed.iter_mut().zip(&counters.suppressed) {
+        *sum += count;
+    }
 }
 
 const fn zero() -> DoorCounters {
-    DoorCounters { packets: [[0; Reason::SLOTS]; Mode::COUNT] }
+    DoorCounters { packets: [[0; Reason::SLOTS]; Mode::COUNT], suppressed: [0; Mode::COUNT] }
 }

@@ -376,9 +376,11 @@ impl Dataplane {
 
     /// Refills the budget of events: `per_second` in all, `seconds` after the last time.
     pub fn refill_allowance(&mut self, per_second: u32, seconds: f64) -> Result<()> {
-        let books = counters::read_books(&self.maps)?;
-        let allowance = self.allowance.get_or_insert_with(|| Allowance::new(per_second, &books));
-        let values = allowance.refill(&books, seconds);
+        let left = self.maps.allowance.get(&0, 0);
+        let left = left.map_err(DataplaneError::map("read", names::ALLOWANCE))?;
+        let allowance =
+            self.allowance.get_or_insert_with(|| Allowance::new(per_second, left.len()));
+        let values = allowance.refill(&left, seconds);
         let values = aya::maps::PerCpuValues::try_from(values).map_err(|source| {
             DataplaneError::RawMap { action: "write", map: names::ALLOWANCE, source }
         })?;

@@ -68,6 +68,7 @@ impl Slots {
         rules.select(maps.rules(), slot)?;
         self.write_ports(maps, slot, image)?;
         let digest = Digest::of(image);
+        let (path4, path6) = image.rules.paths();
         let info = SlotInfo {
             generation,
             digest: digest.number(),
@@ -81,6 +82,8 @@ impl Slots {
             words: image.rules.words.len() as u32,
             root4: image.rules.root4,
             root6: image.rules.root6,
+            path4,
+            path6,
         };
         maps.slot_info
             .set(slot, bytemuck::cast::<_, SlotInfoWords>(info), 0)

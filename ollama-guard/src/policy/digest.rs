@@ -41,7 +41,7 @@ impl Digest {
         for &(index, bits) in &image.port_words {
             digest.port_word(index, bits);
         }
-        digest.roots(image.rules.root4, image.rules.root6);
+        digest.roots(image.rules.root4, image.rules.root6, image.rules.paths());
         digest.words(&image.rules.words);
         digest
     }
@@ -81,8 +81,9 @@ impl Digest {
     }
 
     /// Adds where the tries of the rules begin.
-    pub fn roots(&mut self, root4: u64, root6: [u64; 2]) {
-        let bytes = [root4, root6[0], root6[1]].map(u64::to_be_bytes);
+    pub fn roots(&mut self, root4: u64, root6: [u64; 2], (path4, path6): (u64, [u64; 2])) {
+        let [first6, second6] = root6;
+        let bytes = [root4, first6, second6, path4, path6[0], path6[1]].map(u64::to_be_bytes);
         self.add(Part::Roots, bytes.as_flattened());
     }
 
@@ -119,7 +120,7 @@ mod tests {
 
     fn of(rules: &RuleTable) -> Digest {
         let mut digest = Digest::of_rules(rules);
-        digest.roots(rules.root4, rules.root6);
+        digest.roots(rules.root4, rules.root6, rules.paths());
         digest
     }
 
@@ -158,6 +159,6 @@ mod tests {
         let mut digest = of(&rules);
         digest.settings([0, 1, 1, 65_536]);
         digest.port_word(178, 1 << 42);
-        assert_eq!(digest.number(), 8_169_495_856_088_713_508);
+        assert_eq!(digest.number(), 16_261_366_314_336_137_124);
     }
 }

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ollama_guard_common::{
     abi::RuleSet,
-    trie::{MAX_SETS, entry4, entry6, find4, find6},
+    trie::{MAX_SETS, entry4, entry6, find4, find6, path4, path6},
 };
 
 pub use build::Said;
@@ -86,6 +86,15 @@ impl RuleTable {
         let nets =
             (0..=longest).filter_map(|length| Some(IpNet::new(source, length).ok()?.trunc()));
         Some((nets.into_iter().find(is_inside)?, self.set(set)?))
+    }
+
+    /// The paths of the first nodes, of IPv4 and of IPv6, as the program has them at hand. 0 where there is
+    /// none, or where the words are damaged.
+    #[must_use]
+    pub fn paths(&self) -> (u64, [u64; 2]) {
+        let words = self.words.as_slice();
+        let path4 = path4(words, self.root4).unwrap_or(0);
+        (path4, path6(words, self.root6).unwrap_or([0; 2]))
     }
 
     /// A set by its number.

@@ -1,0 +1,73 @@
+//! What the guard costs, beside what people would use instead: measured in one run, as ratios.
+//!
+//! * [`lists`]: lists of rules, and sources that are in them or not.
+//! * [`feeder`]: many sources through one program, and the time that it takes.
+//! * [`program`]: the program alone, by `BPF_PROG_TEST_RUN`.
+//! * [`flood`]: a flood of real frames through a cable, and who drops it at what cost.
+//! * [`bystander`]: what all other traffic notices of it.
+//! * [`update`]: replacing a list and adding to one.
+//! * [`report`]: tables and goals.
+//!
+//! Everything that is compared is measured in turn, round by round, on the same processor: a slow
+//! moment of the machine is slow for all. Figures are medians of the rounds, with the quartiles.
+
+pub mod bystander;
+pub mod feeder;
+pub mod flood;
+pub mod lists;
+pub mod program;
+pub mod report;
+pub mod summary;
+pub mod update;
+
+use anyhow::Result;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+use self::report::Report;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A few rounds, and no list of a million: enough to see a collapse.
+    pub quick: bool,
+}
+
+impl Options {
+    /// Rounds of each cell.
+    #[must_use]
+    pub const fn rounds(&self) -> usize {
+        if self.quick { 3 } else { 11 }
+    }
+
+    /// The sizes of lists.
+    #[must_use]
+    pub const fn sizes(&self) -> &'static [usize] {
+        if self.quick { &[1, 1_000] } else { &[1, 1_000, 100_000, 1_000_000] }
+    }
+}
+
+/// Measures everything. `say` is told what is going on.
+///
+/// # Errors
+///
+/// If something can't be measured, or is not as it should be: a wrong verdict is no measurement.
+pub fn bench(options: &Options, say: &dyn Fn(&str)) -> Result<Report> {
+    stay_on_one_processor()?;
+    let mut report = Report::default();
+    program::measure(options, &mut report, say)?;
+    flood::measure(options, &mut report, say)?;
+    bystander::measure(options, &mut report, say)?;
+    update::measure(options, &mut report, say)?;
+    Ok(report)
+}
+
+/// This process, and what it starts, on the first processor: sender and receiver of a flood share it,
+/// so that time is the whole path's.
+fn stay_on_one_processor() -> Result<()> {
+    let mut first = CpuSet::new();
+    first.set(0)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &first)?)
+}

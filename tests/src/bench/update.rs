@@ -1,0 +1,189 @@
+//! Replacing a list and adding to one, with the daemon and the command as they are used; and a start.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+
+use super::{
+    Options,
+    flood::nft,
+    lists::{self, Kind},
+    report::{Report, Table},
+    summary::Summary,
+};
+use crate::bed::{CABLE_MTU, GuardSetup, Pair, SERVER_DOOR, VERSION_DIRECTORY, run};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Measures updates and starts.
+///
+/// # Errors
+///
+/// If a command fails.
+pub fn measure(options: &Options, report: &mut Report, say: &dyn Fn(&str)) -> Result<()> {
+    let sizes: &[usize] = if options.quick { &[1_000] } else { &[1_000, 100_000, 1_000_000] };
+    let mut rows = Vec::new();
+    for &count in sizes {
+        say(&format!("updates: {count}"));
+        rows.push(updates(options, count, report)?);
+    }
+    report.tables.push(Table {
+        title: "Changing the rules".into(),
+        note: "Milliseconds of whole commands, parsing included, median and quartiles: replacing a list of \
+               IPv4 hosts by another, and adding one rule to it. Memory: of the daemon with such a list, \
+               and of the kernel's table of it at rest; twice the latter during a change."
+            .into(),
+        head: [
+            "hosts",
+            "allow replace",
+            "nft -f, hash set",
+            "ipset restore and swap",
+            "allow add, one rule",
+            "daemon, MiB",
+            "table, MiB",
+        ]
+        .map(String::from)
+        .to_vec(),
+        rows,
+    });
+    say("starts");
+    start(options, report)
+}
+
+/// Milliseconds that some work takes.
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Two lists without a host in common.
+fn two_lists(count: usize) -> [Vec<IpNet>; 2] {
+    let hosts: Vec<IpNet> =
+        lists::v4(Kind::Hosts, count * 2).into_iter().map(IpNet::from).collect();
+    let half = |parity| hosts.iter().skip(parity).step_by(2).copied().collect();
+    [half(0), half(1)]
+}
+
+fn updates(options: &Options, count: usize, report: &mut Report) -> Result<Vec<String>> {
+    let pair = Pair::new(CABLE_MTU)?;
+    let files = tempfile::tempdir()?;
+    let lists = two_lists(count);
+    let mut paths = Vec::new();
+    for (number, list) in lists.iter().enumerate() {
+        let mut text = String::new();
+        let mut ipset =
+            "create -exist bench hash:ip maxelem 2097152\ncreate -exist other hash:ip maxelem \
+                         2097152\nflush other\n"
+                .to_owned();
+        for net in list {
+            writeln!(text, "{}", net.addr())?;
+            writeln!(ipset, "add other {}", net.addr())?;
+        }
+        ipset.push_str("swap other bench\n");
+        let hook = "input priority 0";
+        let table = nft("inet", hook, list, false, false);
+        // In one transaction with what was there before.
+        let table = format!("table inet bench {{ }}\ndelete table inet bench\n{table}");
+        let path = |kind: &str| files.path().join(format!("{kind}-{number}"));
+        for (kind, content) in [("list", &text), ("nft", &table), ("ipset", &ipset)] {
+            fs::write(path(kind), content)?;
+        }
+        paths.push(
+            [path("list"), path("nft"), path("ipset")].map(|path| path.display().to_string()),
+        );
+    }
+    let capacity = (count * 2 + 100).max(65_536).to_string();
+    let guard = GuardSetup::of(SERVER_DOOR)
+        .attach("generic")
+        .arguments(&["--capacity", &capacity])
+        .start(&pair.server)?;
+    let rounds = if count > 100_000 { options.rounds().min(3) } else { options.rounds().min(7) };
+    let (mut ours, mut nft, mut ipset, mut adds) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let [list, table, set] = &paths[round % 2];
+        ours.push(timed(|| guard.done(&["allow", "replace", list]).map(drop))?);
+        adds.push(timed(|| {
+            let one = format!("198.51.100.{}", round + 1);
+            guard.done(&["allow", "add", &one]).map(drop)
+        })?);
+        let in_there = |program: &str, arguments: &[&str]| -> Result<()> {
+            pair.server.run(program, arguments, LIMIT)?.expect_success().map(drop)
+        };
+        nft.push(timed(|| in_there("nft", &["-f", table]))?);
+        ipset.push(timed(|| in_there("ipset", &["restore", "-f", set]))?);
+    }
+    let pid = guard.pid().context("the daemon runs")?;
+    let resident = resident(pid.as_raw())?;
+    let table = table_bytes(&guard.pin_dir().join(VERSION_DIRECTORY).display().to_string())?;
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    if count == 100_000 {
+        let ratio = Summary::ratio(&ours, &nft).median;
+        report.at_most("replace 100,000 rules, ratio to nft -f with a hash set", 0.75, ratio);
+        let megabytes = resident as f64 / 1e6;
+        report.at_most("daemon with 100,000 rules, MB resident", 25.0, megabytes);
+    }
+    if count == 1_000_000 {
+        report.at_most("add one rule to 1,000,000, ms", 50.0, Summary::of(&adds).median);
+    }
+    Ok(vec![
+        count.to_string(),
+        format!("{:.0}", Summary::of(&ours)),
+        format!("{:.0}", Summary::of(&nft)),
+        format!("{:.0}", Summary::of(&ipset)),
+        format!("{:.1}", Summary::of(&adds)),
+        format!("{:.1}", mebibytes(resident)),
+        format!("{:.1}", mebibytes(table)),
+    ])
+}
+
+/// Bytes of memory that a process has.
+fn resident(pid: i32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kibibytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+    Ok(kibibytes * 1024)
+}
+
+/// Bytes of the arrays of rules that are pinned.
+fn table_bytes(directory: &str) -> Result<u64> {
+    let mut bytes = 0;
+    for slot in 0..2 {
+        let pin = format!("{directory}/OG_RULES-{slot}");
+        let mut command = std::process::Command::new("bpftool");
+        let shown = run(command.args(["--json", "map", "show", "pinned", &pin]), LIMIT)?;
+        if let Ok(text) = shown.expect_success() {
+            let map: serde_json::Value = serde_json::from_str(text)?;
+            let found = &map["bytes_memlock"];
+            bytes += found.as_u64().context("no bytes")?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// From the start of the daemon to where it says that it is ready: strangers are dropped from a little
+/// before.
+fn start(options: &Options, report: &mut Report) -> Result<()> {
+    let pair = Pair::new(CABLE_MTU)?;
+    let mut first = Vec::new();
+    for _ in 0..options.rounds() {
+        let mut guard = GuardSetup::of(SERVER_DOOR).attach("generic").prepare(&pair.server)?;
+        first.push(timed(|| guard.start())?);
+    }
+    let first = Summary::of(&first);
+    report.at_most("start to ready, ms", 300.0, first.median);
+    report.tables.push(Table {
+        title: "A start".into(),
+        note: "Milliseconds from the start of the daemon until it answers on its socket: by then everything \
+               is guarded."
+            .into(),
+        head: ["", "ms"].map(String::from).to_vec(),
+        rows: vec![vec!["a first start".into(), format!("{first:.0}")]],
+    });
+    Ok(())
+}
