@@ -22,7 +22,7 @@ use crate::{
     config::RuleStore,
     control::protocol::{Edit, EditReply, RuleList, RuleView, Terms},
     dataplane::{Dataplane, DataplaneError, Found, PolicySink},
-    policy::{Digest, MapImage, Origin, Policy, Port, Rule, compile},
+    policy::{Digest, Digests, MapImage, Origin, Policy, Port, Rule, compile},
 };
 
 pub use actor::{Handle, Stopped, spawn};
@@ -71,8 +71,9 @@ impl<S: PolicySink> Guard<S> {
     }
 
     fn swap(&mut self, image: &MapImage) -> Result<(), DataplaneError> {
-        self.generation = self.sink.swap(image)?;
-        self.digest = Digest::of(image);
+        let digests = Digests::of(image);
+        self.generation = self.sink.swap(image, &digests)?;
+        self.digest = digests.whole;
         Ok(())
     }
 
@@ -108,19 +109,18 @@ impl<S: PolicySink> Guard<S> {
         let origin = Origin::Cli { by: by.to_owned(), at };
         let plan = plan::plan(edit, &self.desired.rules, self.store.rules(), &origin)?;
         if plan.changes_policy {
-            self.put_in_force(&plan.rules)?;
+            self.put_in_force(plan.rules)?;
         } else if plan.changes_rules {
-            self.store.replace(plan.rules)?;
+            self.store.replace(plan.rules).map(drop)?;
         }
         let mut reply = plan.reply;
         reply.generation = self.generation;
         Ok(reply)
     }
 
-    fn put_in_force(&mut self, rules: &[Rule]) -> Result<(), GuardError> {
-        let image = compile(&policy(&self.desired, self.scope, rules))?;
-        let before = self.store.rules().to_vec();
-        self.store.replace(rules.to_vec())?;
+    fn put_in_force(&mut self, rules: Vec<Rule>) -> Result<(), GuardError> {
+        let image = compile(&policy(&self.desired, self.scope, &rules))?;
+        let before = self.store.replace(rules)?;
         match self.swap(&image) {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -199,7 +199,7 @@ fn policy(desired: &Desired, scope: Scope, stored: &[Rule]) -> Policy {
         mode: desired.mode,
         scope,
         ports: desired.ports.clone(),
-        rules: desired.rules.iter().chain(stored).cloned().collect(),
+        rules: desired.rules.iter().chain(stored).map(Rule::said).collect(),
         capacity: desired.capacity,
     }
 }

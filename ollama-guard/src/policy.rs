@@ -32,7 +32,7 @@ pub mod trie;
 pub use self::{
     compile::{CompileError, MapImage, Policy, compile},
     decide::deciding_rule,
-    digest::Digest,
+    digest::{Digest, Digests},
     port::{Port, PortError},
     prefix::{Family, Prefix, PrefixError},
     rule::{Effect, Origin, Rule},

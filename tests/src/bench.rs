@@ -6,7 +6,7 @@
 //! * [`flood`]: a flood of real frames through a cable, and who drops it at what cost.
 //! * [`bystander`]: what all other traffic notices of it.
 //! * [`update`]: replacing a list and adding to one.
-//! * [`report`]: tables and goals.
+//! * [`report`] and [`plot`]: tables, goals and a picture.
 //!
 //! Everything that is compared is measured in turn, round by round, on the same processor: a slow
 //! moment of the machine is slow for all. Figures are medians of the rounds, with the quartiles.
@@ -15,6 +15,7 @@ pub mod bystander;
 pub mod feeder;
 pub mod flood;
 pub mod lists;
+pub mod plot;
 pub mod program;
 pub mod report;
 pub mod summary;

@@ -22,7 +22,7 @@ use ollama_guard::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
         PolicySink as _, Snapshot, Twin, links::Target,
     },
-    policy::{Effect, Origin, Policy, Port, Rule, compile},
+    policy::{Digests, Effect, Policy, Port, compile},
 };
 use ollama_guard_common::{Mode, Start};
 use tempfile::TempDir;
@@ -106,17 +106,18 @@ impl Loaded {
             .chain(policy.deny.iter().map(|net| (net, Effect::Deny)))
             .map(|(net, effect)| {
                 let prefix = net.to_string().parse()?;
-                Ok(Rule { prefix, effect, comment: None, origin: Origin::Flag })
+                Ok((prefix, effect))
             })
-            .collect::<Result<Vec<Rule>>>()?;
+            .collect::<Result<_>>()?;
         let ports =
             policy.ports.iter().map(|&(protocol, number)| Port { protocol, number }).collect();
         let scope = ollama_guard_common::Policy::scope(policy);
         let capacity = self.capacity;
         let image = compile(&Policy { mode, scope, ports, rules, capacity })?;
+        let digests = Digests::of(&image);
         let own = policy.own.iter().flatten().copied().collect();
         anyhow::ensure!(self.dataplane()?.know_addresses(&own)?, "too many addresses");
-        Ok(self.dataplane()?.swap(&image)?)
+        Ok(self.dataplane()?.swap(&image, &digests)?)
     }
 
     /// Attaches it to an interface of a namespace, in the first of these modes that it takes.

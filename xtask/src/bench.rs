@@ -18,6 +18,8 @@ use crate::{
 
 /// Where the figures are kept, and the line that they follow.
 const PAGE: &str = "ollama-guard/docs/performance.md";
+/// The picture in it.
+const PICTURE: &str = "ollama-guard/docs/performance.svg";
 const MARK: &str = "<!-- The rest of this page is written by `cargo xtask bench --record`. -->\n";
 
 /// How much, and what for.
@@ -53,6 +55,9 @@ pub fn bench(workspace: &Workspace, extent: &Extent) -> anyhow::Result<()> {
     }
     if let Some(file) = &extent.json {
         command.arg("--json").arg(file);
+    }
+    if extent.record {
+        command.arg("--svg").arg(workspace.root().join(PICTURE));
     }
     let measured = command.stderr(Stdio::inherit()).output().context("measuring")?;
     let report = String::from_utf8_lossy(&measured.stdout);

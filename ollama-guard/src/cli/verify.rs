@@ -17,7 +17,7 @@ use crate::{
     control::{Client, ClientError, protocol::RuleList},
     dataplane::{Hook, PinDir, addresses, check_privileges, readback::generation},
     doors::list_addresses,
-    policy::{Origin, Policy, Prefix, Rule, compile},
+    policy::{Effect, Policy, Prefix, compile},
     status::{DaemonStatus, DoorState, DoorStatus, StatusError, StatusReport, report},
     verify::{DoorProof, Findings, Meant, VerifyReport, examine, live::knock_for_real},
 };
@@ -219,9 +219,8 @@ async fn meant_by_the_daemon(socket: &Path, told: &StatusReport) -> Result<Optio
 /// `None` if the daemon is an older one, which does not tell everything.
 fn policy(list: RuleList, told: &StatusReport) -> anyhow::Result<Option<Policy>> {
     let Some(terms) = list.terms else { return Ok(None) };
-    let rule = |view: crate::control::protocol::RuleView| -> anyhow::Result<Rule> {
-        let prefix: Prefix = view.prefix.parse()?;
-        Ok(Rule { prefix, effect: view.effect, comment: None, origin: Origin::Flag })
+    let rule = |view: crate::control::protocol::RuleView| -> anyhow::Result<(Prefix, Effect)> {
+        Ok((view.prefix.parse()?, view.effect))
     };
     Ok(Some(Policy {
         mode: Mode::ALL

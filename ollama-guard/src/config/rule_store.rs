@@ -158,12 +158,12 @@ impl RuleStore {
         &self.rules
     }
 
-    /// Replaces all the rules. On return they survive a power cut.
+    /// Replaces all the rules. On return they survive a power cut. Returns the old ones.
     ///
     /// # Errors
     ///
     /// The old rules stay, here and on disk.
-    pub fn replace(&mut self, rules: Vec<Rule>) -> Result<(), StoreError> {
+    pub fn replace(&mut self, rules: Vec<Rule>) -> Result<Vec<Rule>, StoreError> {
         let path = self.directory.join(FILE_NAME);
         no_foreign(&path, &rules)?;
         let bytes = encode(&path, &rules)?;
@@ -181,8 +181,7 @@ impl RuleStore {
             }
             return Err(StoreError::Write { path: self.directory.clone(), error });
         }
-        self.rules = rules;
-        Ok(())
+        Ok(std::mem::replace(&mut self.rules, rules))
     }
 
     /// Writes the file beside, down to the disk.

@@ -30,7 +30,7 @@ use super::{
     slots::{PolicySink, Slots},
     sys,
 };
-use crate::policy::MapImage;
+use crate::policy::{Digests, MapImage};
 
 /// How to open the dataplane.
 #[derive(Clone, Copy, Debug)]
@@ -423,8 +423,8 @@ impl Drop for Dataplane {
 }
 
 impl PolicySink for Dataplane {
-    fn swap(&mut self, image: &MapImage) -> Result<u64> {
-        let generation = self.slots.swap(&mut self.maps, &self.directory, image)?;
+    fn swap(&mut self, image: &MapImage, digests: &Digests) -> Result<u64> {
+        let generation = self.slots.swap(&mut self.maps, &self.directory, image, digests)?;
         if self.is_committed {
             self.hold_rules();
         }

@@ -12,7 +12,7 @@ use super::{
     rules::RuleArray,
     selection, sys,
 };
-use crate::policy::{Digest, MapImage};
+use crate::policy::{Digests, MapImage};
 
 /// Where a compiled policy goes. The seam between the guard and the kernel.
 pub trait PolicySink: Send {
@@ -20,7 +20,7 @@ pub trait PolicySink: Send {
     /// it returns, no packet is judged by the old one any more. On an error the old one stays.
     ///
     /// Returns the new generation.
-    fn swap(&mut self, image: &MapImage) -> Result<u64>;
+    fn swap(&mut self, image: &MapImage, digests: &Digests) -> Result<u64>;
 }
 
 /// The writer of the slots.
@@ -57,6 +57,7 @@ impl Slots {
         maps: &mut Maps,
         directory: &Path,
         image: &MapImage,
+        digests: &Digests,
     ) -> Result<u64> {
         let live = maps.selected_slot()?;
         let slot = (live + 1) % SLOTS;
@@ -67,11 +68,10 @@ impl Slots {
         rules.pin(directory, slot)?;
         rules.select(maps.rules(), slot)?;
         self.write_ports(maps, slot, image)?;
-        let digest = Digest::of(image);
         let (path4, path6) = image.rules.paths();
         let info = SlotInfo {
             generation,
-            digest: digest.number(),
+            digest: digests.whole.number(),
             mode: image.mode as u32,
             protocols: image.protocols,
             prefixes_v4: image.prefixes.0,
@@ -93,7 +93,7 @@ impl Slots {
         let ports = &self.words[slot as usize];
         maps.select(selection::of(slot, image.mode, image.scope, image.protocols, ports))?;
         self.newest = generation;
-        self.known = Some(Known { map: rules.id(), words: Digest::of_rules(&image.rules) });
+        self.known = Some(Known { map: rules.id(), words: digests.words });
         let_go(maps, directory, live);
         Ok(generation)
     }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     dataplane::DataplaneError,
-    policy::{Effect, MapImage},
+    policy::{Digests, Effect, MapImage},
 };
 
 /// A kernel that keeps what it is told, or refuses.
@@ -17,7 +17,7 @@ struct Sink {
 }
 
 impl PolicySink for Sink {
-    fn swap(&mut self, image: &MapImage) -> Result<u64, DataplaneError> {
+    fn swap(&mut self, image: &MapImage, _: &Digests) -> Result<u64, DataplaneError> {
         if self.refuses {
             let source = io::Error::other("no memory");
             return Err(DataplaneError::RawMap { action: "write", map: "OG_TEST", source });

@@ -14,7 +14,7 @@ use ollama_guard_common::{
 };
 use thiserror::Error;
 
-use super::{Effect, Port, Prefix, Rule, RuleTable, trie::Said};
+use super::{Effect, Port, Prefix, RuleTable, trie::Said};
 
 /// What is to be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct Policy {
     pub scope: Scope,
     /// The guarded ports.
     pub ports: BTreeSet<Port>,
-    /// The rules, in any order.
-    pub rules: Vec<Rule>,
+    /// What the rules say, in any order.
+    pub rules: Vec<(Prefix, Effect)>,
     /// Different prefixes, of both families together, that there is to be room for.
     pub capacity: u32,
 }
@@ -100,7 +100,7 @@ pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
     if policy.ports.is_empty() {
         return Err(CompileError::NoPorts);
     }
-    let Resolved { v4, v6, prefixes } = resolve(&policy.rules);
+    let Resolved { v4, v6, prefixes } = resolve(policy.rules.clone());
     let (count, capacity) = ((prefixes.0 + prefixes.1) as usize, policy.capacity);
     // usize has at least 32 bits wherever this runs.
     if count > capacity as usize {
@@ -139,8 +139,7 @@ struct Resolved {
 ///
 /// Sorted, a network stands before everything within it, so the networks around a prefix are
 /// always the ones on a stack: each prefix is pushed and popped once.
-fn resolve(rules: &[Rule]) -> Resolved {
-    let mut written: Vec<(Prefix, Effect)> = rules.iter().map(|r| (r.prefix, r.effect)).collect();
+fn resolve(mut written: Vec<(Prefix, Effect)>) -> Resolved {
     written.sort_unstable();
     written.dedup();
     let mut resolved = Resolved { v4: Vec::new(), v6: Vec::new(), prefixes: (0, 0) };
@@ -204,15 +203,9 @@ fn port_words(ports: &BTreeSet<Port>) -> Vec<(u32, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Origin;
 
     fn policy(rules: &[(Effect, &str)]) -> Policy {
-        let rule = |&(effect, text): &(Effect, &str)| Rule {
-            prefix: text.parse().unwrap(),
-            effect,
-            comment: None,
-            origin: Origin::Flag,
-        };
+        let rule = |&(effect, text): &(Effect, &str)| (text.parse().unwrap(), effect);
         Policy {
             mode: Mode::Enforce,
             scope: Scope::All,
@@ -234,7 +227,7 @@ mod tests {
             (Allow, "2001:db8::/32"),
             (Deny, "2001:db8::/32"),
         ];
-        let resolved = resolve(&policy(&rules).rules);
+        let resolved = resolve(policy(&rules).rules);
         // 10.1.2.3 is denied like everything around it, 10.2.0.0/16 allowed like everything around.
         let v4 = [
             Said { address: 0x0a00_0000, length: 8, set: ALLOWED },

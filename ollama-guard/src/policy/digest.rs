@@ -9,7 +9,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use super::{MapImage, RuleTable};
+use super::MapImage;
 
 /// The sum of the hashes of all parts of a policy. Equal for equal policies, in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,33 +25,37 @@ enum Part {
     Roots = 4,
 }
 
+/// The fingerprints of an image: there is much to go through, so that it is done once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Of the words of the rules alone.
+    pub words: Digest,
+    /// Of everything.
+    pub whole: Digest,
+}
+
+impl Digests {
+    /// Of a whole image.
+    #[must_use]
+    pub fn of(image: &MapImage) -> Self {
+        let mut words = Digest::new();
+        words.words(&image.rules.words);
+        let mut whole = words;
+        whole.settings([image.mode as u32, image.protocols, image.ports, image.capacity]);
+        whole.scope(image.scope as u32);
+        for &(index, bits) in &image.port_words {
+            whole.port_word(index, bits);
+        }
+        whole.roots(image.rules.root4, image.rules.root6, image.rules.paths());
+        Self { words, whole }
+    }
+}
+
 impl Digest {
     /// Of nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self(0)
-    }
-
-    /// Of a whole image.
-    #[must_use]
-    pub fn of(image: &MapImage) -> Self {
-        let mut digest = Self::new();
-        digest.settings([image.mode as u32, image.protocols, image.ports, image.capacity]);
-        digest.scope(image.scope as u32);
-        for &(index, bits) in &image.port_words {
-            digest.port_word(index, bits);
-        }
-        digest.roots(image.rules.root4, image.rules.root6, image.rules.paths());
-        digest.words(&image.rules.words);
-        digest
-    }
-
-    /// Of the words of the rules alone.
-    #[must_use]
-    pub fn of_rules(rules: &RuleTable) -> Self {
-        let mut digest = Self::new();
-        digest.words(&rules.words);
-        digest
     }
 
     /// Adds all that is in another one.
@@ -117,9 +121,11 @@ fn hasher(part: Part) -> SipHasher13 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::RuleTable;
 
     fn of(rules: &RuleTable) -> Digest {
-        let mut digest = Digest::of_rules(rules);
+        let mut digest = Digest::new();
+        digest.words(&rules.words);
         digest.roots(rules.root4, rules.root6, rules.paths());
         digest
     }

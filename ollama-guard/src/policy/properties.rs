@@ -54,7 +54,7 @@ fn image(rules: &[Rule]) -> MapImage {
         mode: Mode::Enforce,
         scope: Scope::All,
         ports: BTreeSet::from([Port::OLLAMA]),
-        rules: rules.to_vec(),
+        rules: rules.iter().map(Rule::said).collect(),
         capacity: 1_000_000,
     })
     .unwrap()

@@ -67,6 +67,12 @@ impl Effect {
 }
 
 impl Rule {
+    /// What it says: all that a packet depends on.
+    #[must_use]
+    pub const fn said(&self) -> (Prefix, Effect) {
+        (self.prefix, self.effect)
+    }
+
     /// Where the rule was written, to the word: [`Origin`] alone does not know whether it was
     /// `--allow` or `--deny`.
     #[must_use]

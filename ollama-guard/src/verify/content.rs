@@ -11,7 +11,7 @@ use super::{TOLD, probes::ports};
 use crate::{
     dataplane::Readback,
     policy::{
-        Digest, MapImage, Port, RuleTable,
+        Digests, MapImage, Port, RuleTable,
         trie::{Range, ranges4, ranges6},
     },
 };
@@ -39,7 +39,7 @@ fn against_itself(Readback { image, digest, .. }: &Readback) -> Vec<String> {
     if ports.iter().fold(0, |bits, port| bits | 1 << port.protocol.index()) != image.protocols {
         problems.push("the protocols of the guarded ports are not those that were written".into());
     }
-    if Digest::of(image).number() != *digest {
+    if Digests::of(image).whole.number() != *digest {
         problems.push(
             "ports or rules in force are not those that were written: their fingerprint is another"
                 .into(),
@@ -157,15 +157,10 @@ mod tests {
     use ollama_guard_common::{Mode, Scope};
 
     use super::*;
-    use crate::policy::{Effect, Origin, Policy, Rule, compile};
+    use crate::policy::{Effect, Policy, compile};
 
     fn image(ports: &[&str], allow: &[&str]) -> MapImage {
-        let rules = allow.iter().map(|text| Rule {
-            prefix: text.parse().unwrap(),
-            effect: Effect::Allow,
-            comment: None,
-            origin: Origin::Flag,
-        });
+        let rules = allow.iter().map(|text| (text.parse().unwrap(), Effect::Allow));
         let policy = Policy {
             mode: Mode::Enforce,
             scope: Scope::All,
@@ -177,7 +172,7 @@ mod tests {
     }
 
     fn content(image: MapImage) -> Readback {
-        let digest = Digest::of(&image).number();
+        let digest = Digests::of(&image).whole.number();
         Readback { generation: 1, image, digest }
     }
 

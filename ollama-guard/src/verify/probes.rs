@@ -335,7 +335,7 @@ mod tests {
     use ollama_guard_common::{Mode, Policy as _, Source, Standing, judge};
 
     use super::*;
-    use crate::policy::{Effect, Origin, Policy, Prefix, Rule, compile};
+    use crate::policy::{Effect, Policy, Prefix, compile};
 
     /// The rules as they are written, answered as simply as can be.
     struct Plain {
@@ -386,9 +386,7 @@ mod tests {
             deny: prefixes(deny),
             own: BTreeSet::new(),
         };
-        let rule = |effect| {
-            move |&prefix: &Prefix| Rule { prefix, effect, comment: None, origin: Origin::Flag }
-        };
+        let rule = |effect| move |&prefix: &Prefix| (prefix, effect);
         let policy = Policy {
             mode: Mode::Enforce,
             scope: Scope::All,

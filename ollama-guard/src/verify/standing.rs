@@ -126,17 +126,10 @@ mod tests {
     use ollama_guard_common::{Mode, Scope};
 
     use super::*;
-    use crate::policy::{Effect, Origin, Policy, Port, Rule, compile};
+    use crate::policy::{Effect, Policy, Port, compile};
 
     fn standings(allow: &[&str], deny: &[&str]) -> [Standings; 2] {
-        let rule = |effect| {
-            move |text: &&str| Rule {
-                prefix: text.parse().unwrap(),
-                effect,
-                comment: None,
-                origin: Origin::Flag,
-            }
-        };
+        let rule = |effect| move |text: &&str| (text.parse().unwrap(), effect);
         let rules =
             allow.iter().map(rule(Effect::Allow)).chain(deny.iter().map(rule(Effect::Deny)));
         let ports = BTreeSet::from([Port::OLLAMA]);

@@ -20,6 +20,7 @@ use super::{
     Options,
     feeder::{self, Packet, thread_time},
     lists::{self, Kind},
+    plot::Bars,
     program::{guard, knock, rules},
     report::{Report, Table},
     summary::Summary,
@@ -163,6 +164,11 @@ fn tell(contenders: &[Contender], family: &str, report: &mut Report) {
             ratio,
         );
     }
+    let middle = |one: &Contender| (one.name.clone(), Summary::of(&one.rounds).median);
+    report.bars.push(Bars {
+        title: format!("A dropped SYN of a flood, {family}: processor time, sender included"),
+        rows: contenders.iter().map(middle).collect(),
+    });
     report.tables.push(Table {
         title: format!("The flood: {family}"),
         note: "Nanoseconds of processor time for each dropped SYN, sender and receiver together, median \

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::plot::Bars;
+
 /// Everything that was measured.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -11,6 +13,8 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// Whether what was aimed at is reached.
     pub goals: Vec<Goal>,
+    /// What is drawn.
+    pub bars: Vec<Bars>,
 }
 
 /// A table.
