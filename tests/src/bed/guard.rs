@@ -32,7 +32,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// How long one question to the control socket may take.
-const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
+const SOCKET_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The directory of this version's programs and maps below the pin directory.
 pub const VERSION_DIRECTORY: &str = "v3";
