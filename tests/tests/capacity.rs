@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::Result;
+use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
-    bed::{Bed, Capture, Direction, GuardSetup, SERVER_DOOR, SWITCH_TO_SERVER, Wire},
+    bed::{Bed, Capture, Direction, Guard, GuardSetup, SERVER_DOOR, SWITCH_TO_SERVER, Wire, until},
     packet::{ends, ethernet, ipv4, tcp},
     policy::{GUARDED, SERVER4},
 };
@@ -89,5 +90,39 @@ fn too_many_prefixes_at_start_are_refused_with_the_way_out() -> Result<()> {
     let refused = guard.run_to_the_end(PATIENCE)?;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("capacity"), "{}", refused.stderr);
+    Ok(())
+}
+
+/// The tables are made anew, and nothing else is.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn another_capacity_at_the_next_start_keeps_the_link_the_rules_and_the_counters() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut guard = GuardSetup::of(SERVER_DOOR)
+        .attach("generic")
+        .config("capacity = 64\n")
+        .start(&bed.server.namespace)?;
+    let (friend, stranger) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
+    guard.done(&["allow", "add", &friend.to_string()])?;
+    let wire = Wire::open(&bed.switch, SWITCH_TO_SERVER)?;
+    wire.send(&knock(stranger))?;
+    let not_listed = |guard: &Guard<'_>| guard.status()?.counter(Mode::Enforce, Reason::NotListed);
+    until("the drop to be counted", PATIENCE, || not_listed(&guard).is_ok_and(|count| count > 0))?;
+    let before = guard.status()?;
+    for capacity in [200_000, 64] {
+        guard.kill9()?;
+        guard.write_config(&format!("capacity = {capacity}\n"))?;
+        guard.start()?;
+        let now = guard.status()?;
+        assert_eq!(now.capacity()?, capacity);
+        assert_eq!(now.door(SERVER_DOOR)?.link, before.door(SERVER_DOOR)?.link, "the same link");
+        assert!(now.generation()? > before.generation()?, "the numbers of policies go on");
+        assert!(not_listed(&guard)? >= before.counter(Mode::Enforce, Reason::NotListed)?);
+        let (inside, outside) = (passed(&bed, friend)?, passed(&bed, stranger)?);
+        wire.send(&knock(stranger))?;
+        wire.send(&knock(friend))?;
+        inside.wait_for(1, PATIENCE)?;
+        assert_eq!(outside.stop().count, 0);
+    }
     Ok(())
 }

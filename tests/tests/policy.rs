@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
         Bed, Capture, Direction, Finished, Guard, GuardSetup, SERVER_DOOR, SWITCH_TO_SERVER,
@@ -100,6 +101,8 @@ fn a_policy_change_is_all_or_nothing() -> Result<()> {
         assert_eq!(both.stop().count, sent, "a source in both policies always passes");
         assert_eq!(neither.stop().count, 0, "a source in neither never passes");
         assert!(switched > 100, "only {switched} policies in {LASTS:?}");
+        // Nor was there a moment without rules for anybody.
+        assert_eq!(guard.status()?.counter(Mode::Enforce, Reason::RulesAbsent)?, 0);
         // Both policies were really in force, each for a while.
         assert!(either.iter().all(|count| *count > 0 && *count < sent), "{either:?} of {sent}");
     }

@@ -44,8 +44,9 @@ impl InForce {
     }
 }
 
-/// Rules that somebody has written, and that nobody can have changed: an array of rules is frozen
-/// before it is used.
+/// Rules that this process has written, and that no process can have changed: an array of rules is
+/// frozen before it is used. A program in the kernel could still write to it; whoever can load one can
+/// do anything.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     /// The kernel's id of the array. An id is given once for as long as the kernel runs.

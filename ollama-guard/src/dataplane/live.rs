@@ -122,6 +122,10 @@ impl Dataplane {
             pins::remove_tree(&directory)?;
             pins::make_dir(&directory)?;
             if found == Earlier::OtherCapacity {
+                tracing::info!(
+                    prefixes = options.capacity,
+                    "making tables with room for another number of prefixes; counters go on"
+                );
                 maps::share_lasting(&current, &directory)?;
             }
             rules::create_outer(&directory, options.capacity)?;

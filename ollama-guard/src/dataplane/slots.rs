@@ -94,7 +94,7 @@ impl Slots {
         maps.select(selection::of(slot, image.mode, image.scope, image.protocols, ports))?;
         self.newest = generation;
         self.known = Some(Known { map: rules.id(), words: digests.words });
-        let_go(maps, directory, live);
+        let_go(maps, directory, &rules, slot, live);
         Ok(generation)
     }
 
@@ -119,21 +119,28 @@ impl Slots {
     }
 }
 
-/// Empties the slot that was in force before. The kernel comes back from that only after every
-/// program that was running has ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so from then
-/// on no packet is judged by the old policy, and the next one may be written into its slot. The
-/// memory of the old rules is free again.
+/// Empties the slot that was in force before.
 ///
-/// Should it fail, the new policy is in force all the same. The old rules take memory until the next
-/// one, and a packet that has been on its way since before is judged by them.
-fn let_go(maps: &Maps, directory: &Path, slot: u32) {
-    match sys::clear_inner_map(maps.rules(), slot) {
+/// Not at once: a packet that read the selection just before the switch still looks for its rules there,
+/// and without them an allowed one would be dropped. An update of an array of maps returns only after
+/// every program that was running has ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so the
+/// array that is there is put there again first. From then on nobody looks at the old slot: its memory
+/// can be freed, and the next policy may be written into it.
+///
+/// Should it fail, the new policy is in force all the same, and the old rules are left to whoever still
+/// looks at them; they take memory until the next change.
+fn let_go(maps: &Maps, directory: &Path, rules: &RuleArray, slot: u32, old: u32) {
+    if let Err(error) = rules.select(maps.rules(), slot) {
+        tracing::warn!(%error, "cannot wait for the last packets of the old policy");
+        return;
+    }
+    match sys::clear_inner_map(maps.rules(), old) {
         Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-            tracing::warn!(%error, slot, "the rules of the policy before stay in the kernel");
+            tracing::warn!(%error, slot = old, "the rules of the policy before stay in the kernel");
         }
         _ => {}
     }
-    if let Err(error) = pins::unpin(&directory.join(pins::rules_name(slot))) {
+    if let Err(error) = pins::unpin(&directory.join(pins::rules_name(old))) {
         tracing::warn!(%error, "the rules of the policy before stay in the kernel");
     }
 }

@@ -1,6 +1,6 @@
 //! From rules to the content of the kernel's maps.
 //!
-//! The kernel answers by longest match, the meaning of the rules is not: a deny rule wins over any
+//! The program's table answers by longest match, the meaning of the rules is not: a deny rule wins over any
 //! allow rule, however specific. So allow and deny and nesting are resolved here, into what is said
 //! about each prefix by all the rules that cover it, and that is built into the tries that the program
 //! walks ([`RuleTable`]).
