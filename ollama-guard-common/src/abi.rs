@@ -19,31 +19,28 @@ pub use self::{
 
 use crate::{
     flow::Protocol,
+    judge::Packed,
     verdict::{Mode, Reason},
 };
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, as the object declares them and as they are pinned.
 ///
 /// The kernel keeps the first 15 bytes, so all are shorter.
 pub mod maps {
-    /// `Array<u64, 1>` that can be mapped into memory: which of the two policy slots is in force, and
-    /// in what way. See [`super::Selection`].
-    pub const SELECTED: &str = "OG_SELECTED";
-    /// `Array<SlotInfo, SLOTS>`: what each slot holds.
-    pub const SLOT_INFO: &str = "OG_SLOT_INFO";
-    /// `Array<u64, PORT_WORDS>`: the guarded ports of both slots, one bit each. See
-    /// [`super::port_word`].
-    pub const PORTS: &str = "OG_PORTS";
+    /// `Array<PolicyTable, 1>` that can be mapped into memory: which of the two policy slots is in
+    /// force, and what each holds but for its rules. One lookup for all of it.
+    pub const POLICY: &str = "OG_POLICY";
     /// `ArrayOfMaps<Array<RuleBlock>, SLOTS>`: the rules of each slot, see [`crate::trie`]. The
     /// arrays are frozen: once filled, nobody can write to one any more.
     pub const RULES: &str = "OG_RULES";
     /// `HashMap<[u8; 16], u32, MAX_ADDRESSES>`: this host's own addresses, IPv4 as IPv4-mapped IPv6
     /// addresses. The values mean nothing. Looked at only with `Scope::Local`.
     pub const ADDRESSES: &str = "OG_ADDRESSES";
-    /// `Array<u64, DOOR_PLACES>`: the door numbers of interfaces. See [`super::door_places`].
+    /// `Array<u64, DOOR_PLACES>` that can be mapped into memory: the door numbers of interfaces. See
+    /// [`super::door_places`].
     pub const DOORS: &str = "OG_DOORS";
     /// `PerCpuArray<DoorCounters, MAX_DOORS>`: counters by door number.
     pub const COUNTERS: &str = "OG_COUNTERS";
@@ -57,8 +54,8 @@ pub mod maps {
     pub const EVENTS: &str = "OG_EVENTS";
 
     /// Every pinned map.
-    pub const ALL: [&str; 10] =
-        [SELECTED, SLOT_INFO, PORTS, RULES, ADDRESSES, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
+    pub const ALL: [&str; 8] =
+        [POLICY, RULES, ADDRESSES, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
 }
 
 /// Names of the entry programs. Each exists for both starts; at XDP with and without multi-buffer.
@@ -91,11 +88,9 @@ pub mod globals {
 pub const SLOTS: u32 = 2;
 
 /// 64-bit words of guarded ports for one protocol.
-const WORDS_PER_PROTOCOL: usize = 65_536 / 64;
+pub const WORDS_PER_PROTOCOL: usize = 65_536 / 64;
 /// 64-bit words of guarded ports for one slot.
 pub const PORT_WORDS_PER_SLOT: usize = WORDS_PER_PROTOCOL * Protocol::ALL.len();
-/// 64-bit words of guarded ports in all.
-pub const PORT_WORDS: usize = PORT_WORDS_PER_SLOT * SLOTS as usize;
 
 /// The word that holds a port's bit, counted within its slot.
 #[inline(always)]
@@ -162,6 +157,20 @@ pub struct SlotInfo {
     pub path4: u64,
     /// The path of the first node of the IPv6 trie, if it has one: see [`crate::trie::path6`].
     pub path6: [u64; 2],
+}
+
+/// The value of [`maps::POLICY`]. Aligned to cache lines by its place in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PolicyTable {
+    /// A [`Selection`]: written by one store, and read once for each packet.
+    pub selection: u64,
+    /// Nothing.
+    pub reserved: [u64; 7],
+    /// What each slot holds.
+    pub slots: [SlotInfo; SLOTS as usize],
+    /// The guarded ports of each slot, one bit each. See [`port_word`].
+    pub ports: [[u64; PORT_WORDS_PER_SLOT]; SLOTS as usize],
 }
 
 /// Packets for guarded ports and undecidable packets at one door on one CPU.
@@ -232,6 +241,13 @@ pub const fn test_run_return(action: u32, reason: Reason) -> u32 {
     action | (reason as u32) << 8
 }
 
+/// The same with the reason of a packed judgement.
+#[inline(always)]
+#[must_use]
+pub const fn test_run_return_of(action: u32, judgement: Packed) -> u32 {
+    action | (judgement.reason_number() as u32) << 8
+}
+
 /// The action and the reason in a twin's return value. `None` for a number that is no reason.
 #[must_use]
 pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
@@ -244,6 +260,8 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
     assert!(size_of::<SlotInfo>() == 96);
+    assert!(size_of::<PolicyTable>() == 64 + 2 * (96 + PORT_WORDS_PER_SLOT * 8));
+    assert!(core::mem::offset_of!(PolicyTable, slots) == 64);
     assert!(rule_blocks(1_000_000) as usize * size_of::<RuleBlock>() <= 16_000_000 + (4 << 20));
     assert!(size_of::<DoorCounters>() == 528);
     assert!(size_of::<Books>() == 32);

@@ -2,7 +2,8 @@
 
 use crate::{frame::Frame, verdict::Reason};
 
-/// A source address. The two families are never mixed: an IPv4 rule cannot admit an IPv6 source.
+/// An address, nearly always a source. The two families are never mixed: an IPv4 rule cannot admit an
+/// IPv6 source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// An IPv4 address in network byte order.
@@ -20,22 +21,68 @@ impl Source {
     #[must_use]
     pub const fn forbidden(&self) -> Option<Reason> {
         match *self {
-            Self::V4([0, ..]) => Some(Reason::SourceUnspecified),
-            Self::V4([127, ..]) => Some(Reason::SourceLoopback),
-            // 224/4 is multicast; 255.255.255.255 is the limited broadcast.
-            Self::V4([224..=239, ..] | [255, 255, 255, 255]) => Some(Reason::SourceMulticast),
-            Self::V4(_) => None,
-            Self::V6([0xff, ..]) => Some(Reason::SourceMulticast),
-            Self::V6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..]) => Some(Reason::SourceMapped),
-            Self::V6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) => {
-                Some(Reason::SourceUnspecified)
-            }
-            Self::V6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]) => {
-                Some(Reason::SourceLoopback)
-            }
-            Self::V6(_) => None,
+            // The first byte settles nearly all: 224/4 is multicast, and of what is above it only
+            // the limited broadcast is meant.
+            Self::V4(bytes) => match u32::from_be_bytes(bytes) {
+                number if number.wrapping_sub(1 << 24) < 126 << 24 => None,
+                0x8000_0000..=0xdfff_ffff | 0xf000_0000..=0xffff_fffe => None,
+                0..=0x00ff_ffff => Some(Reason::SourceUnspecified),
+                0x7f00_0000..=0x7fff_ffff => Some(Reason::SourceLoopback),
+                _ => Some(Reason::SourceMulticast),
+            },
+            Self::V6(bytes) => match halves(bytes) {
+                (0xff00_0000_0000_0000.., _) => Some(Reason::SourceMulticast),
+                (1.., _) => None,
+                (0, 0) => Some(Reason::SourceUnspecified),
+                (0, 1) => Some(Reason::SourceLoopback),
+                (0, low) if low >> 32 == 0xffff => Some(Reason::SourceMapped),
+                (0, _) => None,
+            },
         }
     }
+
+    /// The address as one that another host could have: IPv4 as an IPv4-mapped IPv6 address, in
+    /// network byte order. `None` for broadcast, multicast, loopback and what is no host's: as a
+    /// destination all of these count as this host's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn host(&self) -> Option<[u8; 16]> {
+        match *self {
+            Self::V4([0 | 127 | 224..=255, ..]) => None,
+            Self::V4([a, b, c, d]) => Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
+            Self::V6(bytes) => match halves(bytes) {
+                // Unspecified, loopback; IPv4-mapped, which on a wire is nobody's.
+                (0, 0 | 1) | (0xff00_0000_0000_0000.., _) => None,
+                (0, low) if low >> 32 == 0xffff => None,
+                _ => Some(bytes),
+            },
+        }
+    }
+
+    /// Whether it is a loopback address: 127.0.0.0/8 or ::1.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        match *self {
+            Self::V4([first, ..]) => first == 127,
+            Self::V6(bytes) => matches!(halves(bytes), (0, 1)),
+        }
+    }
+}
+
+/// An IPv6 address as two numbers.
+#[inline(always)]
+#[must_use]
+pub const fn halves(address: [u8; 16]) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+}
+
+/// The reverse of [`halves`].
+#[inline(always)]
+#[must_use]
+pub const fn whole(high: u64, low: u64) -> [u8; 16] {
+    ((high as u128) << 64 | low as u128).to_be_bytes()
 }
 
 /// A transport protocol whose ports can be guarded. All of them carry the destination port in
@@ -116,48 +163,31 @@ pub enum Network {
 }
 
 impl Network {
-    /// The source address.
+    /// The addresses of both ends.
     #[inline(always)]
-    pub fn source<F: Frame + ?Sized>(self, frame: &F) -> Option<Source> {
+    pub fn ends<F: Frame + ?Sized>(self, frame: &F) -> Option<Ends> {
         match self {
-            Self::V4(header) => frame.load(header + 12).map(Source::V4),
-            Self::V6(header) => frame.load(header + 8).map(Source::V6),
-        }
-    }
-
-    /// The destination, if it is one that another host could have: IPv4 as an IPv4-mapped IPv6
-    /// address, in network byte order. `None` for broadcast, multicast, loopback and what is no
-    /// host's: all of these count as this host's.
-    #[inline(always)]
-    pub fn destination_host<F: Frame + ?Sized>(self, frame: &F) -> Option<[u8; 16]> {
-        match self {
-            Self::V4(header) => match frame.load::<4>(header + 16)? {
-                [0 | 127 | 224..=255, ..] => None,
-                [a, b, c, d] => Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
-            },
+            Self::V4(header) => {
+                let [ends] = frame.load_words(header + 12)?;
+                let address = |number: u64| Source::V4((number as u32).to_be_bytes());
+                Some(Ends { source: address(ends >> 32), destination: address(ends) })
+            }
             Self::V6(header) => {
-                let destination: [u8; 16] = frame.load(header + 24)?;
-                match u128::from_be_bytes(destination) {
-                    // Unspecified, loopback; IPv4-mapped, which on a wire is nobody's.
-                    0 | 1 => None,
-                    address if address >> 32 == 0xffff || address >> 120 == 0xff => None,
-                    _ => Some(destination),
-                }
+                let [a, b, c, d] = frame.load_words(header + 8)?;
+                let address = |high, low| Source::V6(whole(high, low));
+                Some(Ends { source: address(a, b), destination: address(c, d) })
             }
         }
     }
+}
 
-    /// Whether the destination is a loopback address: 127.0.0.0/8 or ::1.
-    #[inline(always)]
-    pub fn is_to_loopback<F: Frame + ?Sized>(self, frame: &F) -> bool {
-        match self {
-            Self::V4(header) => matches!(frame.load(header + 16), Some([127, _, _, _])),
-            Self::V6(header) => match frame.load::<16>(header + 24) {
-                Some(destination) => u128::from_be_bytes(destination) == 1,
-                None => false,
-            },
-        }
-    }
+/// Who sends a packet, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The source address.
+    pub source: Source,
+    /// The destination address.
+    pub destination: Source,
 }
 
 /// A packet whose ports could be read.
@@ -193,6 +223,24 @@ mod tests {
         assert_eq!(Source::V4([255; 4]).forbidden(), Some(Reason::SourceMulticast));
         assert_eq!(Source::V4([0, 0, 0, 0]).forbidden(), Some(Reason::SourceUnspecified));
         assert_eq!(Source::V4([10, 0, 0, 1]).forbidden(), None);
+        // Every first byte, at both its ends.
+        for first in 0..=255 {
+            let expected = match first {
+                0 => Some(Reason::SourceUnspecified),
+                127 => Some(Reason::SourceLoopback),
+                224..=239 => Some(Reason::SourceMulticast),
+                _ => None,
+            };
+            assert_eq!(Source::V4([first, 0, 0, 0]).forbidden(), expected, "{first}");
+            assert_eq!(Source::V4([first, 255, 255, 254]).forbidden(), expected, "{first}");
+        }
+        let ipv6 = |number: u128| Source::V6(number.to_be_bytes()).forbidden();
+        assert_eq!(ipv6(2), None);
+        assert_eq!(ipv6(0xfffe_ffff_ffff), None, "beside the mapped ones");
+        assert_eq!(ipv6(0x1_0000_0000_0000), None, "behind the mapped ones");
+        assert_eq!(ipv6(1 << 64 | 1), None);
+        assert_eq!(ipv6(0xff << 120), Some(Reason::SourceMulticast));
+        assert_eq!(ipv6((0xff << 120) - 1), None);
         assert_eq!(Source::V6([0; 16]).forbidden(), Some(Reason::SourceUnspecified));
         let loopback = 1_u128.to_be_bytes();
         assert_eq!(Source::V6(loopback).forbidden(), Some(Reason::SourceLoopback));

@@ -13,7 +13,12 @@ pub trait Frame {
     /// verifier learns nothing (`find_good_pkt_pointers`, kernel/bpf/verifier.c).
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// The same where it costs next to nothing: `None` also for bytes that [`Frame::load`] would have
+    /// The `8 * N` bytes at `offset`, eight to a word: the first byte the highest. Otherwise as
+    /// [`Frame::load`]. Addresses are read so: the compiler keeps single bytes apart where it can,
+    /// and a program for the kernel has ten registers and little stack.
+    fn load_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]>;
+
+    /// The same as [`Frame::load`] where it costs next to nothing: `None` also for bytes that [`Frame::load`] would have
     /// to fetch from somewhere.
     #[inline(always)]
     fn load_near<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -35,22 +40,21 @@ pub trait Frame {
 /// The largest offset that may be blurred.
 pub const MAX_BLURRED: usize = 4095;
 
-/// The bytes of a frame that are at hand: see [`Frame::load_near`].
-#[derive(Clone, Copy, Debug)]
-pub struct Near<'a, F: ?Sized>(pub &'a F);
-
-impl<F: Frame + ?Sized> Frame for Near<'_, F> {
-    #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.load_near(offset)
-    }
-}
-
 impl Frame for [u8] {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         const { assert!(N >= 2) };
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        let (chunks, _) = self.get(offset..)?.get(..8 * N)?.as_chunks();
+        let mut words = [0; N];
+        for (word, bytes) in words.iter_mut().zip(chunks) {
+            *word = u64::from_be_bytes(*bytes);
+        }
+        Some(words)
     }
 }
 
@@ -66,5 +70,10 @@ mod tests {
         assert_eq!(frame.load::<2>(3), None);
         assert_eq!(frame.load::<2>(4), None);
         assert_eq!(frame.load::<4>(usize::MAX), None);
+        let frame: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3];
+        assert_eq!(frame.load_words(0), Some([0, 0x0102_0000_0000_0000]));
+        assert_eq!(frame.load_words(1), Some([1, 0x0200_0000_0000_0003]));
+        assert_eq!(frame.load_words::<2>(2), None);
+        assert_eq!(frame.load_words::<1>(usize::MAX), None);
     }
 }

@@ -2,10 +2,12 @@
 
 mod packed;
 
+pub use packed::Packed;
+
 use crate::{
-    flow::{Flow, Network, Protocol, Source},
-    frame::{Frame, Near},
-    parse::{Outcome, Start, locate, locate_plainly},
+    flow::{Ends, Network, Protocol, Source},
+    frame::Frame,
+    parse::{Located, Outcome, Start, locate, locate_plainly},
     verdict::{Reason, Scope, Verdict},
 };
 
@@ -81,51 +83,56 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    match judge_plainly(frame, start, policy) {
-        Some(judgement) => judgement,
-        None => judge_carefully(frame, start, policy),
-    }
+    judge_with(frame, start, policy, || locate(frame, start))
 }
 
-/// Judges a packet that looks like nearly all of them do (see [`locate_plainly`]), with as few steps as
-/// can be. `None` for any other; where there is an answer, that of [`judge_carefully`] is the same.
+/// As [`judge`]; `locate_carefully` is [`locate`] for packets that [`locate_plainly`] has no answer for.
+/// A program for the kernel has it in a function of its own: the verifier looks at its many ways
+/// through the headers once, and the usual packet's few steps stay few.
 #[inline(always)]
-pub fn judge_plainly<F, P>(frame: &F, start: Start, policy: &P) -> Option<Judgement>
+pub fn judge_with<F, P>(
+    frame: &F,
+    start: Start,
+    policy: &P,
+    locate_carefully: impl FnOnce() -> Located,
+) -> Judgement
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    let Flow { network, protocol, transport, port } = locate_plainly(frame, start)?;
-    if !policy.is_guarded(protocol, port) {
-        return Some(NOT_GUARDED);
-    }
-    let reason = knock(&Near(frame), network, policy)?;
-    Some(Judgement {
-        reason,
-        network: Some(network),
-        protocol: Some(protocol),
-        transport: Some(transport),
-    })
+    let packet = match locate_plainly(frame, start) {
+        Some(flow) if !policy.is_guarded(flow.protocol, flow.port) => return NOT_GUARDED,
+        Some(flow) => Located::at(flow),
+        None => {
+            let packet = locate_carefully();
+            if !is_ours(&packet, policy) {
+                return NOT_GUARDED;
+            }
+            packet
+        }
+    };
+    decide(frame, &packet, policy)
 }
 
-/// Judges a packet of any form.
+/// Whether a packet is for a guarded port, or could be.
 #[inline(always)]
-pub fn judge_carefully<F, P>(frame: &F, start: Start, policy: &P) -> Judgement
-where
-    F: Frame + ?Sized,
-    P: Policy + ?Sized,
-{
-    let packet = locate(frame, start);
-    let is_certain = matches!(packet.outcome, Outcome::At);
-    let is_ours = match (packet.outcome, packet.protocol) {
+fn is_ours<P: Policy + ?Sized>(packet: &Located, policy: &P) -> bool {
+    match (packet.outcome, packet.protocol) {
         (Outcome::Elsewhere, _) => false,
         (Outcome::At, Some(protocol)) => policy.is_guarded(protocol, packet.port),
         (Outcome::Undecidable, Some(protocol)) => policy.guards_any(protocol),
         (_, None) => true,
-    };
-    if !is_ours {
-        return NOT_GUARDED;
     }
+}
+
+/// Judges a packet that is for a guarded port, or could be.
+#[inline(always)]
+fn decide<F, P>(frame: &F, packet: &Located, policy: &P) -> Judgement
+where
+    F: Frame + ?Sized,
+    P: Policy + ?Sized,
+{
+    let is_certain = matches!(packet.outcome, Outcome::At);
     let known = if packet.has_network { knock(frame, packet.network, policy) } else { None };
     let reason = match known {
         Some(reason) if is_certain => reason,
@@ -174,17 +181,17 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
+    let Ends { source, destination } = network.ends(frame)?;
     if matches!(policy.scope(), Scope::Local)
-        && let Some(destination) = network.destination_host(frame)
-        && !policy.is_own_address(&destination)
+        && let Some(host) = destination.host()
+        && !policy.is_own_address(&host)
     {
         return Some(Reason::NotForThisHost);
     }
-    let source = network.source(frame)?;
     if let Some(reason) = source.forbidden() {
         return Some(reason);
     }
-    if network.is_to_loopback(frame) {
+    if destination.is_loopback() {
         return Some(Reason::DestinationLoopback);
     }
     Some(match policy.standing(&source) {

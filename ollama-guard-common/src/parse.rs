@@ -6,6 +6,7 @@
 mod ethernet;
 mod ipv4;
 mod ipv6;
+mod packed;
 mod plain;
 mod ports;
 
@@ -54,6 +55,7 @@ pub struct Located {
 
 /// How far a frame could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Outcome {
     /// It cannot be for a guarded port: not IP, a protocol without ports, or a later fragment,
     /// which is useless without the first one.

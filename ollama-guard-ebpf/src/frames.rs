@@ -3,9 +3,9 @@
 pub mod skb;
 pub mod xdp;
 
-use ollama_guard_common::{Frame, Judgement, Mode, Start, frame::MAX_BLURRED};
+use ollama_guard_common::{Frame, Mode, Packed, Start, frame::MAX_BLURRED, parse::Located};
 
-use crate::{maps::OG_SCRATCH, policy::LivePolicy};
+use crate::maps::{OG_SCRATCH, SCRATCH_WORDS};
 
 /// The largest offset that the decision can ask for, and more: 14 bytes of Ethernet, eight VLAN
 /// tags, an IPv6 header, 2,048 bytes of extension headers and one more header of 2,048 bytes. The
@@ -20,12 +20,11 @@ pub trait Arrived: Frame {
     /// Bytes of the whole frame, over all buffers.
     fn length(&self) -> u32;
 
-    /// [`ollama_guard_common::judge_carefully`] as a function of its own: the verifier looks at its many
-    /// ways through the headers once, and the usual packet's few steps stay few.
-    fn judge_carefully(&self, start: Start, policy: &LivePolicy) -> Judgement;
+    /// [`ollama_guard_common::parse::locate`] as a function of its own.
+    fn locate_carefully(&self, start: Start) -> Located;
 
     /// [`crate::report::submit`] as a function of its own, because a flood rarely gets there.
-    fn submit(&self, judgement: u64, mode: Mode) -> bool;
+    fn submit(&self, judgement: Packed, mode: Mode) -> bool;
 }
 
 /// [`Frame::blur`] at every hook: sends an offset through a map, of whose contents the verifier
@@ -35,9 +34,23 @@ fn blurred(offset: usize) -> usize {
     let Some(scratch) = OG_SCRATCH.get_ptr_mut(0) else {
         return MAX_OFFSET + 1;
     };
+    let scratch: *mut u64 = scratch.cast();
     // SAFETY: this CPU's own element, live as long as the program runs.
     unsafe { scratch.write_volatile(offset as u64) };
     // SAFETY: as above. Volatile, so that the value really goes through the map.
     let offset = unsafe { scratch.read_volatile() };
     offset as usize & MAX_BLURRED
+}
+
+/// Has the kernel copy bytes to where there is more room than on the stack. `copy` returns 0 if it has
+/// written all of a `T`, which is plain integers.
+#[inline(always)]
+fn far<T: Copy>(copy: impl FnOnce(*mut T) -> i64) -> Option<T> {
+    const { assert!(size_of::<T>() <= SCRATCH_WORDS * 8 && align_of::<T>() <= 8) };
+    let scratch: *mut T = OG_SCRATCH.get_ptr_mut(0)?.cast();
+    if copy(scratch) != 0 {
+        return None;
+    }
+    // SAFETY: this CPU's own element, which has room for it, and the kernel has written all of it.
+    Some(unsafe { scratch.read() })
 }

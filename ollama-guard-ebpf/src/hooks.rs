@@ -3,14 +3,15 @@
 pub mod tc;
 pub mod xdp;
 
-use aya_ebpf::{
-    EbpfContext,
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
-};
-use aya_log_ebpf::error;
-use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return, judge_plainly};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return_of, judge_with};
 
-use crate::{frames::Arrived, maps::REPORT, policy::LivePolicy, report::report};
+use crate::{
+    frames::Arrived,
+    maps::REPORT,
+    policy::LivePolicy,
+    report::{og_log_absent, report},
+};
 
 /// What a hook returns to drop a packet, and to let it pass.
 struct Actions {
@@ -20,16 +21,15 @@ struct Actions {
 
 /// Judge, report, translate.
 #[inline(always)]
-fn run(context: &impl EbpfContext, frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
-    let policy = LivePolicy::select();
-    let judgement = match judge_plainly(frame, start, &policy) {
-        Some(judgement) => judgement,
-        None => frame.judge_carefully(start, &policy),
+fn run(frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
+    let Some(policy) = LivePolicy::select() else {
+        return actions.drop;
     };
+    let judgement = judge_with(frame, start, &policy, || frame.locate_carefully(start)).pack();
 
-    if judgement.reason == Reason::NotGuarded {
+    if judgement.is_not_guarded() {
         return if REPORT.load() == 0 {
-            test_run_return(XDP_PASS, Reason::NotGuarded)
+            test_run_return_of(XDP_PASS, judgement)
         } else {
             actions.pass
         };
@@ -38,11 +38,11 @@ fn run(context: &impl EbpfContext, frame: &impl Arrived, start: Start, actions: 
     let is_dropped = matches!((judgement.verdict(), mode), (Verdict::Drop, Mode::Enforce));
     if REPORT.load() == 0 {
         // The same numbers at every hook: they are for user space, not for the kernel.
-        return test_run_return(if is_dropped { XDP_DROP } else { XDP_PASS }, judgement.reason);
+        return test_run_return_of(if is_dropped { XDP_DROP } else { XDP_PASS }, judgement);
     }
-    if judgement.reason == Reason::RulesAbsent {
-        error!(context, "the rules of the selected policy slot are missing: dropping");
+    if judgement.reason_index() == Reason::RulesAbsent as usize {
+        og_log_absent(policy.slot());
     }
-    report(frame, &judgement, mode);
+    report(frame, judgement, mode);
     if is_dropped { actions.drop } else { actions.pass }
 }

@@ -8,24 +8,23 @@ use aya_ebpf::{
 };
 use ollama_guard_common::abi::{
     Books, DECLARED_RULE_BLOCKS, DOOR_PLACES, DoorCounters, DropEvent, EVENT_RING_BYTES,
-    MAX_ADDRESSES, MAX_DOORS, PORT_WORDS, RuleBlock, SLOTS, SlotInfo,
+    MAX_ADDRESSES, MAX_DOORS, PolicyTable, RuleBlock, SLOTS, WORDS_PER_PROTOCOL,
 };
 
 /// The rules in one slot.
 pub type Rules = Array<RuleBlock, DECLARED_RULE_BLOCKS, { BPF_F_MMAPABLE as usize }>;
 
+/// Not a variable of the program, whose address would be in the instructions: a loader would write a
+/// variable's first value over the policy in force, each time that it loads a program.
 #[btf_map]
-pub static OG_SELECTED: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
-#[btf_map]
-pub static OG_SLOT_INFO: Array<SlotInfo, { SLOTS as usize }> = Array::new();
-#[btf_map]
-pub static OG_PORTS: Array<u64, PORT_WORDS> = Array::new();
+pub static OG_POLICY: Array<PolicyTable, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 pub static OG_RULES: ArrayOfMaps<Rules, { SLOTS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 pub static OG_ADDRESSES: HashMap<[u8; 16], u32, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]
-pub static OG_DOORS: Array<u64, { DOOR_PLACES as usize }> = Array::new();
+pub static OG_DOORS: Array<u64, { DOOR_PLACES as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 #[btf_map]
 pub static OG_COUNTERS: PerCpuArray<DoorCounters, { MAX_DOORS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -34,9 +33,11 @@ pub static OG_BOOKS: PerCpuArray<Books, 1> = PerCpuArray::new();
 pub static OG_ALLOWANCE: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 pub static OG_EVENTS: RingBuf<DropEvent, { EVENT_RING_BYTES as usize }> = RingBuf::new();
-/// One word for `Frame::blur`. No state: nothing in it outlives a packet, and it is not pinned.
+/// Room beside the stack. No state: nothing in it outlives a packet, and it is not pinned.
 #[btf_map]
-pub static OG_SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static OG_SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 1> = PerCpuArray::new();
+/// An IPv6 header, which is the largest that is read at once.
+pub const SCRATCH_WORDS: usize = 40 / 8;
 
 /// 1 in a program that is attached, 0 in its twin for test runs.
 #[unsafe(no_mangle)]
@@ -45,3 +46,8 @@ pub static REPORT: Global<u32> = Global::new(1);
 /// call, so it stands behind a global that is frozen before the program is verified.
 #[unsafe(no_mangle)]
 pub static LOAD_BYTES: Global<u32> = Global::new(0);
+/// Of no interest but that the verifier knows it and the compiler does not: what is masked with it
+/// is within a protocol's words of ports, as the verifier has to see and the compiler would not
+/// leave to be seen.
+#[unsafe(no_mangle)]
+pub static PORT_WORDS_MASK: Global<u32> = Global::new(WORDS_PER_PROTOCOL as u32 - 1);

@@ -1,83 +1,94 @@
 //! The policy in force, read from the maps.
 
-use core::ptr;
-
 use ollama_guard_common::{
     Mode, Policy, Protocol, Scope, Source, Standing,
     abi::{
-        PORT_WORDS_PER_SLOT, RULE_BLOCK_WORDS, RuleSet, Selection, THE_SERVICE, port_bit, port_word,
+        PolicyTable, RULE_BLOCK_WORDS, RuleSet, SLOTS, Selection, SlotInfo, THE_SERVICE,
+        WORDS_PER_PROTOCOL, port_bit,
     },
+    flow::{halves, whole},
     trie::{Words, find4, find6, settled4, settled6},
 };
 
-use crate::maps::{OG_ADDRESSES, OG_PORTS, OG_RULES, OG_SELECTED, OG_SLOT_INFO, Rules};
+use crate::maps::{OG_ADDRESSES, OG_POLICY, OG_RULES, PORT_WORDS_MASK, Rules};
 
 /// The policy of the slot that was selected when the packet came in.
 ///
 /// The selection is read once for each packet: everything about it is decided by the old policy or
 /// by the new one, never by a mixture.
-pub struct LivePolicy(Selection);
+pub struct LivePolicy {
+    table: *const PolicyTable,
+    selection: Selection,
+}
 
 impl LivePolicy {
-    /// Selects the slot for one packet.
+    /// Selects the slot for one packet. Always `Some`: the table is one element, and it is there.
     #[inline(always)]
-    pub fn select() -> Self {
-        let selection = match OG_SELECTED.get_ptr(0) {
-            // SAFETY: a pointer to a live array element. Volatile, so that the compiler can't read
-            // it a second time and find another slot.
-            Some(selected) => unsafe { ptr::read_volatile(selected) },
-            // Can't be. If it were, everything is guarded, and there are no rules.
-            None => u64::MAX << 3,
-        };
-        Self(Selection(selection))
+    pub fn select() -> Option<Self> {
+        let table = OG_POLICY.get_ptr(0)?;
+        // SAFETY: a field of a live array element.
+        let selection = unsafe { &raw const (*table).selection };
+        // SAFETY: as above.
+        Some(Self { table, selection: Selection(unsafe { word(selection) }) })
     }
 
-    /// The policy of a selection that was read before.
+    /// Which slot it is.
     #[inline(always)]
-    pub const fn of(selection: u64) -> Self {
-        Self(Selection(selection))
-    }
-
-    /// For [`LivePolicy::of`].
-    #[inline(always)]
-    pub const fn selection(&self) -> u64 {
-        self.0.0
+    pub const fn slot(&self) -> u32 {
+        self.selection.slot()
     }
 
     /// Whether verdicts are carried out.
     #[inline(always)]
     pub fn mode(&self) -> Mode {
-        self.0.mode()
+        self.selection.mode()
     }
+}
+
+/// Reads a word that user space may write meanwhile: once, where it stands in the source. Otherwise
+/// the compiler could read it twice, and find different values.
+///
+/// # Safety
+///
+/// The place is in a live map element.
+#[inline(always)]
+unsafe fn word(place: *const u64) -> u64 {
+    // SAFETY: promised by the caller.
+    unsafe { place.read_volatile() }
 }
 
 impl Policy for LivePolicy {
     #[inline(always)]
     fn is_guarded(&self, protocol: Protocol, port: u16) -> bool {
-        if !self.0.may_guard(port) {
+        if !self.selection.may_guard(port) {
             return false;
         }
-        let first = self.0.slot() * PORT_WORDS_PER_SLOT as u32;
-        match OG_PORTS.get(first + port_word(protocol, port) as u32) {
-            Some(bits) => bits & port_bit(port) != 0,
-            // Can't be: the index is within the array. If it were, the packet is guarded.
-            None => true,
-        }
+        let within = u32::from(port) >> 6 & PORT_WORDS_MASK.load();
+        let index = protocol.index() * WORDS_PER_PROTOCOL + within as usize;
+        // SAFETY: a slot is 0 or 1, and a field of the table.
+        let ports = unsafe { &raw const (*self.table).ports[self.slot() as usize] };
+        // SAFETY: within the words of a slot: the index of a protocol is below their number, and
+        // `within` is masked to the words of one.
+        let place = unsafe { ports.cast::<u64>().add(index) };
+        // SAFETY: as above.
+        let bits = unsafe { word(place) };
+        bits & port_bit(port) != 0
     }
 
     #[inline(always)]
     fn guards_any(&self, protocol: Protocol) -> bool {
-        self.0.guards_any(protocol)
+        self.selection.guards_any(protocol)
     }
 
     #[inline(always)]
     fn scope(&self) -> Scope {
-        self.0.scope()
+        self.selection.scope()
     }
 
     #[inline(always)]
     fn is_own_address(&self, destination: &[u8; 16]) -> bool {
-        OG_ADDRESSES.get_ptr(destination).is_some()
+        let (high, low) = halves(*destination);
+        og_own_address(high, low) != 0
     }
 
     #[inline(always)]
@@ -93,20 +104,20 @@ impl LivePolicy {
     /// there are the functions.
     #[inline(always)]
     fn look_up(&self, source: &Source) -> Option<RuleSet> {
-        let slot = self.0.slot();
-        let info = OG_SLOT_INFO.get(slot)?;
+        let slot = self.slot();
+        let info = description(self.table, slot);
         let rules = Table(OG_RULES.get(slot)?);
         let found = match *source {
             Source::V4(address) => {
                 let address = u32::from_be_bytes(address);
-                match settled4(&rules, info.root4, info.path4, address) {
+                match settled4(&rules, root4(info), path4(info), address) {
                     Some(0) => return Some(RuleSet::NONE),
                     _ => og_find4(slot, address),
                 }
             }
             Source::V6(address) => {
                 let (high, low) = halves(address);
-                match settled6(&rules, info.root6, info.path6, high, low) {
+                match settled6(&rules, root6(info), path6(info), high, low) {
                     Some(0) => return Some(RuleSet::NONE),
                     _ => og_find6(slot, high, low),
                 }
@@ -115,6 +126,14 @@ impl LivePolicy {
         // No set has a bit for both.
         if found == ABSENT { None } else { Some(RuleSet::from_word(found)) }
     }
+}
+
+/// [`Policy::is_own_address`] as a function of its own, of the halves of an address. Not 0 if it is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_own_address(high: u64, low: u64) -> u32 {
+    let address = whole(high, low);
+    OG_ADDRESSES.get_ptr(address).is_some().into()
 }
 
 /// What the lookups return if the rules are not there.
@@ -127,7 +146,8 @@ const ABSENT: u64 = u64::MAX;
 extern "C" fn og_find4(slot: u32, address: u32) -> u64 {
     let find = || {
         let rules = Table(OG_RULES.get(slot)?);
-        let set = find4(&rules, OG_SLOT_INFO.get(slot)?.root4, address)?;
+        let root = root4(description(OG_POLICY.get_ptr(0)?, slot));
+        let set = find4(&rules, root, address)?;
         rules.set(set)
     };
     find().unwrap_or(ABSENT)
@@ -139,17 +159,58 @@ extern "C" fn og_find4(slot: u32, address: u32) -> u64 {
 extern "C" fn og_find6(slot: u32, high: u64, low: u64) -> u64 {
     let find = || {
         let rules = Table(OG_RULES.get(slot)?);
-        let set = find6(&rules, OG_SLOT_INFO.get(slot)?.root6, high, low)?;
+        let root = root6(description(OG_POLICY.get_ptr(0)?, slot));
+        let set = find6(&rules, root, high, low)?;
         rules.set(set)
     };
     find().unwrap_or(ABSENT)
 }
 
-/// An IPv6 address as two numbers.
+/// What a slot holds.
 #[inline(always)]
-fn halves(address: [u8; 16]) -> (u64, u64) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+const fn description(table: *const PolicyTable, slot: u32) -> *const SlotInfo {
+    // SAFETY: one of two fields of the table.
+    unsafe { &raw const (*table).slots[(slot % SLOTS) as usize] }
+}
+
+#[inline(always)]
+fn root4(info: *const SlotInfo) -> u64 {
+    // SAFETY: a description is part of the table, and this a field of it.
+    let root = unsafe { &raw const (*info).root4 };
+    // SAFETY: as above.
+    unsafe { word(root) }
+}
+
+#[inline(always)]
+fn path4(info: *const SlotInfo) -> u64 {
+    // SAFETY: as in `root4`.
+    let path = unsafe { &raw const (*info).path4 };
+    // SAFETY: as above.
+    unsafe { word(path) }
+}
+
+#[inline(always)]
+fn root6(info: *const SlotInfo) -> [u64; 2] {
+    // SAFETY: as in `root4`.
+    pair(unsafe { &raw const (*info).root6 })
+}
+
+#[inline(always)]
+fn path6(info: *const SlotInfo) -> [u64; 2] {
+    // SAFETY: as in `root4`.
+    pair(unsafe { &raw const (*info).path6 })
+}
+
+/// Two words of a description.
+#[inline(always)]
+fn pair(words: *const [u64; 2]) -> [u64; 2] {
+    let first: *const u64 = words.cast();
+    // SAFETY: called with fields of a description only.
+    let second = unsafe { first.add(1) };
+    // SAFETY: as above.
+    let first = unsafe { word(first) };
+    // SAFETY: as above.
+    [first, unsafe { word(second) }]
 }
 
 /// The words of the rules.

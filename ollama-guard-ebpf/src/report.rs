@@ -4,9 +4,12 @@
 //! reads of per-CPU memory: once a CPU's allowance is used up there is no clock read, no record
 //! and no wake-up.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_boot_ns};
+use aya_log_ebpf::error;
 use ollama_guard_common::{
-    Judgement, Mode, Network, Verdict,
+    Mode, Packed, Verdict,
     abi::{DOOR_UNKNOWN, DropEvent, door_number, door_places},
 };
 
@@ -20,14 +23,14 @@ const ADAPTIVE_WAKE_UP: u64 = 0;
 
 /// Counts a judgement, and tells user space about it if it is a drop.
 #[inline(always)]
-pub fn report(frame: &impl Arrived, judgement: &Judgement, mode: Mode) {
+pub fn report(frame: &impl Arrived, judgement: Packed, mode: Mode) {
     let Some(counters) = OG_COUNTERS.get_ptr_mut(door(frame.ifindex())) else {
         return;
     };
     // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
     // another on the same CPU (softirqs do not nest).
     let counters = unsafe { &mut *counters };
-    counters.packets[mode as usize][judgement.reason.index()] += 1;
+    counters.packets[mode as usize][judgement.reason_index()] += 1;
     if judgement.verdict() == Verdict::Drop && !tell(frame, judgement, mode) {
         counters.suppressed[mode as usize] += 1;
     }
@@ -45,7 +48,7 @@ fn door(ifindex: u32) -> u32 {
 
 /// Tells about a drop. `false` if the allowance is used up: in a flood, that is nearly always.
 #[inline(always)]
-fn tell(frame: &impl Arrived, judgement: &Judgement, mode: Mode) -> bool {
+fn tell(frame: &impl Arrived, judgement: Packed, mode: Mode) -> bool {
     let Some(allowance) = OG_ALLOWANCE.get_ptr_mut(0) else {
         return false;
     };
@@ -60,7 +63,7 @@ fn tell(frame: &impl Arrived, judgement: &Judgement, mode: Mode) -> bool {
     // SAFETY: as above.
     let books = unsafe { &mut *books };
     *allowance -= 1;
-    match frame.submit(judgement.pack(), mode) {
+    match frame.submit(judgement, mode) {
         true => books.modes[mode as usize].submitted += 1,
         false => books.modes[mode as usize].lost += 1,
     }
@@ -69,18 +72,18 @@ fn tell(frame: &impl Arrived, judgement: &Judgement, mode: Mode) -> bool {
 
 /// Puts the event of a drop into the ring. `false` if there is no room.
 #[inline(always)]
-pub fn submit(frame: &impl Arrived, judgement: u64, mode: u32) -> bool {
+pub fn submit(frame: &impl Arrived, judgement: Packed, mode: u32) -> bool {
     let Some(mut record) = OG_EVENTS.reserve(0) else {
         return false;
     };
     let mode = Mode::from_number(mode);
-    record.write(describe(frame, frame.ifindex(), &Judgement::unpack(judgement), mode));
+    record.write(describe(frame, frame.ifindex(), judgement, mode));
     record.submit(ADAPTIVE_WAKE_UP);
     true
 }
 
 #[inline(always)]
-fn describe(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mode) -> DropEvent {
+fn describe(frame: &impl Arrived, ifindex: u32, judgement: Packed, mode: Mode) -> DropEvent {
     let mut event = DropEvent {
         // SAFETY: a helper without arguments.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
@@ -91,19 +94,20 @@ fn describe(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mod
         source_port: 0,
         destination_port: 0,
         family: 0,
-        protocol: judgement.protocol.map_or(0, |protocol| protocol.number()),
-        reason: judgement.reason as u8,
+        protocol: judgement.protocol_number(),
+        reason: judgement.reason_number(),
         mode: mode as u8,
     };
-    match judgement.network {
-        Some(Network::V4(header)) => {
+    let header = judgement.header();
+    match judgement.family() {
+        4 => {
             if let Some([a, b, c, d, e, f, g, h]) = frame.load::<8>(header + 12) {
                 event.family = 4;
                 event.source[..4].copy_from_slice(&[a, b, c, d]);
                 event.destination[..4].copy_from_slice(&[e, f, g, h]);
             }
         }
-        Some(Network::V6(header)) => {
+        6 => {
             if let (Some(source), Some(destination)) =
                 (frame.load(header + 8), frame.load(header + 24))
             {
@@ -112,11 +116,32 @@ fn describe(frame: &impl Arrived, ifindex: u32, judgement: &Judgement, mode: Mod
                 event.destination = destination;
             }
         }
-        None => {}
+        _ => {}
     }
-    if let Some([a, b, c, d]) = judgement.transport.and_then(|ports| frame.load(ports)) {
+    if judgement.has_transport()
+        && let Some([a, b, c, d]) = frame.load(judgement.transport())
+    {
         event.source_port = u16::from_be_bytes([a, b]);
         event.destination_port = u16::from_be_bytes([c, d]);
     }
     event
+}
+
+/// Logs what must never happen: the rules of the selected slot are missing. A function of its own,
+/// because a log takes much of the stack, which all functions that call each other share. Returns
+/// nothing of interest.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn og_log_absent(slot: u32) -> u32 {
+    error!(&NoContext, "the rules of policy slot {} are missing: dropping", slot);
+    slot
+}
+
+/// What a log asks for and makes no use of.
+struct NoContext;
+
+impl EbpfContext for NoContext {
+    fn as_ptr(&self) -> *mut c_void {
+        ptr::null_mut()
+    }
 }

@@ -44,6 +44,7 @@ mod sys;
 mod tcx;
 pub mod test_run;
 pub mod wiring;
+mod words;
 
 mod live;
 

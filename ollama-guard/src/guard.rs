@@ -167,7 +167,7 @@ impl Guard<Dataplane> {
         let Some(problem) = self.policy_problem()? else {
             return Ok(None);
         };
-        self.sink.distrust_policy()?;
+        self.sink.distrust_policy();
         self.apply()?;
         Ok(Some(format!("{problem}: put in force again, as generation {}", self.generation)))
     }

@@ -26,6 +26,7 @@ mod kernel;
 mod knock;
 mod namespace;
 mod pair;
+pub mod policy_table;
 mod process;
 mod reap;
 mod server;

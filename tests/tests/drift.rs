@@ -13,21 +13,22 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData, MapInfo};
+use aya::maps::MapInfo;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::Signal,
 };
 use ollama_guard_common::{
-    Mode, Scope,
-    abi::{RuleBlock, Selection, SlotInfo, port_bit},
+    Mode, Protocol, Scope,
+    abi::{RuleBlock, Selection, SlotInfo, port_bit, port_word},
     trie::entry4,
 };
 use ollama_guard_tests::{
     bed::{
         Bed, Foreign, Guard, GuardSetup, Objects, RunsAs, SERVER_DOOR, Standin, Status,
-        VERSION_DIRECTORY, XDP_PASS, everyone_is_served, only_the_friend_is_served, run, until,
-        xdp_program_id,
+        VERSION_DIRECTORY, XDP_PASS, everyone_is_served, only_the_friend_is_served,
+        policy_table::{slot_in_force, tamper},
+        run, until, xdp_program_id,
     },
     policy::{FRIEND4, FRIEND6, GUARDED},
 };
@@ -51,16 +52,6 @@ fn link_pin(guard: &Guard<'_>) -> Result<PathBuf> {
 
 fn map_pin(guard: &Guard<'_>, name: &str) -> PathBuf {
     guard.pin_dir().join(VERSION_DIRECTORY).join(name)
-}
-
-/// The policy slot in force, from the kernel.
-fn slot(guard: &Guard<'_>) -> Result<usize> {
-    let pin = map_pin(guard, "OG_SELECTED").display().to_string();
-    let dump = bpftool(&["--json", "map", "dump", "pinned", &pin])?;
-    let dump: serde_json::Value = serde_json::from_str(&dump)?;
-    let value = dump[0]["value"].as_array().context("a value")?;
-    let low = value[0].as_str().context("a byte")?;
-    Ok(usize::from_str_radix(low.trim_start_matches("0x"), 16)? % 2)
 }
 
 /// Writes bytes into a map.
@@ -177,7 +168,7 @@ fn pins_that_are_removed_are_made_again() -> Result<()> {
             Ok(fs::remove_file(map_pin(guard, name))?)
         })?;
     }
-    let rules = format!("OG_RULES-{}", slot(&guard)?);
+    let rules = format!("OG_RULES-{}", slot_in_force(&guard)?.0);
     noticed_and_repaired(&bed, &mut guard, "not what was put there", &rules, |guard| {
         Ok(fs::remove_file(map_pin(guard, &rules))?)
     })?;
@@ -203,21 +194,18 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
     let told = "not what was put there";
 
     // The rules themselves can't be edited, by nobody.
-    let pin = map_pin(&guard, &format!("OG_RULES-{}", slot(&guard)?));
+    let pin = map_pin(&guard, &format!("OG_RULES-{}", slot_in_force(&guard)?.0));
     let error = update(&pin, &[0; 4], &[0xff; size_of::<RuleBlock>()]).err().context("it could")?;
     ensure!(format!("{error:#}").contains("not permitted"), "{error:#}");
     // Every IPv4 source is let in: as if the table began with a leaf that says so.
     noticed_and_repaired(&bed, &mut guard, told, "changed by somebody else", |guard| {
-        let mut info = slot_info(guard)?;
-        info.root4 = entry4::leaf(0, 0, 1, 0);
-        let (pin, slot) = (map_pin(guard, "OG_SLOT_INFO"), slot(guard)? as u32);
-        update(&pin, &slot.to_ne_bytes(), bytemuck::bytes_of(&info))?;
+        tamper(guard, |table, slot| table.slots[slot].root4 = entry4::leaf(0, 0, 1, 0))?;
         ensure!(only_the_friend_is_served(&bed).is_err(), "the edit let nobody in");
         Ok(())
     })?;
     // Another table in the place of ours.
     noticed_and_repaired(&bed, &mut guard, told, "are not the pinned ones", |guard| {
-        let ours = map_pin(guard, &format!("OG_RULES-{}", slot(guard)?));
+        let ours = map_pin(guard, &format!("OG_RULES-{}", slot_in_force(guard)?.0));
         let other = map_pin(guard, "other");
         let entries = MapInfo::from_pin(&ours)?.max_entries().to_string();
         let other = other.display().to_string();
@@ -225,7 +213,7 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
             "map", "create", &other, "type", "array", "key", "4", "value", "64", "entries",
             &entries, "name", "other", "flags", "1024",
         ])?;
-        let key = (slot(guard)? as u32).to_ne_bytes().map(|byte| byte.to_string());
+        let key = slot_in_force(guard)?.0.to_ne_bytes().map(|byte| byte.to_string());
         let outer = map_pin(guard, "OG_RULES").display().to_string();
         let words = ["map", "update", "pinned", &outer, "key"];
         let words = words.into_iter().chain(key.iter().map(String::as_str));
@@ -236,21 +224,20 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
     })?;
     // The port is not guarded any more.
     noticed_and_repaired(&bed, &mut guard, told, "changed by somebody else", |guard| {
-        let words = 65_536 / 64 * 5;
-        let word = slot(guard)? as u32 * words + u32::from(GUARDED) / 64;
-        update(&map_pin(guard, "OG_PORTS"), &word.to_ne_bytes(), &[0; 8])?;
+        tamper(guard, |table, slot| table.ports[slot][port_word(Protocol::Tcp, GUARDED)] = 0)?;
         everyone_is_served(&bed)
     })?;
     // Observe instead of enforce.
     noticed_and_repaired(&bed, &mut guard, told, "changed by somebody else", |guard| {
-        let (slot, port) = (slot(guard)? as u32, port_bit(GUARDED));
-        let observe = Selection::new(slot, Mode::Observe, Scope::All, 1).with_ports(port);
-        update(&map_pin(guard, "OG_SELECTED"), &[0; 4], &observe.0.to_ne_bytes())?;
+        tamper(guard, |table, slot| {
+            let observe = Selection::new(slot as u32, Mode::Observe, Scope::All, 1);
+            table.selection = observe.with_ports(port_bit(GUARDED)).0;
+        })?;
         everyone_is_served(&bed)
     })?;
     // No rules at all: closed, for the friend too.
     noticed_and_repaired(&bed, &mut guard, told, "are not the pinned ones", |guard| {
-        let key = (slot(guard)? as u32).to_ne_bytes().map(|byte| byte.to_string());
+        let key = slot_in_force(guard)?.0.to_ne_bytes().map(|byte| byte.to_string());
         let pin = map_pin(guard, "OG_RULES").display().to_string();
         let words = ["map", "delete", "pinned", &pin, "key"];
         let words = words.into_iter().chain(key.iter().map(String::as_str));
@@ -258,20 +245,13 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
     })?;
     // The other slot selected, whatever is in it.
     noticed_and_repaired(&bed, &mut guard, "problem", "is in force instead of", |guard| {
-        let other = (slot(guard)? as u32 + 1) % 2;
-        let selection = Selection::new(other, Mode::Enforce, Scope::All, 0);
-        update(&map_pin(guard, "OG_SELECTED"), &[0; 4], &selection.0.to_ne_bytes())?;
-        // As if a policy of another day were in it.
-        let info = SlotInfo { generation: 3, ..SlotInfo::default() };
-        update(&map_pin(guard, "OG_SLOT_INFO"), &other.to_ne_bytes(), bytemuck::bytes_of(&info))
+        tamper(guard, |table, slot| {
+            let other = (slot + 1) % 2;
+            table.selection = Selection::new(other as u32, Mode::Enforce, Scope::All, 0).0;
+            // As if a policy of another day were in it.
+            table.slots[other] = SlotInfo { generation: 3, ..SlotInfo::default() };
+        })
     })
-}
-
-/// The description of the slot in force.
-fn slot_info(guard: &Guard<'_>) -> Result<SlotInfo> {
-    let map = MapData::from_pin(map_pin(guard, "OG_SLOT_INFO"))?;
-    let map: Array<_, [u64; size_of::<SlotInfo>() / 8]> = Map::from_map_data(map)?.try_into()?;
-    Ok(bytemuck::cast(map.get(&(slot(guard)? as u32), 0)?))
 }
 
 /// A BPF file system of our own, gone with the test.

@@ -60,7 +60,7 @@ fn off_bpffs(bed: &Bed) -> Result<()> {
 fn someone_elses_directories(bed: &Bed) -> Result<()> {
     let guard = guard_for_the_friend().prepare(&bed.server.namespace)?;
     let home = tempfile::tempdir()?;
-    for name in ["next/precious", "v3/thesis", "links/xdp-7"] {
+    for name in ["next/precious", "v4/thesis", "links/xdp-7"] {
         fs::create_dir_all(home.path().join(name))?;
     }
     let mut command = bed.server.namespace.command(&guard_binary()?);

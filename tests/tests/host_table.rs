@@ -56,7 +56,7 @@ fn a_judgement_points_at_headers_that_are_there() {
             assert!(transport + 4 <= case.frame.len(), "{}", case.name);
         }
         if let Some(network) = judgement.network {
-            assert!(network.source(case.frame.as_slice()).is_some(), "{}", case.name);
+            assert!(network.ends(case.frame.as_slice()).is_some(), "{}", case.name);
         }
         if judgement.verdict() == Verdict::Drop && judgement.network.is_some() {
             assert_ne!(judgement.reason, Reason::NotGuarded, "{}", case.name);

@@ -7,15 +7,14 @@
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use aya::{
-    maps::{Array, Map, MapData},
-    programs::XdpMode,
-};
-use ollama_guard_common::{abi::SlotInfo, trie::entry4};
+use aya::programs::XdpMode;
+use ollama_guard_common::{Protocol, abi::port_word, trie::entry4};
 use ollama_guard_tests::{
     bed::{
         Bed, Finished, Foreign, Guard, GuardSetup, SERVER_DOOR, Standin, VERSION_DIRECTORY,
-        XDP_PASS, only_the_friend_is_served, pins, run, until,
+        XDP_PASS, only_the_friend_is_served, pins,
+        policy_table::{slot_in_force, tamper},
+        run, until,
     },
     policy::{DENIED4, FRIEND4, FRIEND6, GUARDED},
 };
@@ -95,51 +94,9 @@ fn objects(guard: &Guard<'_>) -> PathBuf {
     guard.pin_dir().join(VERSION_DIRECTORY)
 }
 
-/// A map of the guard, changed by hand.
-struct Pinned(PathBuf);
-
-impl Pinned {
-    fn of(guard: &Guard<'_>, name: &str) -> Self {
-        Self(objects(guard).join(name))
-    }
-
-    fn command(&self, verb: &str, key: &[u8], value: &[u8]) -> Result<String> {
-        let mut command = Command::new("bpftool");
-        command.args(["--json", "map", verb, "pinned"]).arg(&self.0).arg("key");
-        command.args(key.iter().map(ToString::to_string));
-        if !value.is_empty() {
-            command.arg("value").args(value.iter().map(ToString::to_string));
-        }
-        Ok(run(&mut command, PATIENCE)?.expect_success()?.to_owned())
-    }
-
-    fn read(&self, key: &[u8]) -> Result<u64> {
-        let found: Value = serde_json::from_str(&self.command("lookup", key, &[])?)?;
-        let bytes = found["value"].as_array().context("no value")?;
-        bytes.iter().rev().try_fold(0, |sum, byte| {
-            let byte = byte.as_str().context("no byte")?.trim_start_matches("0x");
-            Ok(sum << 8 | u64::from_str_radix(byte, 16)?)
-        })
-    }
-
-    fn write(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.command("update", key, value).map(drop)
-    }
-}
-
-/// The description of the slot in force, and its number.
-fn slot_info(guard: &Guard<'_>) -> Result<(u32, SlotInfo)> {
-    let selected = Pinned::of(guard, "OG_SELECTED").read(&[0; 4])? as u32 % 2;
-    let map = MapData::from_pin(objects(guard).join("OG_SLOT_INFO"))?;
-    let map: Array<_, [u64; size_of::<SlotInfo>() / 8]> = Map::from_map_data(map)?.try_into()?;
-    Ok((selected, bytemuck::cast(map.get(&selected, 0)?)))
-}
-
 /// Makes the IPv4 rules begin with another entry. The words themselves are frozen.
 fn begin_with(guard: &Guard<'_>, root4: u64) -> Result<()> {
-    let (slot, info) = slot_info(guard)?;
-    let info = SlotInfo { root4, ..info };
-    Pinned::of(guard, "OG_SLOT_INFO").write(&slot.to_le_bytes(), bytemuck::bytes_of(&info))
+    tamper(guard, |table, slot| table.slots[slot].root4 = root4)
 }
 
 /// An entry that says the same of every source.
@@ -193,12 +150,8 @@ fn a_guard_that_only_observes_holds_nothing() -> Result<()> {
 fn a_changed_map_is_found_and_named() -> Result<()> {
     let bed = Bed::new()?;
     let mut guard = setup().start(&bed.server.namespace)?;
-    let no_port = || {
-        // The words of a slot are 5 × 1,024.
-        let selected = Pinned::of(&guard, "OG_SELECTED").read(&[0; 4])? as u32 % 2;
-        let word = (selected * 5 * 1024 + u32::from(GUARDED) / 64).to_le_bytes();
-        Pinned::of(&guard, "OG_PORTS").write(&word, &[0; 8])
-    };
+    let no_port =
+        || tamper(&guard, |table, slot| table.ports[slot][port_word(Protocol::Tcp, GUARDED)] = 0);
     for (breaks, reasons) in [
         (
             &(|| begin_with(&guard, everyone(NOT_LISTED))) as &dyn Fn() -> Result<()>,
@@ -232,7 +185,7 @@ fn a_changed_map_is_found_and_named() -> Result<()> {
 
     // The number that was written with the rules tells without a daemon.
     guard.kill9()?;
-    let (_, info) = slot_info(&guard)?;
+    let (_, info) = slot_in_force(&guard)?;
     holds(&guard)?;
     begin_with(&guard, everyone(DENIED))?;
     fails(&guard, "no daemon", "ports or rules in force are not those that were written")?;
@@ -326,25 +279,25 @@ fn another_program_in_the_link_or_under_a_pin_is_found_and_named() -> Result<()>
     holds(&guard)?;
 
     // A pinned map is not the one that the programs read.
-    fs::rename(pins.join("OG_PORTS"), &aside)?;
+    fs::rename(pins.join("OG_ADDRESSES"), &aside)?;
     bpftool(&[
         "map",
         "create",
-        &path("OG_PORTS"),
+        &path("OG_ADDRESSES"),
         "type",
-        "array",
+        "hash",
         "key",
-        "4",
+        "16",
         "value",
-        "8",
+        "4",
         "entries",
-        "10240",
+        "8192",
         "name",
-        "OG_PORTS",
+        "OG_ADDRESSES",
     ])?;
-    guard.hand_over(&pins.join("OG_PORTS"))?;
-    fails(&guard, "a map", "the link program uses another map than the pinned OG_PORTS")?;
-    fs::rename(&aside, pins.join("OG_PORTS"))?;
+    guard.hand_over(&pins.join("OG_ADDRESSES"))?;
+    fails(&guard, "a map", "the link program uses another map than the pinned OG_ADDRESSES")?;
+    fs::rename(&aside, pins.join("OG_ADDRESSES"))?;
     holds(&guard)?;
 
     // A missing pin.

@@ -36,7 +36,7 @@ use etherparse::{
 };
 use ollama_guard_common::{
     Judgement, Policy, Protocol, Reason, Scope, Source, Standing, Start, Verdict, judge,
-    judge_carefully,
+    parse::{Located, locate, locate_plainly},
 };
 
 /// The guarded port.
@@ -52,11 +52,13 @@ const MOST_EXTENSION_BYTES: usize = 2048;
 ///
 /// The disagreement, in words.
 pub fn check(frame: &[u8], start: Start) -> Result<(), String> {
+    if let Some(flow) = locate_plainly(frame, start)
+        && locate(frame, start) != Located::at(flow)
+    {
+        return Err(format!("{flow:?} by the short way, and not by the long one"));
+    }
     for lists in Lists::ALL {
         let judgement = judge(frame, start, &lists);
-        if judge_carefully(frame, start, &lists) != judgement {
-            return Err(format!("{judgement:?} by the short way, and not by the long one"));
-        }
         agree(frame, start, lists, &judgement)?;
     }
     Ok(())

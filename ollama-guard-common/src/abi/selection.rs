@@ -32,7 +32,7 @@ impl Selection {
         Self((slot % SLOTS) as u64 | bits | (protocols as u64 & 0x1f) << Self::PROTOCOLS)
     }
 
-    /// The same with the ports of a word of [`maps::PORTS`].
+    /// The same with the ports of a word of [`super::PolicyTable::ports`].
     #[must_use]
     pub const fn with_ports(self, word: u64) -> Self {
         Self(self.0 | (word | word >> 32) << Self::PORTS)

@@ -1,12 +1,13 @@
 //! A packet at the TC hook: a socket buffer.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
-use ollama_guard_common::{Frame, Judgement, Mode, Start, judge_carefully};
+use ollama_guard_common::{
+    Frame, Mode, Packed, Start,
+    parse::{Located, locate},
+};
 
-use super::{Arrived, MAX_OFFSET, blurred};
-use crate::{policy::LivePolicy, report::submit};
+use super::{Arrived, MAX_OFFSET, blurred, far};
+use crate::report::submit;
 
 /// A packet at the TC hook. It starts with the link header where the device has one: the kernel
 /// goes back to it before it runs the program (`sch_handle_ingress`, net/core/dev.c).
@@ -26,22 +27,29 @@ impl<'a> SkbFrame<'a> {
 
     /// Bytes outside the linear part.
     #[inline(always)]
-    fn load_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the context is the kernel's, and the buffer holds the N bytes that are asked for.
-        let status = unsafe {
-            bpf_skb_load_bytes(
-                self.context.skb.skb.cast(),
-                offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
-        if status == 0 {
-            // SAFETY: on success the kernel has written all N bytes.
-            return Some(unsafe { bytes.assume_init() });
+    fn load_far<T: Copy>(&self, offset: usize) -> Option<T> {
+        let skb = self.context.skb.skb.cast();
+        far(|to: *mut T| {
+            // SAFETY: the context is the kernel's, and there is room for a `T`.
+            unsafe { bpf_skb_load_bytes(skb, offset as u32, to.cast(), size_of::<T>() as u32) }
+        })
+    }
+}
+
+impl SkbFrame<'_> {
+    /// What is at hand in the first buffer. `T` is plain integers.
+    #[inline(always)]
+    fn near<T: Copy>(&self, offset: usize) -> Option<T> {
+        if offset > MAX_OFFSET {
+            return None;
         }
-        None
+        let start = self.context.data() + offset;
+        if start + size_of::<T>() > self.context.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes at `start` lie before `data_end`, which was compared just above;
+        // the verifier proves the same again before it lets the program run.
+        Some(unsafe { (start as *const T).read_unaligned() })
     }
 }
 
@@ -65,57 +73,55 @@ impl Frame for SkbFrame<'_> {
     #[inline(always)]
     fn load_near<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         const { assert!(N >= 2) };
+        self.near(offset)
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
         if offset > MAX_OFFSET {
             return None;
         }
-        let start = self.context.data() + offset;
-        if start + N > self.context.data_end() {
-            return None;
-        }
-        // SAFETY: the N bytes at `start` lie before `data_end`, which was compared just above;
-        // the verifier proves the same again before it lets the program run.
-        Some(unsafe { (start as *const [u8; N]).read_unaligned() })
+        let words: [u64; N] = match self.near(offset) {
+            Some(words) => words,
+            None => self.load_far(offset)?,
+        };
+        Some(words.map(u64::from_be))
     }
 }
 
-/// [`judge_carefully`] as a function of its own: which policy is selected, and the judgement packed.
+/// [`locate`] as a function of its own: the answer packed.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_skb_link(context: *mut __sk_buff, selection: u64) -> u64 {
-    let context = TcContext::new(context);
-    let frame = SkbFrame::new(&context);
-    judge_carefully(&frame, Start::Link, &LivePolicy::of(selection)).pack()
+extern "C" fn og_skb_link(context: *mut __sk_buff) -> u64 {
+    locate(&SkbFrame::new(&TcContext::new(context)), Start::Link).pack()
 }
 
 /// The same for frames that start at the IP header.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_skb_network(context: *mut __sk_buff, selection: u64) -> u64 {
-    let context = TcContext::new(context);
-    let frame = SkbFrame::new(&context);
-    judge_carefully(&frame, Start::Network, &LivePolicy::of(selection)).pack()
+extern "C" fn og_skb_network(context: *mut __sk_buff) -> u64 {
+    locate(&SkbFrame::new(&TcContext::new(context)), Start::Network).pack()
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn og_skb_submit(context: *mut __sk_buff, judgement: u64, mode: u32) -> u32 {
-    submit(&SkbFrame::new(&TcContext::new(context)), judgement, mode).into()
+    submit(&SkbFrame::new(&TcContext::new(context)), Packed(judgement), mode).into()
 }
 
 impl Arrived for SkbFrame<'_> {
     #[inline(always)]
-    fn judge_carefully(&self, start: Start, policy: &LivePolicy) -> Judgement {
-        let (context, selection) = (self.context.skb.skb, policy.selection());
-        Judgement::unpack(match start {
-            Start::Link => og_skb_link(context, selection),
-            Start::Network => og_skb_network(context, selection),
+    fn locate_carefully(&self, start: Start) -> Located {
+        Located::unpack(match start {
+            Start::Link => og_skb_link(self.context.skb.skb),
+            Start::Network => og_skb_network(self.context.skb.skb),
         })
     }
 
     #[inline(always)]
-    fn submit(&self, judgement: u64, mode: Mode) -> bool {
-        og_skb_submit(self.context.skb.skb, judgement, mode as u32) == 1
+    fn submit(&self, judgement: Packed, mode: Mode) -> bool {
+        og_skb_submit(self.context.skb.skb, judgement.0, mode as u32) == 1
     }
 
     #[inline(always)]

@@ -28,5 +28,5 @@ fn og_tc_network(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(context: &TcContext, start: Start) -> i32 {
-    super::run(context, &SkbFrame::new(context), start, &ACTIONS) as i32
+    super::run(&SkbFrame::new(context), start, &ACTIONS) as i32
 }

@@ -37,5 +37,5 @@ fn og_net_frags(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn run(context: &XdpContext, start: Start) -> u32 {
-    super::run(context, &XdpFrame::new(context), start, &ACTIONS)
+    super::run(&XdpFrame::new(context), start, &ACTIONS)
 }

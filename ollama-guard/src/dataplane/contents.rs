@@ -57,12 +57,12 @@ pub(super) struct Known {
 
 /// Reads the whole policy in force, but for the rules that are known.
 pub(super) fn read(maps: &Maps, directory: &Path, known: Option<Known>) -> Result<InForce> {
-    let before = |slot| Ok((slot, maps.slot_info(slot)?));
-    let mut selected = before(maps.selected_slot()?)?;
+    let in_force = || (maps.selected_slot(), maps.slot_info(maps.selected_slot()));
+    let mut selected = in_force();
     for _ in 0..ATTEMPTS {
         let (slot, info) = selected;
         let found = found(maps, directory, slot, &info, known);
-        selected = before(maps.selected_slot()?)?;
+        selected = in_force();
         // A slot is written only while the other one is selected.
         if selected == (slot, info) {
             let SlotInfo { generation, digest: written, .. } = info;
@@ -86,14 +86,14 @@ fn found(
     let mut digest = Digest::new();
     digest.settings([info.mode, info.protocols, info.ports, info.capacity]);
     digest.scope(info.scope);
-    let ports = maps.port_words_of(slot)?;
+    let ports = maps.port_words(slot);
     for (index, word) in ports.iter().enumerate() {
         digest.port_word(index as u32, *word);
     }
     // What the program reads first has to say the same.
     let (mode, scope) = (Mode::from_number(info.mode), Scope::from_number(info.scope));
     let meant = selection::of(slot, mode, scope, info.protocols, &ports);
-    let selected = maps.selection()?;
+    let selected = maps.selection();
     if selected.slot() == slot && selected != meant {
         digest.settings([selected.0 as u32, (selected.0 >> 32) as u32, u32::MAX, u32::MAX]);
     }

@@ -97,7 +97,7 @@ impl BookTotals {
 pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
     let mut sums = zero();
     let mut doors = Vec::new();
-    let numbers = numbers(maps)?;
+    let numbers = numbers(maps);
     let unlisted = [DOOR_UNKNOWN, DOOR_DEPARTED].map(|number| (None, number));
     let listed = numbers.iter().map(|(&ifindex, &number)| (Some(ifindex), number));
     for (ifindex, number) in listed.chain(unlisted) {
@@ -130,8 +130,8 @@ pub(super) fn totals(books: &[Books], counts: &AllCounts, mode: Mode) -> BookTot
 
 /// Gives an interface a door number, so that it has counters of its own. With all numbers in use
 /// its packets are counted together under "unknown".
-pub(super) fn register(maps: &mut Maps, ifindex: u32) -> Result<()> {
-    let numbers = numbers(maps)?;
+pub(super) fn register(maps: &Maps, ifindex: u32) -> Result<()> {
+    let numbers = numbers(maps);
     if numbers.contains_key(&ifindex) {
         return Ok(());
     }
@@ -139,21 +139,17 @@ pub(super) fn register(maps: &mut Maps, ifindex: u32) -> Result<()> {
     let Some(free) = free else {
         return Ok(());
     };
-    let words = maps.door_words()?;
+    let words = maps.door_words();
     // Should both places be taken, which is rare among so many, the packets count as "unknown" too.
     match door_places(ifindex).into_iter().find(|&place| words[place as usize] == 0) {
-        Some(place) => write_door(maps, place, door_word(ifindex, free)),
+        Some(place) => maps.set_door(place, door_word(ifindex, free)),
         None => Ok(()),
     }
 }
 
-fn write_door(maps: &mut Maps, place: u32, word: u64) -> Result<()> {
-    maps.doors.set(place, word, 0).map_err(DataplaneError::map("write", names::DOORS))
-}
-
 /// Takes the number from an interface that is gone and keeps its counts under "departed".
 pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
-    let Some(number) = numbers(maps)?.remove(&ifindex) else {
+    let Some(number) = numbers(maps).remove(&ifindex) else {
         return Ok(());
     };
     let at = |action| DataplaneError::map(action, names::COUNTERS);
@@ -165,10 +161,10 @@ pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
         .map(|(departed, leaving)| std::array::from_fn(|i| departed[i] + leaving[i]))
         .collect();
     let zeros = vec![[0; size_of::<DoorCounters>() / 8]; sums.len()];
+    let words = maps.door_words();
     for place in door_places(ifindex) {
-        let word = maps.doors.get(&place, 0).map_err(DataplaneError::map("read", names::DOORS))?;
-        if door_number(word, ifindex).is_some() {
-            write_door(maps, place, 0)?;
+        if door_number(words[place as usize], ifindex).is_some() {
+            maps.set_door(place, 0)?;
         }
     }
     for (number, values) in [(DOOR_DEPARTED, sums), (number, zeros)] {
@@ -180,9 +176,9 @@ pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
 }
 
 /// The interfaces with a door number.
-pub(super) fn numbers(maps: &Maps) -> Result<BTreeMap<u32, u32>> {
-    let listed = maps.door_words()?.into_iter().filter(|word| *word != 0);
-    Ok(listed.map(|word| ((word >> 32) as u32, word as u32)).collect())
+pub(super) fn numbers(maps: &Maps) -> BTreeMap<u32, u32> {
+    let listed = maps.door_words().into_iter().filter(|word| *word != 0);
+    listed.map(|word| ((word >> 32) as u32, word as u32)).collect()
 }
 
 /// What was counted under one door number.

@@ -110,19 +110,9 @@ pub struct Target<'a> {
 }
 
 /// The entry programs for a kind of device.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Programs<'a> {
-    pub(super) xdp: BorrowedFd<'a>,
-    pub(super) tc: BorrowedFd<'a>,
-}
-
-impl<'a> Programs<'a> {
-    pub(super) const fn at(self, hook: Hook) -> BorrowedFd<'a> {
-        match hook {
-            Hook::Xdp => self.xdp,
-            Hook::Tcx | Hook::Clsact => self.tc,
-        }
-    }
+pub(super) trait Programs {
+    /// The one for a hook. It may have to be loaded first.
+    fn at(&mut self, hook: Hook) -> Result<BorrowedFd<'_>>;
 }
 
 /// How an interface is covered.
@@ -201,18 +191,19 @@ fn living(pins: &PinDir, ifindex: u32) -> Result<Option<Hook>> {
 }
 
 /// Puts a program into the pinned link of an interface, in place: into the best, if it has several.
-pub(super) fn adopt(pins: &PinDir, programs: Programs<'_>, ifindex: u32) -> Result<Hook> {
+pub(super) fn adopt(pins: &PinDir, programs: &mut impl Programs, ifindex: u32) -> Result<Hook> {
     let is_pinned = |hook: &Hook| pins.link(*hook, ifindex).exists();
     let hook = Hook::ALL.into_iter().find(is_pinned).unwrap_or_default();
+    let program = programs.at(hook)?;
     match hook {
         Hook::Xdp => {
             let path = pins.link(hook, ifindex);
             let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
-            sys::link_update(link.as_fd(), programs.xdp)
+            sys::link_update(link.as_fd(), program)
                 .map_err(DataplaneError::pin("put the new program into the link", path))?;
         }
-        Hook::Tcx => tcx::adopt(pins, programs.tc, ifindex)?,
-        Hook::Clsact => clsact::adopt(pins, programs.tc, ifindex)?,
+        Hook::Tcx => tcx::adopt(pins, program, ifindex)?,
+        Hook::Clsact => clsact::adopt(pins, program, ifindex)?,
     }
     Ok(hook)
 }
@@ -220,10 +211,10 @@ pub(super) fn adopt(pins: &PinDir, programs: Programs<'_>, ifindex: u32) -> Resu
 /// Covers an interface: by an XDP link in the first mode that it takes, else at TC.
 pub(super) fn create(
     pins: &PinDir,
-    programs: Programs<'_>,
+    programs: &mut impl Programs,
     target: &Target<'_>,
 ) -> Result<Outcome> {
-    let why_not = match create_xdp(pins, programs.xdp, target)? {
+    let why_not = match create_xdp(pins, programs.at(Hook::Xdp)?, target)? {
         Ok(outcome) => return Ok(outcome),
         Err(why_not) => why_not,
     };
@@ -243,9 +234,11 @@ pub(super) fn create(
         hook,
         cause: Box::new(error),
     };
-    match tcx::create(pins, programs.tc, target.ifindex) {
+    // TCX and clsact run the same one.
+    let program = programs.at(Hook::Tcx)?;
+    match tcx::create(pins, program, target.ifindex) {
         Ok(true) => Ok(covered(Hook::Tcx, false)),
-        Ok(false) => clsact::create(pins, programs.tc, target.ifindex)
+        Ok(false) => clsact::create(pins, program, target.ifindex)
             .map(|()| covered(Hook::Clsact, false))
             .map_err(|error| refused(Hook::Clsact, error)),
         Err(error) => Err(refused(Hook::Tcx, error)),

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -24,7 +24,8 @@ use super::{
     held::Held,
     links::{self, Hook, LinkState, Outcome, Programs, Target},
     maps::{self, Maps},
-    pins, probe, programs,
+    pins, probe,
+    programs::{self, Entries},
     ring::{EventRing, KernelLog},
     rules,
     slots::{PolicySink, Slots},
@@ -49,9 +50,10 @@ pub struct OpenOptions<'a> {
 
 /// Programs and maps, loaded or adopted, and the lock that makes this the only writer.
 ///
-/// Opening loads new programs over the pinned maps, or over new maps if there are none that can be
-/// trusted. [`Dataplane::adopt`] puts them into the pinned links, [`Dataplane::attach`] makes new
-/// ones. [`Dataplane::commit`] makes them the pinned ones and clears away what they replace.
+/// Opening loads a new program over the pinned maps, or over new maps if there are none that can be
+/// trusted. [`Dataplane::adopt`] puts it into the pinned links, [`Dataplane::attach`] makes new ones;
+/// other kinds of doors have their programs loaded then. [`Dataplane::commit`] loads the rest, makes
+/// all of them the pinned ones and clears away what they replace.
 pub struct Dataplane {
     pins: PinDir,
     /// The directory with the pins of programs and maps: the current one if it was adopted, and
@@ -60,8 +62,7 @@ pub struct Dataplane {
     adopted: bool,
     maps: Maps,
     slots: Slots,
-    link: Entry,
-    network: Entry,
+    entries: Entries,
     addresses: Addresses,
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
@@ -78,12 +79,6 @@ enum Earlier {
     /// They have room for another number of prefixes.
     OtherCapacity,
     Fits,
-}
-
-/// The entry programs for one kind of devices.
-struct Entry {
-    xdp: OwnedFd,
-    tc: OwnedFd,
 }
 
 impl Dataplane {
@@ -146,30 +141,21 @@ impl Dataplane {
         adopted: bool,
     ) -> Result<Self> {
         let directory = loading.directory;
-        let kernel_logs = loading.load_all()?;
-        let program = |hook, start| {
-            let name = format!("{}{}", pins::program_name(hook, start), pins::NEW);
-            let path = directory.join(name);
-            sys::obj_get(&path).map_err(DataplaneError::pin("open", path))
-        };
-        let entry = |start| -> Result<Entry> {
-            Ok(Entry { xdp: program(Hook::Xdp, start)?, tc: program(Hook::Tcx, start)? })
-        };
+        let entries = Entries::open(loading)?;
         let maps = Maps::open(directory)?;
         // Of what another daemon left, the number of its policy goes on.
-        let before = Maps::open(&pins.current())
-            .and_then(|maps| Ok(maps.slot_info(maps.selected_slot()?)?.generation));
+        let before =
+            Maps::open(&pins.current()).map(|maps| maps.slot_info(maps.selected_slot()).generation);
         Ok(Self {
-            slots: Slots::read(&maps, before.unwrap_or(0))?,
-            link: entry(Start::Link)?,
-            network: entry(Start::Network)?,
+            slots: Slots::new(before.unwrap_or(0)),
+            entries,
             pins: pins.clone(),
             directory: directory.to_owned(),
             adopted,
             maps,
             addresses: Addresses::default(),
             allowance: None,
-            kernel_logs,
+            kernel_logs: Vec::new(),
             is_committed: false,
             held: Held::default(),
             lock,
@@ -184,7 +170,7 @@ impl Dataplane {
 
     /// The generation of the policy in force; 0 before the first.
     pub fn generation(&self) -> Result<u64> {
-        Ok(self.maps.slot_info(self.maps.selected_slot()?)?.generation)
+        Ok(self.maps.slot_info(self.maps.selected_slot()).generation)
     }
 
     /// Whether an interface has a pinned link that lives and is to go on. A link at TC goes on if
@@ -198,16 +184,16 @@ impl Dataplane {
     /// that lives stays: it is to be adopted if it is what covers the interface
     /// ([`Outcome::kept`]), and to be taken away ([`Dataplane::remove`]) if XDP does now.
     pub fn attach(&mut self, start: Start, target: &Target<'_>) -> Result<Outcome> {
-        counters::register(&mut self.maps, target.ifindex)?;
-        let outcome = links::create(&self.pins, self.program(start), target)?;
+        counters::register(&self.maps, target.ifindex)?;
+        let outcome = links::create(&self.pins, &mut self.entries.of(start), target)?;
         self.hold([self.pins.link(outcome.hook, target.ifindex)]);
         Ok(outcome)
     }
 
     /// Puts the new program into the pinned link of an interface, without a gap. Returns the hook.
     pub fn adopt(&mut self, start: Start, ifindex: u32) -> Result<Hook> {
-        counters::register(&mut self.maps, ifindex)?;
-        let hook = links::adopt(&self.pins, self.program(start), ifindex)?;
+        counters::register(&self.maps, ifindex)?;
+        let hook = links::adopt(&self.pins, &mut self.entries.of(start), ifindex)?;
         self.hold([self.pins.link(hook, ifindex)]);
         Ok(hook)
     }
@@ -218,17 +204,8 @@ impl Dataplane {
         // Of this version, or of the one that was to be replaced.
         let mut directories = vec![self.pins.current()];
         directories.extend(self.pins.versions()?.into_iter().filter(|one| *one != self.directory));
-        let open = |hook| {
-            let paths = directories.iter().map(|one| one.join(pins::program_name(hook, start)));
-            paths.filter_map(|path| sys::obj_get(&path).ok()).next()
-        };
-        let (xdp, tc) = (open(Hook::Xdp), open(Hook::Tcx));
-        let loaded = self.program(start);
-        let programs = Programs {
-            xdp: xdp.as_ref().map_or(loaded.xdp, |program| program.as_fd()),
-            tc: tc.as_ref().map_or(loaded.tc, |program| program.as_fd()),
-        };
-        links::adopt(&self.pins, programs, ifindex).map(drop)
+        let mut before = Before { directories, start, found: None, entries: &mut self.entries };
+        links::adopt(&self.pins, &mut before, ifindex).map(drop)
     }
 
     /// Holds pins open. They are there, and do what they should, whatever becomes of this.
@@ -242,14 +219,6 @@ impl Dataplane {
         if let Err(error) = self.held.take_rules(&self.pins) {
             tracing::warn!(%error, "the pin of the rules can't be put back if it is lost from now on");
         }
-    }
-
-    fn program(&self, start: Start) -> Programs<'_> {
-        let entry = match start {
-            Start::Link => &self.link,
-            Start::Network => &self.network,
-        };
-        Programs { xdp: entry.xdp.as_fd(), tc: entry.tc.as_fd() }
     }
 
     /// The pinned links, dead or alive.
@@ -284,7 +253,7 @@ impl Dataplane {
 
     /// Forgets the interfaces that are not in the list: their counts are kept under "departed".
     pub fn forget_departed(&mut self, present: &[u32]) -> Result<()> {
-        for ifindex in counters::numbers(&self.maps)?.into_keys() {
+        for ifindex in counters::numbers(&self.maps).into_keys() {
             if !present.contains(&ifindex) {
                 counters::retire(&mut self.maps, ifindex)?;
             }
@@ -292,9 +261,10 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Makes the loaded programs the pinned ones, and clears away what they replace: programs of
-    /// an earlier daemon, and maps of another layout version.
+    /// Loads the programs that no door has wanted yet, makes all of them the pinned ones, and clears
+    /// away what they replace: programs of an earlier daemon, and maps of another layout version.
     pub fn commit(&mut self) -> Result<()> {
+        self.kernel_logs = self.entries.load_the_rest()?;
         programs::commit(&self.directory)?;
         if self.directory != self.pins.current() {
             pins::remove_tree(&self.pins.current())?;
@@ -344,7 +314,7 @@ impl Dataplane {
     /// The kernel's id of the program that links of a hook and a start should run.
     pub fn program_id(&self, hook: Hook, start: Start) -> Result<u32> {
         let name = pins::program_name(hook, start);
-        let (_, id) = sys::identity(self.program(start).at(hook))
+        let (_, id) = sys::identity(self.entries.loaded(hook, start)?)
             .map_err(|error| DataplaneError::pin("look at", name)(error))?;
         Ok(id)
     }
@@ -362,10 +332,10 @@ impl Dataplane {
         contents::read(&self.maps, &self.directory, self.slots.known())
     }
 
-    /// Forgets what the maps of the policy were last made to hold: the next policy is written
-    /// whole, and not as a difference.
-    pub fn distrust_policy(&mut self) -> Result<()> {
-        self.slots.distrust(&self.maps)
+    /// Forgets what the maps of the policy were last made to hold: the rules are read back whole from
+    /// here on, until there is another policy.
+    pub const fn distrust_policy(&mut self) {
+        self.slots.distrust();
     }
 
     /// The reader of the event ring. There must be only one.
@@ -402,6 +372,29 @@ impl Dataplane {
     }
 }
 
+/// The pinned programs of one kind of devices, which a link ran before; where there is none, ours.
+struct Before<'a> {
+    /// Where to look.
+    directories: Vec<PathBuf>,
+    start: Start,
+    found: Option<OwnedFd>,
+    entries: &'a mut Entries,
+}
+
+impl Programs for Before<'_> {
+    fn at(&mut self, hook: Hook) -> Result<BorrowedFd<'_>> {
+        let name = pins::program_name(hook, self.start);
+        let found = self.directories.iter().find_map(|one| sys::obj_get(&one.join(name)).ok());
+        match found {
+            Some(program) => {
+                let program: &OwnedFd = self.found.insert(program);
+                Ok(program.as_fd())
+            }
+            None => self.entries.get(hook, self.start),
+        }
+    }
+}
+
 /// Takes back what was loaded and never committed. Where nothing of ours is attached, nothing of
 /// ours is left.
 fn abandon(pins: &PinDir, directory: &Path) -> Result<()> {
@@ -428,7 +421,7 @@ impl Drop for Dataplane {
 
 impl PolicySink for Dataplane {
     fn swap(&mut self, image: &MapImage, digests: &Digests) -> Result<u64> {
-        let generation = self.slots.swap(&mut self.maps, &self.directory, image, digests)?;
+        let generation = self.slots.swap(&self.maps, &self.directory, image, digests)?;
         if self.is_committed {
             self.hold_rules();
         }

@@ -2,22 +2,25 @@
 
 use std::{
     io,
+    mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
 use aya_obj::generated::BPF_F_MMAPABLE;
 use ollama_guard_common::abi::{
-    Books, DOOR_PLACES, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, PORT_WORDS,
-    PORT_WORDS_PER_SLOT, SLOTS, Selection, SlotInfo, maps,
+    Books, DOOR_PLACES, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS,
+    PORT_WORDS_PER_SLOT, PolicyTable, SLOTS, Selection, SlotInfo, maps,
 };
 
-use super::{DataplaneError, Result, selection, sys};
+use super::{
+    DataplaneError, Result, sys,
+    words::{Words, WritableWords},
+};
 
 /// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
 /// them to the shared structs with sizes and alignments checked by the compiler.
-pub(super) type SlotInfoWords = [u64; size_of::<SlotInfo>() / 8];
 pub(super) type CounterWords = [u64; size_of::<DoorCounters>() / 8];
 pub(super) type BooksWords = [u64; size_of::<Books>() / 8];
 
@@ -27,19 +30,19 @@ pub(super) const LASTING: [&str; 6] =
 
 /// Every pinned map.
 pub(super) struct Maps {
-    selected: Array<MapData, u64>,
-    selected_data: MapData,
-    pub(super) slot_info: Array<MapData, SlotInfoWords>,
-    pub(super) ports: Array<MapData, u64>,
+    policy: Direct,
     rules: MapData,
-    /// A second handle on ports and doors, for what aya's types do not offer.
-    all_ports: MapData,
     pub(super) addresses: HashMap<MapData, [u8; 16], u32>,
-    pub(super) doors: Array<MapData, u64>,
-    all_doors: MapData,
+    doors: Direct,
     pub(super) counters: PerCpuArray<MapData, CounterWords>,
     pub(super) books: PerCpuArray<MapData, BooksWords>,
     pub(super) allowance: PerCpuArray<MapData, u64>,
+}
+
+/// An array of words that is mapped into memory.
+struct Direct {
+    map: MapData,
+    words: Words,
 }
 
 /// The shape of a map: what the kernel must say about a pin before it is used.
@@ -63,13 +66,15 @@ const fn shape(
     Shape { name, kind, key, value, entries, flags: 0 }
 }
 
+const fn mapped(shape: Shape) -> Shape {
+    Shape { flags: BPF_F_MMAPABLE, ..shape }
+}
+
 const SHAPES: [Shape; maps::ALL.len()] = [
-    Shape { flags: BPF_F_MMAPABLE, ..shape(maps::SELECTED, MapType::Array, 4, 8, 1) },
-    shape(maps::SLOT_INFO, MapType::Array, 4, size_of::<SlotInfo>(), SLOTS as usize),
-    shape(maps::PORTS, MapType::Array, 4, 8, PORT_WORDS),
+    mapped(shape(maps::POLICY, MapType::Array, 4, size_of::<PolicyTable>(), 1)),
     shape(maps::RULES, MapType::ArrayOfMaps, 4, 4, SLOTS as usize),
     shape(maps::ADDRESSES, MapType::Hash, 16, 4, MAX_ADDRESSES as usize),
-    shape(maps::DOORS, MapType::Array, 4, 8, DOOR_PLACES as usize),
+    mapped(shape(maps::DOORS, MapType::Array, 4, 8, DOOR_PLACES as usize)),
     shape(maps::COUNTERS, MapType::PerCpuArray, 4, size_of::<DoorCounters>(), MAX_DOORS as usize),
     shape(maps::BOOKS, MapType::PerCpuArray, 4, size_of::<Books>(), 1),
     shape(maps::ALLOWANCE, MapType::PerCpuArray, 4, 8, 1),
@@ -81,15 +86,10 @@ impl Maps {
     pub(super) fn open(directory: &Path) -> Result<Self> {
         check(directory)?;
         Ok(Self {
-            selected: typed(directory, maps::SELECTED)?,
-            selected_data: open(directory, maps::SELECTED)?,
-            slot_info: typed(directory, maps::SLOT_INFO)?,
-            ports: typed(directory, maps::PORTS)?,
+            policy: Direct::open(directory, maps::POLICY, (size_of::<PolicyTable>(), 1))?,
             rules: open(directory, maps::RULES)?,
-            all_ports: words_for_batches(directory, maps::PORTS, PORT_WORDS)?,
             addresses: typed(directory, maps::ADDRESSES)?,
-            doors: typed(directory, maps::DOORS)?,
-            all_doors: words_for_batches(directory, maps::DOORS, DOOR_PLACES as usize)?,
+            doors: Direct::open(directory, maps::DOORS, (8, DOOR_PLACES as usize))?,
             counters: typed(directory, maps::COUNTERS)?,
             books: typed(directory, maps::BOOKS)?,
             allowance: typed(directory, maps::ALLOWANCE)?,
@@ -102,68 +102,107 @@ impl Maps {
     }
 
     /// What packets are judged by.
-    pub(super) fn selection(&self) -> Result<Selection> {
-        let word = self.selected.get(&0, 0).map_err(DataplaneError::map("read", maps::SELECTED))?;
-        Ok(Selection(word))
+    pub(super) fn selection(&self) -> Selection {
+        Selection(self.policy.words.get(offset_of!(PolicyTable, selection) / 8))
     }
 
     /// The slot that packets are judged by.
-    pub(super) fn selected_slot(&self) -> Result<u32> {
-        Ok(self.selection()?.slot())
+    pub(super) fn selected_slot(&self) -> u32 {
+        self.selection().slot()
     }
 
-    /// Puts another policy in force, whole.
-    pub(super) fn select(&self, selection: Selection) -> Result<()> {
-        selection::store(self.selected_data.fd().as_fd(), selection).map_err(|source| {
-            DataplaneError::RawMap { action: "write", map: maps::SELECTED, source }
-        })
-    }
-
-    /// The words of the table of guarded ports, slot by slot.
-    pub(super) fn port_words(&self) -> Result<[Vec<u64>; SLOTS as usize]> {
-        let words =
-            sys::array_words(self.all_ports.fd().as_fd(), PORT_WORDS).map_err(|source| {
-                DataplaneError::RawMap { action: "read", map: maps::PORTS, source }
-            })?;
-        Ok(std::array::from_fn(|slot| {
-            let first = slot * PORT_WORDS_PER_SLOT;
-            words[first..first + PORT_WORDS_PER_SLOT].to_vec()
-        }))
+    /// The words of the guarded ports of a slot.
+    pub(super) fn port_words(&self, slot: u32) -> Vec<u64> {
+        self.policy.words.copy(ports_at(slot), PORT_WORDS_PER_SLOT)
     }
 
     /// The words of the table of doors.
-    pub(super) fn door_words(&self) -> Result<Vec<u64>> {
-        sys::array_words(self.all_doors.fd().as_fd(), DOOR_PLACES as usize)
-            .map_err(|source| DataplaneError::RawMap { action: "read", map: maps::DOORS, source })
-    }
-
-    /// The words of one slot.
-    pub(super) fn port_words_of(&self, slot: u32) -> Result<Vec<u64>> {
-        let [first, second] = self.port_words()?;
-        Ok(if slot.is_multiple_of(SLOTS) { first } else { second })
+    pub(super) fn door_words(&self) -> Vec<u64> {
+        self.doors.words.copy(0, DOOR_PLACES as usize)
     }
 
     /// What a slot holds.
-    pub(super) fn slot_info(&self, slot: u32) -> Result<SlotInfo> {
-        let words =
-            self.slot_info.get(&slot, 0).map_err(DataplaneError::map("read", maps::SLOT_INFO))?;
-        Ok(bytemuck::cast(words))
+    pub(super) fn slot_info(&self, slot: u32) -> SlotInfo {
+        let words = self.policy.words.copy(slot_at(slot), size_of::<SlotInfo>() / 8);
+        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words))
+    }
+
+    /// For writing to the table of the policy.
+    pub(super) fn policy_writer(&self) -> Result<PolicyWriter> {
+        let words = self.policy.writable(size_of::<PolicyTable>() / 8);
+        let words = words.map_err(|source| DataplaneError::RawMap {
+            action: "map",
+            map: maps::POLICY,
+            source,
+        })?;
+        Ok(PolicyWriter(words))
+    }
+
+    /// Writes a word of the table of doors.
+    pub(super) fn set_door(&self, place: u32, word: u64) -> Result<()> {
+        let words = self
+            .doors
+            .writable(DOOR_PLACES as usize)
+            .map_err(|source| DataplaneError::RawMap { action: "map", map: maps::DOORS, source })?;
+        words.set((place % DOOR_PLACES) as usize, word);
+        Ok(())
     }
 }
 
-/// Opens an array of words for batches. Its shape is asked of what was opened, and not only of the
-/// pin before: the kernel writes as many bytes as the map's values have.
-fn words_for_batches(directory: &Path, name: &'static str, words: usize) -> Result<MapData> {
-    let data = open(directory, name)?;
-    let info = data.info().map_err(DataplaneError::map("look at", name))?;
-    let (key, value, entries) = (info.key_size(), info.value_size(), info.max_entries() as usize);
-    if (key, value, entries) == (4, 8, words) {
-        return Ok(data);
+/// Writes the table of the policy.
+pub(super) struct PolicyWriter(WritableWords);
+
+impl PolicyWriter {
+    /// Writes the guarded ports of a slot that is not in force.
+    pub(super) fn set_ports(&self, slot: u32, words: &[u64; PORT_WORDS_PER_SLOT]) {
+        self.0.write(ports_at(slot), words);
     }
-    Err(DataplaneError::ForeignPin {
-        path: directory.join(name),
-        problem: format!("it has keys of {key}, values of {value} bytes and {entries} entries"),
-    })
+
+    /// Writes what a slot holds that is not in force.
+    pub(super) fn set_slot_info(&self, slot: u32, info: SlotInfo) {
+        let words: [u64; size_of::<SlotInfo>() / 8] = bytemuck::cast(info);
+        self.0.write(slot_at(slot), &words);
+    }
+
+    /// Puts another policy in force, whole.
+    pub(super) fn select(&self, selection: Selection) {
+        self.0.set(offset_of!(PolicyTable, selection) / 8, selection.0);
+    }
+}
+
+const fn slot_at(slot: u32) -> usize {
+    (offset_of!(PolicyTable, slots) + (slot % SLOTS) as usize * size_of::<SlotInfo>()) / 8
+}
+
+const fn ports_at(slot: u32) -> usize {
+    offset_of!(PolicyTable, ports) / 8 + (slot % SLOTS) as usize * PORT_WORDS_PER_SLOT
+}
+
+impl Direct {
+    /// Opens the pin of an array: bytes of a value, and how many there are. Its shape is asked of what was opened,
+    /// and not only of the pin before: reading behind the end of a map would end the process.
+    fn open(
+        directory: &Path,
+        name: &'static str,
+        (bytes, entries): (usize, usize),
+    ) -> Result<Self> {
+        let map = open(directory, name)?;
+        let info = map.info().map_err(DataplaneError::map("look at", name))?;
+        let found = (info.value_size() as usize, info.max_entries() as usize);
+        if info.map_type().ok() != Some(MapType::Array) || found != (bytes, entries) {
+            return Err(DataplaneError::ForeignPin {
+                path: directory.join(name),
+                problem: format!("it is no array of {entries} values of {bytes} bytes"),
+            });
+        }
+        let words = Words::of(map.fd().as_fd(), entries * bytes / 8)
+            .map_err(|source| DataplaneError::RawMap { action: "map", map: name, source })?;
+        Ok(Self { map, words })
+    }
+
+    fn writable(&self, words: usize) -> io::Result<WritableWords> {
+        WritableWords::of(self.map.fd().as_fd(), words)
+    }
 }
 
 /// Opens the ring of events for reading.

@@ -6,12 +6,12 @@
 //!   links/tcx-<ifindex>          those of interfaces whose XDP slot is somebody else's
 //!   links/clsact-<ifindex>       where the kernel has no TCX: the program that the filter runs
 //!   links/qdisc-<ifindex>        the same, if the queueing discipline of that filter is ours
-//!   v3/OG_...                    the maps
-//!   v3/OG_RULES-<slot>           the rules in each slot in use (inner maps can't be opened by id
+//!   v4/OG_...                    the maps
+//!   v4/OG_RULES-<slot>           the rules in each slot in use (inner maps can't be opened by id
 //!                                without CAP_SYS_ADMIN, so they are pinned too)
-//!   v3/link, v3/network          the attached programs, by what their frames start with
-//!   v3/tc-link, v3/tc-network    the same for TCX and clsact
-//!   v3/link-twin, ...            their twins for test runs
+//!   v4/link, v4/network          the attached programs, by what their frames start with
+//!   v4/tc-link, v4/tc-network    the same for TCX and clsact
+//!   v4/link-twin, ...            their twins for test runs
 //!   next/                        a complete new set, while it is being built
 //! ```
 //!

@@ -1,7 +1,11 @@
 //! Loading the entry programs and their twins.
+//!
+//! Each is loaded when it is first wanted, so that a door does not stand open while the verifier
+//! looks at programs for other kinds of doors; what was not wanted is loaded before a start ends.
 
 use std::{
     fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -12,8 +16,13 @@ use aya::{
 use ollama_guard_common::{Start, abi};
 
 use super::{
-    DataplaneError, Result, links::Hook, object::OBJECT, pins, pins::NEW, probe::Features,
+    DataplaneError, Result,
+    links::{Hook, Programs},
+    object::OBJECT,
+    pins::{self, NEW},
+    probe::Features,
     ring::KernelLog,
+    sys,
 };
 
 /// How to load.
@@ -28,56 +37,135 @@ pub(super) struct Loading<'a> {
     pub(super) log_directory: &'a Path,
 }
 
-/// Values of [`abi::globals::REPORT`]: of a twin, and of a program that is attached.
-static REPORT: [u32; 2] = [0, 1];
+/// Values of [`abi::globals::REPORT`] (of a twin, and of a program that is attached) and of
+/// [`abi::globals::LOAD_BYTES`].
+static NO_AND_YES: [u32; 2] = [0, 1];
+/// Values of [`aya_log::LEVEL`]: nothing, and with [`Loading::debug`].
+static LOG_LEVELS: [u8; 2] = [0, aya_log::Level::Error as u8];
 
-impl Loading<'_> {
-    /// Loads every entry program and its twin, and pins them with the suffix [`NEW`] until the links
-    /// run them.
-    ///
-    /// Returns the readers of the programs' logs, with [`Loading::debug`].
-    pub(super) fn load_all(&self) -> Result<Vec<KernelLog>> {
+/// The entry programs of this process.
+pub(super) struct Entries {
+    /// In the order of [`pins::PROGRAMS`].
+    loaded: [Option<OwnedFd>; pins::PROGRAMS.len()],
+    /// Gone once everything is loaded.
+    loader: Option<Loader>,
+}
+
+/// What loading takes.
+struct Loader {
+    /// One for all: each reads and parses the kernel's BTF when it is made (aya 0.14), 17 ms and
+    /// a thousand calls, although nothing here is relocated against it.
+    loader: EbpfLoader<'static>,
+    directory: PathBuf,
+    features: Features,
+    debug: bool,
+    log_directory: PathBuf,
+    logs: Vec<KernelLog>,
+}
+
+impl Entries {
+    /// Loads the program for most doors, and with it makes the maps that are not there yet.
+    pub(super) fn open(loading: &Loading<'_>) -> Result<Self> {
         if OBJECT.is_empty() {
             return Err(DataplaneError::NoKernelProgram);
         }
-        let level = if self.debug { aya_log::Level::Error as u8 } else { 0 };
-        let load_bytes = u32::from(self.features.multi_buffer);
-        // One for all: each reads and parses the kernel's BTF when it is made (aya 0.14), 17 ms and
-        // a thousand calls, although nothing here is relocated against it.
         let mut loader = EbpfLoader::new();
+        let load_bytes = &NO_AND_YES[usize::from(loading.features.multi_buffer)];
         loader
             .btf(None)
-            .override_global(abi::globals::LOAD_BYTES, &load_bytes, true)
-            .override_global(aya_log::LEVEL, &level, false);
+            .override_global(abi::globals::LOAD_BYTES, load_bytes, true)
+            .override_global(aya_log::LEVEL, &LOG_LEVELS[usize::from(loading.debug)], false);
         for map in abi::maps::ALL {
-            loader.map_pin_path(map, self.directory.join(map));
+            loader.map_pin_path(map, loading.directory.join(map));
         }
-        let mut logs = Vec::new();
-        for (hook, start) in pins::PROGRAMS {
-            let name = program(hook, start, self.features.multi_buffer);
-            loader.override_global(abi::globals::REPORT, &REPORT[1], true);
-            let mut object = self.load_one(&mut loader, name, pins::program_name(hook, start))?;
-            if self.debug {
-                logs.push(KernelLog::open(&mut object)?);
-            }
-            loader.override_global(abi::globals::REPORT, &REPORT[0], true);
-            self.load_one(&mut loader, name, pins::twin_name(hook, start))?;
-        }
-        Ok(logs)
+        let loader = Loader {
+            loader,
+            directory: loading.directory.to_owned(),
+            features: loading.features,
+            debug: loading.debug,
+            log_directory: loading.log_directory.to_owned(),
+            logs: Vec::new(),
+        };
+        let mut entries = Self { loaded: Default::default(), loader: Some(loader) };
+        entries.get(Hook::Xdp, Start::Link)?;
+        Ok(entries)
     }
 
-    /// Loads one program of a new object, and pins it.
-    fn load_one(
-        &self,
-        loader: &mut EbpfLoader<'_>,
-        name: &'static str,
-        pin_name: &str,
-    ) -> Result<Ebpf> {
-        let mut object = loader.load(OBJECT).map_err(load_error)?;
+    /// A program, which is loaded now if it was not wanted before.
+    pub(super) fn get(&mut self, hook: Hook, start: Start) -> Result<BorrowedFd<'_>> {
+        let place = &mut self.loaded[position(hook, start)];
+        if let (None, Some(loader)) = (&place, &mut self.loader) {
+            *place = Some(loader.program(hook, start)?);
+        }
+        self.loaded(hook, start)
+    }
+
+    /// A program that was loaded before.
+    pub(super) fn loaded(&self, hook: Hook, start: Start) -> Result<BorrowedFd<'_>> {
+        let place = self.loaded[position(hook, start)].as_ref();
+        place.map(|fd| fd.as_fd()).ok_or_else(|| {
+            DataplaneError::Load(format!("{} is not loaded", pins::program_name(hook, start)))
+        })
+    }
+
+    /// Those for one kind of devices.
+    pub(super) const fn of(&mut self, start: Start) -> Of<'_> {
+        Of { entries: self, start }
+    }
+
+    /// Loads what was not wanted yet, and the twins. Returns the readers of the programs' logs, with
+    /// [`Loading::debug`]. From here on nothing is loaded.
+    pub(super) fn load_the_rest(&mut self) -> Result<Vec<KernelLog>> {
+        for (hook, start) in pins::PROGRAMS {
+            self.get(hook, start)?;
+        }
+        let Some(mut loader) = self.loader.take() else {
+            return Ok(Vec::new());
+        };
+        for (hook, start) in pins::PROGRAMS {
+            loader.load(hook, start, pins::twin_name(hook, start), 0)?;
+        }
+        Ok(loader.logs)
+    }
+}
+
+/// The entry programs for one kind of devices.
+pub(super) struct Of<'a> {
+    entries: &'a mut Entries,
+    start: Start,
+}
+
+impl Programs for Of<'_> {
+    fn at(&mut self, hook: Hook) -> Result<BorrowedFd<'_>> {
+        self.entries.get(hook, self.start)
+    }
+}
+
+impl Loader {
+    /// Loads an entry program, pinned with the suffix [`NEW`] until the links run it.
+    fn program(&mut self, hook: Hook, start: Start) -> Result<OwnedFd> {
+        let name = pins::program_name(hook, start);
+        let mut object = self.load(hook, start, name, 1)?;
+        if self.debug {
+            self.logs.push(KernelLog::open(&mut object)?);
+        }
+        let path = self.pin(name);
+        sys::obj_get(&path).map_err(DataplaneError::pin("open", path))
+    }
+
+    fn pin(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}{NEW}"))
+    }
+
+    /// Loads one program of a new object, and pins it. `report` is [`abi::globals::REPORT`].
+    fn load(&mut self, hook: Hook, start: Start, pin_name: &str, report: usize) -> Result<Ebpf> {
+        let name = program(hook, start, self.features.multi_buffer);
+        self.loader.override_global(abi::globals::REPORT, &NO_AND_YES[report], true);
+        let mut object = self.loader.load(OBJECT).map_err(load_error)?;
         let program = object
             .program_mut(name)
             .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?;
-        let pin = self.directory.join(format!("{pin_name}{NEW}"));
+        let pin = self.pin(pin_name);
         pins::unpin(&pin)?;
         if matches!(program, Program::Xdp(_)) {
             let program: &mut Xdp = program.try_into().map_err(load_error)?;
@@ -101,6 +189,16 @@ impl Loading<'_> {
             Err(error) => PathBuf::from(format!("(not written: {}: {error})", log.display())),
         };
         DataplaneError::Refused { program, cause: io_error, log }
+    }
+}
+
+/// Where a program stands in [`pins::PROGRAMS`]. TCX and clsact run the same one.
+const fn position(hook: Hook, start: Start) -> usize {
+    match (hook, start) {
+        (Hook::Xdp, Start::Link) => 0,
+        (Hook::Xdp, Start::Network) => 1,
+        (Hook::Tcx | Hook::Clsact, Start::Link) => 2,
+        (Hook::Tcx | Hook::Clsact, Start::Network) => 3,
     }
 }
 

@@ -33,19 +33,19 @@ impl Readback {
         let directory = pins.current();
         for _ in 0..ATTEMPTS {
             let maps = Maps::open(&directory)?;
-            let slot = maps.selected_slot()?;
-            let info = maps.slot_info(slot)?;
+            let slot = maps.selected_slot();
+            let info = maps.slot_info(slot);
             let rules = rules::read(&directory, slot, &info);
             // A slot is written again only after the other one was in force: if neither the
             // selection nor the number has moved, this is one policy.
-            if maps.selected_slot()? != slot || maps.slot_info(slot)? != info {
+            if maps.selected_slot() != slot || maps.slot_info(slot) != info {
                 continue;
             }
             let rules = rules?;
             let image = MapImage {
                 mode: Mode::from_number(info.mode),
                 scope: Scope::from_number(info.scope),
-                port_words: port_words(&maps, slot)?,
+                port_words: port_words(&maps, slot),
                 protocols: info.protocols,
                 ports: info.ports,
                 prefixes: (info.prefixes_v4, info.prefixes_v6),
@@ -62,10 +62,10 @@ impl Readback {
 pub fn generation(pins: &PinDir) -> Result<u64> {
     pins.require_current()?;
     let maps = Maps::open(&pins.current())?;
-    Ok(maps.slot_info(maps.selected_slot()?)?.generation)
+    Ok(maps.slot_info(maps.selected_slot()).generation)
 }
 
-fn port_words(maps: &Maps, slot: u32) -> Result<Vec<(u32, u64)>> {
-    let words = maps.port_words_of(slot)?.into_iter().enumerate();
-    Ok(words.filter(|(_, word)| *word != 0).map(|(index, word)| (index as u32, word)).collect())
+fn port_words(maps: &Maps, slot: u32) -> Vec<(u32, u64)> {
+    let words = maps.port_words(slot).into_iter().enumerate();
+    words.filter(|(_, word)| *word != 0).map(|(index, word)| (index as u32, word)).collect()
 }

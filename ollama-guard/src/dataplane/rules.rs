@@ -5,15 +5,12 @@
 
 use std::{
     io,
-    num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    ptr::NonNull,
 };
 
 use aya::maps::{MapData, MapInfo};
 use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use ollama_guard_common::abi::{
     RULE_BLOCK_WORDS, RuleBlock, SLOTS, SlotInfo, maps as names, rule_blocks,
 };
@@ -21,6 +18,7 @@ use ollama_guard_common::abi::{
 use super::{
     DataplaneError, Result, pins,
     sys::{self, NewMap},
+    words::{Words, WritableWords},
 };
 use crate::policy::RuleTable;
 
@@ -40,11 +38,10 @@ impl RuleArray {
             return Err(DataplaneError::Image(format!("{count} words of rules, room for {room}")));
         }
         let fd = create(blocks)?;
-        let view = View::of(fd.as_fd(), room, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
-            .map_err(failed("fill"))?;
-        view.write(&rules.words);
+        let words = WritableWords::of(fd.as_fd(), room).map_err(failed("fill"))?;
+        words.write(0, &rules.words);
         // The kernel freezes nothing that somebody could still write to through a mapping.
-        drop(view);
+        drop(words);
         sys::map_freeze(fd.as_fd()).map_err(failed("freeze"))?;
         let (_, id) = sys::identity(fd.as_fd()).map_err(failed("look at"))?;
         Ok(Self { fd, id })
@@ -121,59 +118,10 @@ pub(super) fn read(directory: &Path, slot: u32, info: &SlotInfo) -> Result<RuleT
     if words > room {
         return Err(foreign(format!("it has room for {room} words, and {words} are in use")));
     }
-    let view = View::of(array.fd().as_fd(), words, ProtFlags::PROT_READ)
-        .map_err(DataplaneError::pin("read", &path))?;
-    Ok(RuleTable { words: view.read(), root4: info.root4, root6: info.root6 })
+    let view = Words::of(array.fd().as_fd(), words).map_err(DataplaneError::pin("read", &path))?;
+    Ok(RuleTable { words: view.copy(0, words), root4: info.root4, root6: info.root6 })
 }
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> DataplaneError {
     move |source| DataplaneError::RawMap { action, map: names::RULES, source }
-}
-
-/// The words of an array, mapped into memory for as long as this lives.
-struct View {
-    start: NonNull<u64>,
-    words: usize,
-}
-
-impl View {
-    /// The first words of an array that has so many.
-    fn of(map: BorrowedFd<'_>, words: usize, access: ProtFlags) -> io::Result<Self> {
-        let Some(bytes) = NonZeroUsize::new(words * size_of::<u64>()) else {
-            return Ok(Self { start: NonNull::dangling(), words: 0 });
-        };
-        // SAFETY: a new mapping at a place that the kernel chooses.
-        let start = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map, 0) }?;
-        Ok(Self { start: start.cast(), words })
-    }
-
-    /// Writes these words, from the first one on.
-    fn write(&self, words: &[u64]) {
-        for (position, word) in words.iter().enumerate().take(self.words) {
-            // SAFETY: within the mapping, which is aligned to pages.
-            let place = unsafe { self.start.add(position) };
-            // SAFETY: mapped for writing. Volatile, because others may look at the memory.
-            unsafe { place.write_volatile(*word) };
-        }
-    }
-
-    /// Copies all the words. Volatile: it is another process's word that they do not change.
-    fn read(&self) -> Vec<u64> {
-        let word = |position| {
-            // SAFETY: within the mapping, which is aligned to pages.
-            let place = unsafe { self.start.add(position) };
-            // SAFETY: mapped for reading, and any bits are a number.
-            unsafe { place.read_volatile() }
-        };
-        (0..self.words).map(word).collect()
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if self.words > 0 {
-            // SAFETY: the mapping that was made, and nobody has borrowed from it.
-            let _ = unsafe { munmap(self.start.cast(), self.words * size_of::<u64>()) };
-        }
-    }
 }

@@ -2,15 +2,10 @@
 
 use std::path::Path;
 
-use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo, maps as names};
+use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo};
 
 use super::{
-    DataplaneError, Result,
-    contents::Known,
-    maps::{Maps, SlotInfoWords},
-    pins,
-    rules::RuleArray,
-    selection, sys,
+    DataplaneError, Result, contents::Known, maps::Maps, pins, rules::RuleArray, selection, sys,
 };
 use crate::policy::{Digests, MapImage};
 
@@ -25,9 +20,6 @@ pub trait PolicySink: Send {
 
 /// The writer of the slots.
 pub(super) struct Slots {
-    /// The guarded ports that each slot's part of the table holds, so that only changes are
-    /// written.
-    words: [Vec<u64>; SLOTS as usize],
     /// The number of the last policy that was put in force, by this process or by the one before.
     newest: u64,
     /// The rules that this process has put in force.
@@ -35,15 +27,14 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Reads what the table of ports holds. `before` is the number of the policy in force.
-    pub(super) fn read(maps: &Maps, before: u64) -> Result<Self> {
-        Ok(Self { words: maps.port_words()?, newest: before, known: None })
+    /// `before` is the number of the policy in force.
+    pub(super) const fn new(before: u64) -> Self {
+        Self { newest: before, known: None }
     }
 
-    /// Forgets what the slots were last made to hold, so that the next policy is written whole.
-    pub(super) fn distrust(&mut self, maps: &Maps) -> Result<()> {
-        *self = Self::read(maps, self.newest)?;
-        Ok(())
+    /// Forgets what the slots were last made to hold.
+    pub(super) const fn distrust(&mut self) {
+        self.known = None;
     }
 
     /// The rules that were put in force last, if this process did.
@@ -54,12 +45,12 @@ impl Slots {
     /// See [`PolicySink::swap`].
     pub(super) fn swap(
         &mut self,
-        maps: &mut Maps,
+        maps: &Maps,
         directory: &Path,
         image: &MapImage,
         digests: &Digests,
     ) -> Result<u64> {
-        let live = maps.selected_slot()?;
+        let live = maps.selected_slot();
         let slot = (live + 1) % SLOTS;
         let generation = self.newest.saturating_add(1);
 
@@ -67,7 +58,9 @@ impl Slots {
         let rules = RuleArray::build(image.capacity, &image.rules)?;
         rules.pin(directory, slot)?;
         rules.select(maps.rules(), slot)?;
-        self.write_ports(maps, slot, image)?;
+        let ports = port_words(image)?;
+        let writer = maps.policy_writer()?;
+        writer.set_ports(slot, &ports);
         let (path4, path6) = image.rules.paths();
         let info = SlotInfo {
             generation,
@@ -85,38 +78,26 @@ impl Slots {
             path4,
             path6,
         };
-        maps.slot_info
-            .set(slot, bytemuck::cast::<_, SlotInfoWords>(info), 0)
-            .map_err(DataplaneError::map("write", names::SLOT_INFO))?;
+        writer.set_slot_info(slot, info);
 
         // The switch.
-        let ports = &self.words[slot as usize];
-        maps.select(selection::of(slot, image.mode, image.scope, image.protocols, ports))?;
+        writer.select(selection::of(slot, image.mode, image.scope, image.protocols, &ports[..]));
         self.newest = generation;
         self.known = Some(Known { map: rules.id(), words: digests.words });
         let_go(maps, directory, &rules, slot, live);
         Ok(generation)
     }
+}
 
-    fn write_ports(&mut self, maps: &mut Maps, slot: u32, image: &MapImage) -> Result<()> {
-        let mut wanted = vec![0_u64; PORT_WORDS_PER_SLOT];
-        for &(word, bits) in &image.port_words {
-            *wanted
-                .get_mut(word as usize)
-                .ok_or_else(|| DataplaneError::Image(format!("no port word {word}")))? = bits;
-        }
-        let held = &mut self.words[slot as usize];
-        let first = slot * PORT_WORDS_PER_SLOT as u32;
-        for (index, (held, wanted)) in held.iter_mut().zip(wanted).enumerate() {
-            if *held != wanted {
-                maps.ports
-                    .set(first + index as u32, wanted, 0)
-                    .map_err(DataplaneError::map("write", names::PORTS))?;
-                *held = wanted;
-            }
-        }
-        Ok(())
+/// The words of the guarded ports.
+fn port_words(image: &MapImage) -> Result<Box<[u64; PORT_WORDS_PER_SLOT]>> {
+    let mut words = Box::new([0_u64; PORT_WORDS_PER_SLOT]);
+    for &(word, bits) in &image.port_words {
+        *words
+            .get_mut(word as usize)
+            .ok_or_else(|| DataplaneError::Image(format!("no port word {word}")))? = bits;
     }
+    Ok(words)
 }
 
 /// Empties the slot that was in force before.

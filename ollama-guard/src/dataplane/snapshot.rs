@@ -84,8 +84,8 @@ impl Snapshot {
         pins.require_current()?;
         let directory = pins.current();
         let maps = Maps::open(&directory)?;
-        let slot = maps.selected_slot()?;
-        let info = maps.slot_info(slot)?;
+        let slot = maps.selected_slot();
+        let info = maps.slot_info(slot);
         let counters = counters::read(&maps)?;
         let books = counters::read_books(&maps)?;
         Ok(Self {
@@ -138,7 +138,7 @@ pub fn matching_rule(pins: &PinDir, source: IpAddr) -> Result<Option<(String, Ef
 fn ports(maps: &Maps, slot: u32) -> Result<Vec<String>> {
     let per_protocol = PORT_WORDS_PER_SLOT / Protocol::ALL.len();
     let mut ports = Vec::new();
-    for (index, word) in maps.port_words_of(slot)?.into_iter().enumerate() {
+    for (index, word) in maps.port_words(slot).into_iter().enumerate() {
         let protocol = Protocol::ALL[index / per_protocol];
         for bit in (0..64).filter(|bit| word >> bit & 1 == 1) {
             let number = (index % per_protocol * 64 + bit) as u16;

@@ -18,7 +18,7 @@ use aya_obj::generated::{
 };
 
 pub(super) use self::maps::{
-    NewMap, array_words, clear_inner_map, inner_map_id, map_create, map_freeze, set_inner_map,
+    NewMap, clear_inner_map, inner_map_id, map_create, map_freeze, set_inner_map,
 };
 
 /// The most programs that a TCX chain can hold (`BPF_MPROG_MAX`, include/linux/bpf_mprog.h).

@@ -8,8 +8,7 @@ use ollama_guard_common::{Start, abi::maps as names};
 use super::{DataplaneError, PinDir, Result, links::Hook, pins, sys};
 
 /// The maps that decide.
-pub(super) const POLICY: [&str; 5] =
-    [names::SELECTED, names::SLOT_INFO, names::PORTS, names::RULES, names::ADDRESSES];
+pub(super) const POLICY: [&str; 3] = [names::POLICY, names::RULES, names::ADDRESSES];
 
 /// What stands against taking the twin's answers for those of the pinned program, a sentence each:
 /// they are two programs with the same instructions, and both read the pinned maps.

@@ -90,25 +90,3 @@ pub(in super::super) fn inner_map_id(outer: BorrowedFd<'_>, index: u32) -> io::R
         Err(error) => Err(error),
     }
 }
-
-/// `BPF_MAP_LOOKUP_BATCH` (5.6 for arrays): all words of an array of so many, in one call instead of
-/// one each. aya 0.14 has no such call. The map must have keys of four and values of eight bytes.
-pub(in super::super) fn array_words(map: BorrowedFd<'_>, count: usize) -> io::Result<Vec<u64>> {
-    let (mut keys, mut values) = (vec![0_u32; count], vec![0_u64; count]);
-    let mut last = 0_u32;
-    let mut attr = zeroed_attr();
-    attr.batch.out_batch = &raw mut last as u64;
-    attr.batch.keys = keys.as_mut_ptr() as u64;
-    attr.batch.values = values.as_mut_ptr() as u64;
-    attr.batch.count = count as u32;
-    attr.batch.map_fd = map.as_raw_fd() as u32;
-    // SAFETY: keys and values are writable for `count` elements of four and eight bytes, which the
-    // caller has asked this very map for, the last key for one, and all outlive the call.
-    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) }?;
-    // SAFETY: the kernel has written the number of elements where it read it.
-    let read = unsafe { attr.batch.count };
-    if read as usize != count || !keys.iter().copied().eq(0..count as u32) {
-        return Err(io::Error::other(format!("{read} of {count} elements were read")));
-    }
-    Ok(values)
-}
