@@ -46,7 +46,7 @@ pub use self::{
     interface::{Interfaces, Pattern, PatternError},
     overrides::Overrides,
     problem::{Place, Problem, Problems},
-    rule_store::{RuleStore, StoreError},
+    rule_store::{RuleStore, StoreError, Undo},
     trusted_file::FileError,
 };
 

@@ -28,6 +28,7 @@ mod error;
 mod held;
 pub mod links;
 mod maps;
+pub mod memory;
 mod netlink;
 mod object;
 pub mod pins;

@@ -13,21 +13,23 @@ mod actor;
 mod error;
 mod plan;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use ollama_guard_common::{Mode, Scope};
 
 use crate::{
-    config::RuleStore,
+    config::{RuleStore, Undo},
     control::protocol::{Edit, EditReply, RuleList, RuleView, Terms},
     dataplane::{Dataplane, DataplaneError, Found, PolicySink},
-    policy::{Digest, Digests, MapImage, Origin, Policy, Port, Rule, compile},
+    policy::{
+        Change, CompileError, Compiled, Digest, Digests, MapImage, Origin, Policy, Port, Rule,
+    },
 };
 
 pub use actor::{Handle, Stopped, spawn};
 pub use error::GuardError;
-pub use plan::Plan;
+pub use plan::{Plan, Planned};
 
 /// What the configuration demands; fixed for the life of the daemon.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Guard<S> {
     store: RuleStore,
     /// The desired scope, or everybody's packets while this host's addresses are not known.
     scope: Scope,
+    /// What all the rules come to. `None` after an edit that failed: then it is made from them.
+    compiled: Option<Compiled>,
     generation: u64,
     /// The fingerprint of the policy that was put in force last.
     digest: Digest,
@@ -60,14 +64,25 @@ impl<S: PolicySink> Guard<S> {
     /// Checks that what is configured and stored compiles. Nothing is in force yet.
     pub fn new(sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
         let scope = desired.scope;
-        compile(&policy(&desired, scope, store.rules()))?;
-        Ok(Self { sink, desired, store, scope, generation: 0, digest: Digest::new() })
+        let compiled = Some(Compiled::new(policy(&desired, scope, store.rules()))?);
+        Ok(Self { sink, desired, store, scope, compiled, generation: 0, digest: Digest::new() })
     }
 
     /// Puts what is configured and stored in force.
     pub fn apply(&mut self) -> Result<(), GuardError> {
-        let image = compile(&policy(&self.desired, self.scope, self.store.rules()))?;
-        Ok(self.swap(&image)?)
+        let mut compiled = self.compiled()?;
+        compiled.set_scope(self.scope);
+        let swapped = self.swap(compiled.image());
+        self.compiled = Some(compiled);
+        Ok(swapped?)
+    }
+
+    /// Takes what all the rules come to.
+    fn compiled(&mut self) -> Result<Compiled, CompileError> {
+        match self.compiled.take() {
+            Some(compiled) => Ok(compiled),
+            None => Compiled::new(policy(&self.desired, self.scope, self.store.rules())),
+        }
     }
 
     fn swap(&mut self, image: &MapImage) -> Result<(), DataplaneError> {
@@ -106,31 +121,65 @@ impl<S: PolicySink> Guard<S> {
 
     /// Carries out a change, whole or not at all. `by` is who asked, for the rules' origin.
     pub fn edit(&mut self, edit: &Edit, by: &str, at: Timestamp) -> Result<EditReply, GuardError> {
-        let origin = Origin::Cli { by: by.to_owned(), at };
-        let plan = plan::plan(edit, &self.desired.rules, self.store.rules(), &origin)?;
-        if plan.changes_policy {
-            self.put_in_force(plan.rules)?;
-        } else if plan.changes_rules {
-            self.store.replace(plan.rules).map(drop)?;
+        let origin = Arc::new(Origin::Cli { by: by.to_owned(), at });
+        let Plan { rules, mut reply } =
+            plan::plan(edit, &self.desired.rules, self.store.rules(), &origin)?;
+        let changes_policy = match rules {
+            Planned::Same => false,
+            Planned::Some(change) => self.change(change)?,
+            Planned::Whole { rules, changes_policy } => self.replace(rules, changes_policy)?,
+        };
+        if changes_policy {
+            plan::warn_if_closed(self.all(), &mut reply);
         }
-        let mut reply = plan.reply;
         reply.generation = self.generation;
         Ok(reply)
     }
 
-    fn put_in_force(&mut self, rules: Vec<Rule>) -> Result<(), GuardError> {
-        let image = compile(&policy(&self.desired, self.scope, &rules))?;
-        let before = self.store.replace(rules)?;
-        match self.swap(&image) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // The kernel still has the old policy, so the file must have it too.
-                if let Err(undo) = self.store.replace(before) {
-                    tracing::error!(error = %undo, "the stored rules are ahead of the kernel's");
-                }
-                Err(error.into())
-            }
+    /// Changes some rules. Returns whether the kernel had to know.
+    fn change(&mut self, change: Change) -> Result<bool, GuardError> {
+        if !change.changes_policy() {
+            self.store.change(change)?;
+            return Ok(false);
         }
+        let added: Vec<_> = change.add.iter().map(Rule::said).collect();
+        // What the configuration says as well goes on being said.
+        let removed: Vec<_> = change
+            .remove
+            .iter()
+            .map(|named| (named.prefix, named.effect))
+            .filter(|said| !self.desired.rules.iter().any(|rule| rule.said() == *said))
+            .collect();
+        let compiled = self.compiled()?.edited(&added, &removed)?;
+        let undo = self.store.change(change)?;
+        self.put_in_force(compiled, undo)?;
+        Ok(true)
+    }
+
+    /// Puts other rules in the place of the stored ones. Returns whether the kernel had to know.
+    fn replace(&mut self, rules: Vec<Rule>, changes_policy: bool) -> Result<bool, GuardError> {
+        if !changes_policy {
+            self.store.replace(rules)?;
+            return Ok(false);
+        }
+        let compiled = Compiled::new(policy(&self.desired, self.scope, &rules))?;
+        let undo = self.store.replace(rules)?;
+        // Not two of them at a time, of long lists.
+        self.compiled = None;
+        self.put_in_force(compiled, undo)?;
+        Ok(true)
+    }
+
+    fn put_in_force(&mut self, compiled: Compiled, undo: Undo) -> Result<(), GuardError> {
+        if let Err(error) = self.swap(compiled.image()) {
+            // The kernel still has the old policy, so the file must have it too.
+            if let Err(undo) = self.store.undo(undo) {
+                tracing::error!(error = %undo, "the stored rules are ahead of the kernel's");
+            }
+            return Err(error.into());
+        }
+        self.compiled = Some(compiled);
+        Ok(())
     }
 }
 
@@ -210,9 +259,9 @@ pub fn view(rule: &Rule) -> RuleView {
     RuleView {
         prefix: rule.prefix.to_string(),
         effect: rule.effect,
-        comment: rule.comment.clone(),
+        comment: rule.comment.as_deref().map(str::to_owned),
         origin: rule.written(),
-        removable: matches!(rule.origin, Origin::Cli { .. }),
+        removable: matches!(*rule.origin, Origin::Cli { .. }),
     }
 }
 

@@ -74,11 +74,12 @@
 //! ([`guard::Guard::edit`]):
 //!
 //! 1. **validate**: text becomes prefixes, the request a plan, a value; all mistakes are told.
-//! 2. **compile**: every rule of every origin into one table ([`policy::compile()`]). Too big is
-//!    known here.
-//! 3. **store**: the state directory, atomically and synced.
-//! 4. **write beside**: what differs, into the tries of the slot that no packet looks at.
-//! 5. **switch**: one index. Every packet gets the old policy or the new one.
+//! 2. **compile**: every rule of every origin into one table ([`policy::compile()`]), or, of a few
+//!    rules in a long list, only the parts of the table that they lie in ([`policy::Compiled`]). Too
+//!    big is known here.
+//! 3. **store**: the state directory, synced: a line more, or the whole file replaced.
+//! 4. **write beside**: a new table, into the slot that no packet looks at.
+//! 5. **switch**: one word. Every packet gets the old policy or the new one.
 //! 6. **wait a grace period**: until no packet is judged by the old slot; then the answer goes out,
 //!    and a line into the audit log, which has the refused changes too.
 //!
@@ -90,14 +91,15 @@
 //!
 //! 1. signals, so that none is lost; the state directory, the stored rules, the audit log.
 //! 2. the interfaces are listed and chosen. Nothing was touched so far.
-//! 3. the lock on the pin directory; programs are loaded over the pinned maps if these are what
-//!    they should be, and beside them otherwise. What was attached goes on.
+//! 3. the lock on the pin directory; the program of most doors is loaded over the pinned maps if
+//!    these are what they should be, and over new ones otherwise. What was attached goes on.
 //! 4. the control socket is bound, though nobody answers yet.
 //! 5. into new maps, **the policy before programs are attached**: none ever runs without one.
 //! 6. **programs into links**, what can fail first: new links where there are none, then the new
 //!    program into the pinned ones, in place, without a gap. Should a door fail that was asked for
 //!    by name, the new links are taken back, and a running filter was not touched.
-//! 7. **commit**: the loaded programs become the pinned ones, and what they replace goes. A daemon
+//! 7. **commit**: the programs that no door has wanted are loaded too, all become the pinned ones, and
+//!    what they replace goes. A daemon
 //!    that dies before leaves pins that the next one can use.
 //! 8. into adopted maps, **the policy last**: the one that they hold stays in force until nothing
 //!    can fail any more.

@@ -5,13 +5,17 @@
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
-use ollama_guard::cli::{Cli, TROUBLE};
+use ollama_guard::{
+    cli::{Cli, TROUBLE},
+    dataplane::memory,
+};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit status 2.
     let cli = Cli::parse();
     init_log();
+    memory::keep_little();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::anyhow!("cannot start the runtime: {error}")),

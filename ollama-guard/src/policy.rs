@@ -19,7 +19,9 @@
 
 #![forbid(unsafe_code)]
 
+mod change;
 mod compile;
+mod compiled;
 mod decide;
 mod digest;
 mod port;
@@ -30,7 +32,9 @@ mod rule;
 pub mod trie;
 
 pub use self::{
+    change::{Change, Commented, Named, Reversal},
     compile::{CompileError, MapImage, Policy, compile},
+    compiled::Compiled,
     decide::deciding_rule,
     digest::{Digest, Digests},
     port::{Port, PortError},

@@ -11,6 +11,7 @@ mod call;
 mod matrix;
 mod phase;
 mod stage;
+mod stored;
 mod tracer;
 
 pub use call::Places;

@@ -194,7 +194,7 @@ async fn rule(args: &ExplainArgs, pins: &PinDir) -> anyhow::Result<Option<Decidi
         .iter()
         .map(|view| {
             let prefix: Prefix = view.prefix.parse()?;
-            Ok(Rule { prefix, effect: view.effect, comment: None, origin: Origin::Flag })
+            Ok(Rule { prefix, effect: view.effect, comment: None, origin: Origin::Flag.into() })
         })
         .collect::<anyhow::Result<Vec<Rule>>>()?;
     let position =

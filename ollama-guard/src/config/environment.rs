@@ -70,7 +70,7 @@ pub(super) fn layer(
     let [pin_dir, state_dir, socket] =
         [PIN_DIR, STATE_DIR, SOCKET].map(|name| set(environment, name));
 
-    let mut said = Said { origin: Origin::Environment, anyone, problems };
+    let mut said = Said { origin: Origin::Environment.into(), anyone, problems };
     let mut rules = said.rules(Place::Variable(ALLOW), Effect::Allow, &allow);
     rules.extend(said.rules(Place::Variable(DENY), Effect::Deny, &deny));
     Layer {

@@ -182,8 +182,8 @@ impl Reader<'_> {
     fn add(&mut self, effect: Effect, listed: Vec<Listed>) {
         for Listed { prefix, at, group } in listed {
             let path = self.document.path().to_owned();
-            let origin = Origin::File { path, line: self.document.line(&at) };
-            let comment = group.map(|name| format!("group {name}"));
+            let origin = Origin::File { path, line: self.document.line(&at) }.into();
+            let comment = group.map(|name| format!("group {name}").into());
             self.layer.rules.push(Rule { prefix, effect, comment, origin });
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{Place, Problem, layer::Layer, value};
@@ -44,7 +45,7 @@ pub struct Overrides {
 
 impl Overrides {
     pub(super) fn layer(&self, problems: &mut Vec<Problem>) -> Layer {
-        let mut said = Said { origin: Origin::Flag, anyone: self.anyone, problems };
+        let mut said = Said { origin: Origin::Flag.into(), anyone: self.anyone, problems };
         let mut rules = said.rules(Place::Flag("--allow"), Effect::Allow, &self.allow);
         rules.extend(said.rules(Place::Flag("--deny"), Effect::Deny, &self.deny));
         Layer {
@@ -77,7 +78,7 @@ fn os(path: Option<&Path>) -> Option<&OsStr> {
 /// Understands text that has no line of its own: of flags and of the environment.
 pub(super) struct Said<'p> {
     /// What rules remember.
-    pub(super) origin: Origin,
+    pub(super) origin: Arc<Origin>,
     /// Whether everyone may be let in.
     pub(super) anyone: bool,
     /// Where mistakes go.
@@ -140,7 +141,7 @@ impl Said<'_> {
                 }
                 Ok(prefix)
             });
-            let origin = self.origin.clone();
+            let origin = Arc::clone(&self.origin);
             rules.extend(prefix.map(|prefix| Rule { prefix, effect, comment: None, origin }));
         }
         rules

@@ -1,138 +1,72 @@
 //! The rules that were added by command, kept on disk.
 //!
-//! One file, replaced whole: at any moment, also of a power cut, there is the old list or the new
-//! one. A file that cannot be understood is an error: the list may deny somebody, so taking it for
+//! One file of lines ([`format`]): what the list was when it was last written whole, and behind it
+//! each change since. Written whole, the file is replaced: at any moment, also of a power cut, there
+//! is the old list or the new one. A change is appended and then counted, so that one of a long list
+//! takes no longer than one of a short list, and a change that a crash cut off was never made.
+//!
+//! A file that cannot be understood is an error: the list may deny somebody, so taking it for
 //! empty could open a door. There is no lock here: the daemon that owns the pins is the only one
 //! that writes.
 
+mod error;
+mod format;
+
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
+    io::{self, BufWriter, ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, FileExt as _, MetadataExt as _, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
+pub use self::error::StoreError;
+use self::format::Extent;
 use super::trusted_file::{self, FileError, Links};
-use crate::policy::{Origin, Prefix, Rule};
+use crate::policy::{Change, Origin, Reversal, Rule};
+use nix::fcntl::OFlag;
 
 /// The version of the file's layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The file within the state directory.
 const FILE_NAME: &str = "rules.json";
 /// Where the next list is written before it takes the file's place.
 const NEW_FILE_NAME: &str = "rules.json.new";
 /// The largest file that is read, and so the largest that is written: about two million rules.
 const MOST_BYTES: u64 = 256 << 20;
+/// Bytes of changes, beside as many as the whole list took, after which the list is written whole.
+const CHANGES_BYTES: u64 = 1 << 20;
 
 /// The rules that were added by command.
 #[derive(Debug)]
 pub struct RuleStore {
     directory: PathBuf,
     rules: Vec<Rule>,
+    /// The file as this process left it; `None` if it is to be written whole next.
+    left: Option<Left>,
 }
 
-/// Why the rules cannot be read or kept, and the way out.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The state directory cannot be made or looked at.
-    #[error("the state directory {} cannot be used: {error}; make it, or name another one with `--state-dir`", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What the kernel says.
-        #[source]
-        error: io::Error,
-    },
-    /// The state directory is no directory, or others may write to it.
-    #[error("the state directory {} cannot be trusted: {error}", path.display())]
-    DirectoryUntrusted {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: FileError,
-    },
-    /// The file cannot be read or is not believed.
-    #[error("the rules in {} cannot be used: {error}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: FileError,
-    },
-    /// The file is not what was written.
-    #[error(
-        "the rules in {path} are damaged ({error}): put a copy of the file back, or move it away \
-         with `mv {path} {path}.damaged` and add the rules again", path = path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        #[source]
-        error: serde_json::Error,
-    },
-    /// The file has another version's layout.
-    #[error(
-        "the rules in {path} are of version {version}, and this program knows version {VERSION}: \
-         run the ollama-guard that wrote them, or move the file away and add the rules again",
-        path = path.display()
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-    /// A rule that was not added by command. Kept here, it would outlive its removal there.
-    #[error(
-        "{prefix} in {} was not added by command but stands at: {written}; take it out of this \
-         file", path.display()
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// The rule's prefix.
-        prefix: Prefix,
-        /// Where it stands.
-        written: String,
-    },
-    /// More rules than are ever read back.
-    #[error(
-        "the rules would take more than {} MiB in {}: use larger networks, or write them into \
-         the configuration file", MOST_BYTES >> 20, path.display()
-    )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The new list cannot be written. The old one stays.
-    #[error("{} cannot be written: {error}; the rules stay as they were", path.display())]
-    Write {
-        /// The file that was being written.
-        path: PathBuf,
-        /// What the kernel says.
-        #[source]
-        error: io::Error,
-    },
+/// A file to append to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left {
+    device: u64,
+    inode: u64,
+    /// Its length.
+    bytes: u64,
+    extent: Extent,
 }
 
-/// What the file holds.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document<R> {
-    version: u32,
-    rules: R,
-}
-
-/// What the file of any version holds.
-#[derive(Deserialize)]
-struct AnyVersion {
-    version: u32,
+/// What takes back the last thing that a store was told.
+#[derive(Debug)]
+pub enum Undo {
+    /// These are the rules.
+    Whole(Vec<Rule>),
+    /// A change that was appended to a file.
+    Appended {
+        /// What takes it back here.
+        reversal: Reversal,
+        /// The length of the file before.
+        bytes: u64,
+    },
 }
 
 impl RuleStore {
@@ -144,59 +78,213 @@ impl RuleStore {
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         prepare(state_dir)?;
         let path = state_dir.join(FILE_NAME);
-        let rules = match trusted_file::read(&path, Links::Refuse, MOST_BYTES) {
-            Err(FileError::Absent { .. }) => Vec::new(),
+        let directory = state_dir.to_owned();
+        let bytes = match trusted_file::read(&path, Links::Refuse, MOST_BYTES) {
+            Err(FileError::Absent { .. }) => {
+                return Ok(Self { directory, rules: Vec::new(), left: None });
+            }
             Err(error) => return Err(StoreError::File { path, error }),
-            Ok(bytes) => decode(&path, &bytes)?,
+            Ok(bytes) => bytes,
         };
-        Ok(Self { directory: state_dir.to_owned(), rules })
+        let read = format::read(&bytes).map_err(|error| error.of(&path))?;
+        if read.rest > 0 {
+            tracing::warn!(
+                path = %path.display(),
+                "the last change was not written to its end, and nobody was told that it was made: \
+                 it is left out"
+            );
+        }
+        no_foreign(&path, &read.rules)?;
+        // A file with something at its end that does not count is not appended to, and one of an older
+        // version can't be.
+        let left = read.extent.filter(|_| read.rest == 0).and_then(|extent| {
+            let metadata = fs::symlink_metadata(&path).ok()?;
+            let left = Left::of(&metadata, extent);
+            (left.bytes == bytes.len() as u64).then_some(left)
+        });
+        Ok(Self { directory, rules: read.rules, left })
     }
 
-    /// The rules, in the order in which they were given to [`RuleStore::replace`].
+    /// The rules, in the order in which they were given.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// Replaces all the rules. On return they survive a power cut. Returns the old ones.
+    /// Replaces all the rules. On return they survive a power cut.
     ///
     /// # Errors
     ///
     /// The old rules stay, here and on disk.
-    pub fn replace(&mut self, rules: Vec<Rule>) -> Result<Vec<Rule>, StoreError> {
+    pub fn replace(&mut self, rules: Vec<Rule>) -> Result<Undo, StoreError> {
         let path = self.directory.join(FILE_NAME);
         no_foreign(&path, &rules)?;
-        let bytes = encode(&path, &rules)?;
-        self.write(&bytes)?;
+        self.write_whole(&rules)?;
+        Ok(Undo::Whole(std::mem::replace(&mut self.rules, rules)))
+    }
+
+    /// Changes some of the rules. On return that survives a power cut.
+    ///
+    /// # Errors
+    ///
+    /// The old rules stay, here and on disk.
+    pub fn change(&mut self, change: Change) -> Result<Undo, StoreError> {
+        no_foreign(&self.directory.join(FILE_NAME), &change.add)?;
+        let line = format::change_line(&change);
+        let bytes = self.left.map(|left| left.bytes);
+        let fits = |left: &Left| {
+            let whole = left.extent.whole;
+            let changes = left.bytes - whole + line.len() as u64;
+            changes <= whole + CHANGES_BYTES && whole + changes <= MOST_BYTES
+        };
+        let is_appended = match self.left {
+            Some(left) if fits(&left) => self.append(left, &line),
+            _ => false,
+        };
+        let reversal = change.carry_out(&mut self.rules);
+        if let (true, Some(bytes)) = (is_appended, bytes) {
+            return Ok(Undo::Appended { reversal, bytes });
+        }
+        let rules = std::mem::take(&mut self.rules);
+        let written = self.write_whole(&rules);
+        self.rules = rules;
+        match written {
+            Ok(()) => {
+                let mut before = self.rules.clone();
+                reversal.undo(&mut before);
+                Ok(Undo::Whole(before))
+            }
+            Err(error) => {
+                reversal.undo(&mut self.rules);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back what was done last.
+    ///
+    /// # Errors
+    ///
+    /// Here it is taken back, and on disk not.
+    pub fn undo(&mut self, undo: Undo) -> Result<(), StoreError> {
+        match undo {
+            Undo::Whole(rules) => {
+                self.rules = rules;
+                let rules = std::mem::take(&mut self.rules);
+                let written = self.write_whole(&rules);
+                self.rules = rules;
+                written
+            }
+            Undo::Appended { reversal, bytes } => {
+                reversal.undo(&mut self.rules);
+                let path = self.directory.join(FILE_NAME);
+                let Some(left) = self.left.take() else {
+                    let error = io::Error::other("it was not appended to");
+                    return Err(StoreError::Write { path, error });
+                };
+                let changes = left.extent.changes.saturating_sub(1);
+                let left = Left { bytes, extent: Extent { changes, ..left.extent }, ..left };
+                let back = open_to_append(&path).and_then(|file| {
+                    // From here on it does not count.
+                    left.write_head(&file)?;
+                    file.set_len(bytes)?;
+                    file.sync_data()
+                });
+                back.map_err(|error| StoreError::Write { path, error })?;
+                self.left = Some(left);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends a line. `false` if the list has to be written whole instead, as if this had not been
+    /// tried.
+    fn append(&mut self, left: Left, line: &[u8]) -> bool {
+        let path = self.directory.join(FILE_NAME);
+        self.left = None;
+        let Ok(file) = open_to_append(&path) else { return false };
+        // Somebody else's file, or one that somebody else has changed, is replaced.
+        let is_ours = file.metadata().is_ok_and(|found| Left::of(&found, left.extent) == left);
+        if !is_ours {
+            return false;
+        }
+        let extent = Extent { changes: left.extent.changes + 1, ..left.extent };
+        let longer = Left { bytes: left.bytes + line.len() as u64, extent, ..left };
+        let written = file
+            .write_all_at(line, left.bytes)
+            .and_then(|()| file.sync_data())
+            // From here on it counts.
+            .and_then(|()| longer.write_head(&file));
+        if let Err(error) = written {
+            tracing::debug!(%error, "a change can't be appended: writing the list whole");
+            // Should it count by now, nobody was told. The whole list, which comes next, takes the
+            // file's place; should that fail as well, this one is to be as it was.
+            let _ = left.write_head(&file).and_then(|()| file.set_len(left.bytes));
+            return false;
+        }
+        // What a crash may have left there while a whole list was being written.
+        let _ = fs::remove_file(self.directory.join(NEW_FILE_NAME));
+        self.left = Some(longer);
+        true
+    }
+
+    /// Writes a list in the place of the file. `self.rules` are the ones that it held.
+    fn write_whole(&mut self, rules: &[Rule]) -> Result<(), StoreError> {
+        let path = self.directory.join(FILE_NAME);
+        let left = self.write_beside(rules)?;
         if let Err(error) = fs::rename(self.directory.join(NEW_FILE_NAME), &path) {
             return Err(StoreError::Write { path, error });
         }
+        self.left = None;
         if let Err(error) = File::open(&self.directory).and_then(|directory| directory.sync_all()) {
             // The new list is there but may not last, and the caller will be told that it is not:
             // the old one goes back, as well as that can be done on such a disk.
-            if let Ok(old) = encode(&path, &self.rules)
-                && self.write(&old).is_ok()
-            {
+            let old = std::mem::take(&mut self.rules);
+            if self.write_beside(&old).is_ok() {
                 let _ = fs::rename(self.directory.join(NEW_FILE_NAME), &path);
             }
+            self.rules = old;
             return Err(StoreError::Write { path: self.directory.clone(), error });
         }
-        Ok(std::mem::replace(&mut self.rules, rules))
+        self.left = Some(left);
+        Ok(())
     }
 
     /// Writes the file beside, down to the disk.
-    fn write(&self, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write_beside(&self, rules: &[Rule]) -> Result<Left, StoreError> {
         let path = self.directory.join(NEW_FILE_NAME);
-        let written = write_new(&path, bytes);
-        written.map_err(|error| {
-            // Half a list is of no use. If it cannot be removed either, the next write does it.
-            let _ = fs::remove_file(&path);
-            StoreError::Write { path, error }
-        })
+        let written = write_new(&path, rules);
+        let error = match written {
+            Ok(left) if left.bytes <= MOST_BYTES => return Ok(left),
+            Ok(_) => StoreError::TooLarge { path: self.directory.join(FILE_NAME) },
+            Err(error) => StoreError::Write { path: path.clone(), error },
+        };
+        // Half a list is of no use. If it cannot be removed either, the next write does it.
+        let _ = fs::remove_file(&path);
+        Err(error)
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+impl Left {
+    fn of(metadata: &Metadata, extent: Extent) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), extent }
+    }
+
+    /// Makes what counts count, for good.
+    fn write_head(&self, file: &File) -> io::Result<()> {
+        let head = format::head(self.extent.rules, self.extent.changes);
+        file.write_all_at(head.as_bytes(), 0)?;
+        file.sync_data()
+    }
+}
+
+/// Never follows a link that somebody put there.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    OpenOptions::new().write(true).custom_flags(flags.bits()).open(path)
+}
+
+fn write_new(path: &Path, rules: &[Rule]) -> io::Result<Left> {
     match fs::remove_file(path) {
         // Left behind by a crash.
         Ok(()) => {}
@@ -204,11 +292,17 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     // `create_new` never follows a link that somebody put there.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // Whatever the umask made of it.
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let mut writer = BufWriter::with_capacity(1 << 18, &file);
+    format::write(&mut writer, rules)?;
+    writer.flush()?;
+    drop(writer);
+    file.sync_all()?;
+    let metadata = file.metadata()?;
+    let extent = Extent { rules: rules.len(), changes: 0, whole: metadata.len() };
+    Ok(Left::of(&metadata, extent))
 }
 
 /// Makes the directory if it is missing, and refuses one that others can write to: they could put
@@ -227,33 +321,8 @@ fn prepare(directory: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn encode(path: &Path, rules: &[Rule]) -> Result<Vec<u8>, StoreError> {
-    let path = path.to_owned();
-    let mut bytes = match serde_json::to_vec(&Document { version: VERSION, rules }) {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(StoreError::Write { path, error: error.into() }),
-    };
-    bytes.push(b'\n');
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(StoreError::TooLarge { path });
-    }
-    Ok(bytes)
-}
-
-fn decode(path: &Path, bytes: &[u8]) -> Result<Vec<Rule>, StoreError> {
-    let damaged = |error| StoreError::Damaged { path: path.to_owned(), error };
-    // First, because the rest of another version's file may look like damage.
-    let AnyVersion { version } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if version != VERSION {
-        return Err(StoreError::Version { path: path.to_owned(), version });
-    }
-    let document: Document<Vec<Rule>> = serde_json::from_slice(bytes).map_err(damaged)?;
-    no_foreign(path, &document.rules)?;
-    Ok(document.rules)
-}
-
 fn no_foreign(path: &Path, rules: &[Rule]) -> Result<(), StoreError> {
-    match rules.iter().find(|rule| !matches!(rule.origin, Origin::Cli { .. })) {
+    match rules.iter().find(|rule| !matches!(*rule.origin, Origin::Cli { .. })) {
         None => Ok(()),
         Some(rule) => Err(StoreError::Foreign {
             path: path.to_owned(),

@@ -132,7 +132,7 @@ fn groups_are_expanded_where_they_are_named() {
     let bed = Bed::new(file);
     let config = bed.load().unwrap();
     let origin = Origin::File { path: bed.path(), line: 2 };
-    assert_eq!((config.rules[0].effect, &config.rules[0].origin), (Effect::Allow, &origin));
+    assert_eq!((config.rules[0].effect, &*config.rules[0].origin), (Effect::Allow, &origin));
     assert_eq!(config.rules[0].comment.as_deref(), Some("group office"));
     assert_eq!(config.rules[1].effect, Effect::Deny);
     assert_eq!(config.warnings.len(), 1);

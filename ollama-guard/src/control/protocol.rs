@@ -143,6 +143,16 @@ impl Edit {
         }
     }
 
+    /// How many prefixes it is about.
+    #[must_use]
+    pub const fn prefixes(&self) -> usize {
+        match self {
+            Self::Add(request) => request.prefixes.len(),
+            Self::Remove(request) => request.prefixes.len(),
+            Self::Replace(request) => request.rules.len(),
+        }
+    }
+
     /// The effect of the rules that it is about.
     #[must_use]
     pub const fn effect(&self) -> Effect {

@@ -364,6 +364,13 @@ impl Dataplane {
             .map_err(DataplaneError::map("write", names::ALLOWANCE))
     }
 
+    /// Lets go of what the last change of the policy left behind.
+    pub fn tidy(&mut self) {
+        if self.slots.let_go(&self.maps, &self.directory) && self.is_committed {
+            self.hold_rules();
+        }
+    }
+
     /// Takes everything of ours out of the kernel. The guarded ports are open afterwards.
     pub fn detach(mut self) -> Result<Vec<u32>> {
         self.is_committed = true;

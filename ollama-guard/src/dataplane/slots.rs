@@ -24,12 +24,14 @@ pub(super) struct Slots {
     newest: u64,
     /// The rules that this process has put in force.
     known: Option<Known>,
+    /// A slot that is not in force and may have rules: the one that was in force before.
+    stale: Option<u32>,
 }
 
 impl Slots {
     /// `before` is the number of the policy in force.
     pub(super) const fn new(before: u64) -> Self {
-        Self { newest: before, known: None }
+        Self { newest: before, known: None, stale: None }
     }
 
     /// Forgets what the slots were last made to hold.
@@ -58,6 +60,8 @@ impl Slots {
         let rules = RuleArray::build(image.capacity, &image.rules)?;
         rules.pin(directory, slot)?;
         rules.select(maps.rules(), slot)?;
+        // Should anything fail from here on.
+        self.stale = Some(slot);
         let ports = port_words(image)?;
         let writer = maps.policy_writer()?;
         writer.set_ports(slot, &ports);
@@ -84,8 +88,28 @@ impl Slots {
         writer.select(selection::of(slot, image.mode, image.scope, image.protocols, &ports[..]));
         self.newest = generation;
         self.known = Some(Known { map: rules.id(), words: digests.words });
-        let_go(maps, directory, &rules, slot, live);
+        self.stale = Some(live);
+        wait_for_the_last(maps, &rules, slot);
         Ok(generation)
+    }
+
+    /// Empties the slot that was in force before, so that its memory can be freed: not in a change, since
+    /// the kernel waits once more for it, and the next change may put other rules there anyway.
+    /// Returns whether there was something to do.
+    pub(super) fn let_go(&mut self, maps: &Maps, directory: &Path) -> bool {
+        let Some(old) = self.stale.take() else {
+            return false;
+        };
+        match sys::clear_inner_map(maps.rules(), old) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                tracing::warn!(%error, slot = old, "the rules of the policy before stay in the kernel");
+            }
+            _ => {}
+        }
+        if let Err(error) = pins::unpin(&directory.join(pins::rules_name(old))) {
+            tracing::warn!(%error, "the rules of the policy before stay in the kernel");
+        }
+        true
     }
 }
 
@@ -100,28 +124,15 @@ fn port_words(image: &MapImage) -> Result<Box<[u64; PORT_WORDS_PER_SLOT]>> {
     Ok(words)
 }
 
-/// Empties the slot that was in force before.
+/// Waits until no packet is judged by the policy that was in force before.
 ///
-/// Not at once: a packet that read the selection just before the switch still looks for its rules there,
-/// and without them an allowed one would be dropped. An update of an array of maps returns only after
-/// every program that was running has ended (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so the
-/// array that is there is put there again first. From then on nobody looks at the old slot: its memory
-/// can be freed, and the next policy may be written into it.
+/// A packet that read the selection just before the switch still looks for its rules in the old slot.
+/// An update of an array of maps returns only after every program that was running has ended
+/// (`maybe_wait_bpf_programs`, kernel/bpf/syscall.c), so the array that is there is put there again.
 ///
-/// Should it fail, the new policy is in force all the same, and the old rules are left to whoever still
-/// looks at them; they take memory until the next change.
-fn let_go(maps: &Maps, directory: &Path, rules: &RuleArray, slot: u32, old: u32) {
+/// Should it fail, the new policy is in force all the same.
+fn wait_for_the_last(maps: &Maps, rules: &RuleArray, slot: u32) {
     if let Err(error) = rules.select(maps.rules(), slot) {
         tracing::warn!(%error, "cannot wait for the last packets of the old policy");
-        return;
-    }
-    match sys::clear_inner_map(maps.rules(), old) {
-        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-            tracing::warn!(%error, slot = old, "the rules of the policy before stay in the kernel");
-        }
-        _ => {}
-    }
-    if let Err(error) = pins::unpin(&directory.join(pins::rules_name(old))) {
-        tracing::warn!(%error, "the rules of the policy before stay in the kernel");
     }
 }

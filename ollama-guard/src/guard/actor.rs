@@ -1,7 +1,10 @@
 //! The guard on a thread of its own: filling the kernel's tables takes as long as it takes, and
 //! must not hold up the tasks that answer everybody else.
 
-use std::thread;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use nix::net::if_::if_nameindex;
@@ -15,7 +18,7 @@ use crate::{
         peer::Peer,
         protocol::{DetachReply, Edit, EditReply, RuleList},
     },
-    dataplane::{Dataplane, DataplaneError},
+    dataplane::{Dataplane, DataplaneError, memory},
     policy::Rule,
 };
 
@@ -59,7 +62,8 @@ pub fn spawn(
     let (requests, queue) = mpsc::channel(QUEUE);
     let (ended, ending) = oneshot::channel();
     thread::Builder::new().name("guard".into()).spawn(move || {
-        Actor { guard, audit }.run(queue);
+        // The start was something large.
+        Actor { guard, audit, untidy: Some(Instant::now()) }.run(queue);
         // Nobody may be listening any more.
         let _ = ended.send(());
     })?;
@@ -119,14 +123,25 @@ impl Handle {
 struct Actor {
     guard: Guard<Dataplane>,
     audit: AuditLog,
+    /// When something large was last done, if what it took is not given back yet.
+    untidy: Option<Instant>,
 }
+
+/// So long after something large its request and its answer are gone as well.
+const TIDY: Duration = Duration::from_secs(1);
+/// Prefixes in a request from which on it is something large.
+const LARGE: usize = 1000;
 
 impl Actor {
     fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         // A client that does not wait for its answer any more is no reason to stop.
         while let Some(request) = queue.blocking_recv() {
             match request {
-                Request::Rules(reply) => drop(reply.send(self.guard.rules())),
+                Request::Rules(reply) => {
+                    let rules = self.guard.rules();
+                    self.note(rules.rules.len());
+                    drop(reply.send(rules));
+                }
                 Request::Kept(reply) => drop(reply.send(self.guard.all().cloned().collect())),
                 Request::Edit(edit, peer, reply) => drop(reply.send(self.edit(&edit, &peer))),
                 Request::Maintain(work) => work(&mut self.guard),
@@ -142,11 +157,24 @@ impl Actor {
     fn edit(&mut self, edit: &Edit, peer: &Peer) -> Result<EditReply, Failure> {
         let at = Timestamp::now();
         let result = self.guard.edit(edit, &name(peer), at);
+        self.note(edit.prefixes());
         self.record_edit(edit, peer, at, &result);
         Ok(result?)
     }
 
+    /// Takes note of something about so many prefixes.
+    fn note(&mut self, prefixes: usize) {
+        if prefixes >= LARGE {
+            self.untidy = Some(Instant::now());
+        }
+    }
+
     fn refill(&mut self, per_second: u32, seconds: f64) {
+        self.guard.sink_mut().tidy();
+        if self.untidy.is_some_and(|when| when.elapsed() >= TIDY) {
+            memory::give_back();
+            self.untidy = None;
+        }
         if let Err(error) = self.guard.sink_mut().refill_allowance(per_second, seconds) {
             tracing::error!(%error, "cannot refill the budget of events");
         }

@@ -1,24 +1,41 @@
-//! From a request to the rules that there would be: a pure function.
+//! From a request to what it changes: a pure function.
+//!
+//! The lists may be long and the request short: each list is gone through once, and is not copied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{GuardError, view};
 use crate::{
     control::protocol::{AddRequest, Comment, Edit, EditReply, RemoveRequest, ReplaceRequest},
-    policy::{Effect, Origin, Prefix, Rule},
+    policy::{Change, Commented, Effect, Named, Origin, Prefix, Rule},
 };
 
-/// What a change comes to.
+/// What a request comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The stored rules that there would be.
-    pub rules: Vec<Rule>,
-    /// Whether they differ from those there are, if only by a comment.
-    pub changes_rules: bool,
-    /// Whether they decide otherwise, so that the kernel has to know.
-    pub changes_policy: bool,
+    /// What becomes of the stored rules.
+    pub rules: Planned,
     /// What to tell the person. The generation is filled in later.
     pub reply: EditReply,
+}
+
+/// What becomes of the stored rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// They stay as they are.
+    Same,
+    /// Some change.
+    Some(Change),
+    /// These take their place.
+    Whole {
+        /// The rules.
+        rules: Vec<Rule>,
+        /// Whether they decide otherwise, so that the kernel has to know.
+        changes_policy: bool,
+    },
 }
 
 /// Plans a change of the `stored` rules beside the `configured` ones. New rules get `origin`.
@@ -26,90 +43,96 @@ pub(super) fn plan(
     edit: &Edit,
     configured: &[Rule],
     stored: &[Rule],
-    origin: &Origin,
+    origin: &Arc<Origin>,
 ) -> Result<Plan, GuardError> {
     let planner = Planner { configured, stored, origin };
-    let mut plan = match edit {
+    match edit {
         Edit::Add(request) => planner.add(request),
         Edit::Remove(request) => planner.remove(request),
         Edit::Replace(request) => planner.replace(request),
-    }?;
-    let remaining = configured.iter().chain(&plan.rules);
-    if plan.changes_policy && !remaining.clone().any(|rule| rule.effect == Effect::Allow) {
-        let closed = "the allowlist is empty: nobody can reach the guarded ports";
-        plan.reply.warnings.push(closed.into());
     }
-    Ok(plan)
+}
+
+/// What a person is told who has left nobody in.
+pub(super) fn warn_if_closed<'a>(mut rules: impl Iterator<Item = &'a Rule>, reply: &mut EditReply) {
+    if !rules.any(|rule| rule.effect == Effect::Allow) {
+        let closed = "the allowlist is empty: nobody can reach the guarded ports";
+        reply.warnings.push(closed.into());
+    }
 }
 
 struct Planner<'a> {
     configured: &'a [Rule],
     stored: &'a [Rule],
-    origin: &'a Origin,
+    origin: &'a Arc<Origin>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn add(&self, request: &AddRequest) -> Result<Plan, GuardError> {
-        let prefixes = parse(&request.prefixes, request.anyone)?;
-        let mut rules = self.stored.to_vec();
+        let effect = request.effect;
+        let prefixes = parse(request.prefixes.iter().map(String::as_str), request.anyone)?;
+        let asked: BTreeSet<Prefix> = prefixes.iter().copied().collect();
+        let (configured, stored) =
+            (named(self.configured, effect, &asked), named(self.stored, effect, &asked));
+        let closed = self.closed_anyway(effect, &asked);
+        let comment = text(request.comment.as_ref());
         let mut reply = EditReply::default();
-        let mut changes_rules = false;
+        let mut change = Change::default();
         let mut seen = BTreeSet::new();
-        let positions = positions(&rules, request.effect);
         for prefix in prefixes {
             if !seen.insert(prefix) {
                 reply.warnings.push(given_twice(prefix));
-            } else if let Some(rule) = find(self.configured, request.effect, prefix) {
+            } else if let Some(rule) = configured.get(&prefix) {
                 let written = rule.written();
                 reply.warnings.push(format!("{prefix} is there already, from {written}"));
                 reply.unchanged.push(prefix.to_string());
-            } else if let Some(&position) = positions.get(&prefix) {
-                let comment = text(request.comment.as_ref());
-                if comment.is_some() && comment != rules[position].comment {
-                    rules[position].comment = comment;
-                    changes_rules = true;
+            } else if let Some(rule) = stored.get(&prefix) {
+                if comment.is_some() && comment != rule.comment {
+                    change.comment.push(Commented { prefix, effect, comment: comment.clone() });
                     reply.warnings.push(format!("{prefix} has another comment now"));
                 }
                 reply.unchanged.push(prefix.to_string());
             } else {
-                rules.push(self.rule(request.effect, prefix, request.comment.as_ref()));
+                change.add.push(self.rule(effect, prefix, comment.clone()));
                 reply.added.push(prefix.to_string());
-                changes_rules = true;
-                if request.effect == Effect::Allow {
-                    reply.warnings.extend(self.closed_anyway(prefix));
+                // A person who allows somebody wants to know that a deny rule stands against it.
+                if let Some(deny) = closed.get(&prefix) {
+                    let (covering, written) = (deny.prefix, deny.written());
+                    reply.warnings.push(format!(
+                        "{prefix} stays closed: the deny rule {covering} ({written}) covers it"
+                    ));
                 }
             }
         }
-        let changes_policy = !reply.added.is_empty();
-        Ok(Plan { rules, changes_rules, changes_policy, reply })
+        let rules = if change == Change::default() { Planned::Same } else { Planned::Some(change) };
+        Ok(Plan { rules, reply })
     }
 
     fn remove(&self, request: &RemoveRequest) -> Result<Plan, GuardError> {
-        let prefixes: BTreeSet<Prefix> = parse(&request.prefixes, true)?.into_iter().collect();
-        let stored = positions(self.stored, request.effect);
-        for &prefix in &prefixes {
-            if stored.contains_key(&prefix) {
-                continue;
-            }
-            let (effect, text) = (request.effect.to_string(), prefix.to_string());
-            return Err(match find(self.configured, request.effect, prefix) {
+        let effect = request.effect;
+        let prefixes: BTreeSet<Prefix> =
+            parse(request.prefixes.iter().map(String::as_str), true)?.into_iter().collect();
+        let stored = named(self.stored, effect, &prefixes);
+        if let Some(prefix) = prefixes.iter().find(|prefix| !stored.contains_key(prefix)) {
+            let (effect, text) = (effect.to_string(), prefix.to_string());
+            let asked = BTreeSet::from([*prefix]);
+            return Err(match named(self.configured, request.effect, &asked).get(prefix) {
                 Some(rule) => {
                     GuardError::Configured { effect, prefix: text, origin: rule.written() }
                 }
                 None => GuardError::NoSuchRule { effect, prefix: text },
             });
         }
-        let goes = |rule: &&Rule| rule.effect == request.effect && prefixes.contains(&rule.prefix);
-        let rules: Vec<Rule> = self.stored.iter().filter(|rule| !goes(rule)).cloned().collect();
+        let remaining = self.stored.iter().filter(|rule| !prefixes.contains(&rule.prefix));
+        let of_effect = |rule: &&Rule| rule.effect == effect;
+        let covering =
+            covering(self.configured.iter().chain(remaining).filter(of_effect), &prefixes);
         let mut reply = EditReply::default();
+        let mut change = Change::default();
         for prefix in prefixes {
+            change.remove.push(Named { prefix, effect });
             reply.removed.push(prefix.to_string());
-            let covering = self
-                .configured
-                .iter()
-                .chain(&rules)
-                .find(|rule| rule.effect == request.effect && rule.prefix.covers(&prefix));
-            if let Some(rule) = covering {
+            if let Some(rule) = covering.get(&prefix) {
                 let (effect, written) = (rule.effect, rule.written());
                 reply.warnings.push(format!(
                     "{prefix} is still covered by the {effect} rule {} ({written})",
@@ -117,69 +140,110 @@ impl Planner<'_> {
                 ));
             }
         }
-        Ok(Plan { rules, changes_rules: true, changes_policy: true, reply })
+        Ok(Plan { rules: Planned::Some(change), reply })
     }
 
     fn replace(&self, request: &ReplaceRequest) -> Result<Plan, GuardError> {
-        let texts: Vec<String> = request.rules.iter().map(|rule| rule.prefix.clone()).collect();
-        let prefixes = parse(&texts, request.anyone)?;
-        let old = positions(self.stored, request.effect);
-        let configured: BTreeSet<Prefix> =
-            positions(self.configured, request.effect).into_keys().collect();
+        let effect = request.effect;
+        let texts = request.rules.iter().map(|rule| rule.prefix.as_str());
+        let prefixes = parse(texts, request.anyone)?;
+        let of_effect = |rule: &&Rule| rule.effect == effect;
+        let mut old: HashMap<Prefix, &Rule> =
+            self.stored.iter().filter(of_effect).map(|rule| (rule.prefix, rule)).collect();
+        let configured: HashSet<Prefix> =
+            self.configured.iter().filter(of_effect).map(|rule| rule.prefix).collect();
         let mut reply = EditReply::default();
-        let mut rules: Vec<Rule> =
-            self.stored.iter().filter(|rule| rule.effect != request.effect).cloned().collect();
-        let mut seen = BTreeSet::new();
+        let others = self.stored.iter().filter(|rule| rule.effect != effect);
+        let mut rules: Vec<Rule> = Vec::with_capacity(prefixes.len());
+        rules.extend(others.cloned());
+        let mut seen = HashSet::with_capacity(prefixes.len());
         for (prefix, new) in prefixes.into_iter().zip(&request.rules) {
             if !seen.insert(prefix) {
                 reply.warnings.push(given_twice(prefix));
                 continue;
             }
             if configured.contains(&prefix) {
+                old.remove(&prefix);
                 reply.unchanged.push(prefix.to_string());
                 continue;
             }
             // A rule that stays keeps who added it and when.
-            let mut rule = match old.get(&prefix) {
-                Some(&position) => {
+            let comment = text(new.comment.as_ref());
+            rules.push(match old.remove(&prefix) {
+                Some(rule) => {
                     reply.unchanged.push(prefix.to_string());
-                    self.stored[position].clone()
+                    Rule { comment, ..rule.clone() }
                 }
                 None => {
                     reply.added.push(prefix.to_string());
-                    self.rule(request.effect, prefix, None)
+                    self.rule(effect, prefix, comment)
                 }
-            };
-            rule.comment = text(new.comment.as_ref());
-            rules.push(rule);
+            });
         }
-        let gone = old.keys().filter(|prefix| !seen.contains(prefix));
-        reply.removed = gone.map(Prefix::to_string).collect();
-        let kept = self.configured.iter().filter(|rule| rule.effect == request.effect);
+        let gone: BTreeSet<&Prefix> = old.keys().collect();
+        reply.removed = gone.into_iter().map(Prefix::to_string).collect();
+        let kept = self.configured.iter().filter(of_effect);
         reply.kept = kept.map(view).collect();
-        let changes_rules = rules != self.stored;
         let changes_policy = !reply.added.is_empty() || !reply.removed.is_empty();
-        Ok(Plan { rules, changes_rules, changes_policy, reply })
+        if rules == self.stored {
+            return Ok(Plan { rules: Planned::Same, reply });
+        }
+        Ok(Plan { rules: Planned::Whole { rules, changes_policy }, reply })
     }
 
-    fn rule(&self, effect: Effect, prefix: Prefix, comment: Option<&Comment>) -> Rule {
-        Rule { prefix, effect, comment: text(comment), origin: self.origin.clone() }
+    fn rule(&self, effect: Effect, prefix: Prefix, comment: Option<Arc<str>>) -> Rule {
+        Rule { prefix, effect, comment, origin: Arc::clone(self.origin) }
     }
 
-    /// A person who allows somebody wants to know that a deny rule stands against it.
-    fn closed_anyway(&self, prefix: Prefix) -> Option<String> {
-        let deny = self
-            .configured
-            .iter()
-            .chain(self.stored)
-            .find(|rule| rule.effect == Effect::Deny && rule.prefix.covers(&prefix))?;
-        let (covering, written) = (deny.prefix, deny.written());
-        Some(format!("{prefix} stays closed: the deny rule {covering} ({written}) covers it"))
+    /// Of prefixes that are to be allowed, those that a deny rule stands against.
+    fn closed_anyway(
+        &self,
+        effect: Effect,
+        asked: &BTreeSet<Prefix>,
+    ) -> BTreeMap<Prefix, &'a Rule> {
+        if effect == Effect::Deny {
+            return BTreeMap::new();
+        }
+        let all = self.configured.iter().chain(self.stored);
+        covering(all.filter(|rule| rule.effect == Effect::Deny), asked)
     }
 }
 
-fn parse(texts: &[String], anyone: bool) -> Result<Vec<Prefix>, GuardError> {
-    let mut prefixes = Vec::with_capacity(texts.len());
+/// The rules of an effect that are about exactly these prefixes.
+fn named<'r>(
+    rules: &'r [Rule],
+    effect: Effect,
+    asked: &BTreeSet<Prefix>,
+) -> BTreeMap<Prefix, &'r Rule> {
+    let found = rules.iter().filter(|rule| rule.effect == effect && asked.contains(&rule.prefix));
+    let mut named = BTreeMap::new();
+    for rule in found {
+        named.entry(rule.prefix).or_insert(rule);
+    }
+    named
+}
+
+/// For each of these prefixes the first rule that covers it.
+fn covering<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    asked: &BTreeSet<Prefix>,
+) -> BTreeMap<Prefix, &'r Rule> {
+    let mut covering = BTreeMap::new();
+    for rule in rules {
+        // A network stands before everything within it.
+        let within = asked.range(rule.prefix..).take_while(|one| rule.prefix.covers(one));
+        for prefix in within {
+            covering.entry(*prefix).or_insert(rule);
+        }
+    }
+    covering
+}
+
+fn parse<'t>(
+    texts: impl Iterator<Item = &'t str>,
+    anyone: bool,
+) -> Result<Vec<Prefix>, GuardError> {
+    let mut prefixes = Vec::with_capacity(texts.size_hint().0);
     let mut problems = Vec::new();
     for text in texts {
         match text.parse::<Prefix>() {
@@ -193,19 +257,10 @@ fn parse(texts: &[String], anyone: bool) -> Result<Vec<Prefix>, GuardError> {
     if problems.is_empty() { Ok(prefixes) } else { Err(GuardError::Prefixes(problems)) }
 }
 
-fn positions(rules: &[Rule], effect: Effect) -> BTreeMap<Prefix, usize> {
-    let numbered = rules.iter().enumerate();
-    numbered.filter(|(_, rule)| rule.effect == effect).map(|(n, rule)| (rule.prefix, n)).collect()
-}
-
-fn find(rules: &[Rule], effect: Effect, prefix: Prefix) -> Option<&Rule> {
-    rules.iter().find(|rule| rule.effect == effect && rule.prefix == prefix)
-}
-
 fn given_twice(prefix: Prefix) -> String {
     format!("{prefix} is given more than once")
 }
 
-fn text(comment: Option<&Comment>) -> Option<String> {
-    comment.map(|comment| comment.as_str().to_owned())
+fn text(comment: Option<&Comment>) -> Option<Arc<str>> {
+    comment.map(|comment| Arc::from(comment.as_str()))
 }

@@ -41,7 +41,7 @@ impl Bench {
                 prefix: prefix.parse().unwrap(),
                 effect,
                 comment: None,
-                origin: Origin::File { path: "/etc/guard.toml".into(), line: 7 },
+                origin: Origin::File { path: "/etc/guard.toml".into(), line: 7 }.into(),
             })
             .collect();
         let ports = BTreeSet::from([Port::OLLAMA]);

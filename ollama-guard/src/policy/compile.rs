@@ -97,17 +97,25 @@ pub enum CompileError {
 ///
 /// If nothing is guarded, or if there is no room for the rules.
 pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
+    let mut written = policy.rules.clone();
+    written.sort_unstable();
+    written.dedup();
+    compile_sorted(policy, &written)
+}
+
+/// As [`compile`], of what the rules say, sorted and each once, instead of [`Policy::rules`].
+pub(super) fn compile_sorted(
+    policy: &Policy,
+    written: &[(Prefix, Effect)],
+) -> Result<MapImage, CompileError> {
     if policy.ports.is_empty() {
         return Err(CompileError::NoPorts);
     }
-    let Resolved { v4, v6, prefixes } = resolve(policy.rules.clone());
-    let (count, capacity) = ((prefixes.0 + prefixes.1) as usize, policy.capacity);
-    // usize has at least 32 bits wherever this runs.
-    if count > capacity as usize {
-        return Err(CompileError::TooManyPrefixes { count, capacity });
-    }
+    let capacity = policy.capacity;
+    let Resolved { v4, v6, prefixes } = resolve(written, None);
+    check_count(prefixes, capacity)?;
     let rules = RuleTable::build(&SETS, &v4, &v6);
-    fits(rules.words.len() as u64 * 8, capacity)?;
+    fits(rules.words.len(), capacity)?;
     Ok(MapImage {
         mode: policy.mode,
         scope: policy.scope,
@@ -127,21 +135,21 @@ const ALLOWED: u32 = 1;
 const DENIED: u32 = 2;
 
 /// What all the rules say, prefix by prefix.
-struct Resolved {
+pub(super) struct Resolved {
     /// By address and length, without those of which the network around them says the same.
-    v4: Vec<Said<u32>>,
-    v6: Vec<Said<u128>>,
+    pub(super) v4: Vec<Said<u32>>,
+    pub(super) v6: Vec<Said<u128>>,
     /// Different prefixes in the rules.
     prefixes: (u32, u32),
 }
 
-/// What all the rules say about one prefix, once for each prefix that makes a difference.
+/// What all the rules say about one prefix, once for each prefix that makes a difference. `written`
+/// is sorted, and each stands there once; `outer` is the set of all their addresses by what stands
+/// around them.
 ///
 /// Sorted, a network stands before everything within it, so the networks around a prefix are
 /// always the ones on a stack: each prefix is pushed and popped once.
-fn resolve(mut written: Vec<(Prefix, Effect)>) -> Resolved {
-    written.sort_unstable();
-    written.dedup();
+pub(super) fn resolve(written: &[(Prefix, Effect)], outer: Option<u32>) -> Resolved {
     let mut resolved = Resolved { v4: Vec::new(), v6: Vec::new(), prefixes: (0, 0) };
     let mut around: Vec<(Prefix, u32)> = Vec::new();
     for same_prefix in written.chunk_by(|(a, _), (b, _)| a == b) {
@@ -149,7 +157,7 @@ fn resolve(mut written: Vec<(Prefix, Effect)>) -> Resolved {
         while around.last().is_some_and(|(network, _)| !network.covers(&prefix)) {
             around.pop();
         }
-        let outer = around.last().map(|&(_, set)| set);
+        let outer = around.last().map_or(outer, |&(_, set)| Some(set));
         // Without a deny rule, the prefix stands here because of an allow rule.
         let denied =
             outer == Some(DENIED) || same_prefix.iter().any(|&(_, effect)| effect == Effect::Deny);
@@ -175,8 +183,45 @@ fn resolve(mut written: Vec<(Prefix, Effect)>) -> Resolved {
     resolved
 }
 
-/// Whether a table of so many bytes fits where there is to be room for so many prefixes.
-fn fits(bytes: u64, capacity: u32) -> Result<(), CompileError> {
+/// What the rules say about the addresses of a network: those around it, as a set, and those within
+/// it, itself included. `written` is sorted, and each stands there once.
+pub(super) fn within(
+    written: &[(Prefix, Effect)],
+    network: IpNet,
+) -> (Option<u32>, &[(Prefix, Effect)]) {
+    let has = |net: IpNet, effect| {
+        let key = |&(prefix, effect): &(Prefix, Effect)| (prefix.net(), effect);
+        written.binary_search_by_key(&(net, effect), key).is_ok()
+    };
+    let above = std::iter::successors(network.supernet(), IpNet::supernet);
+    let mut outer = None;
+    for net in above {
+        if has(net, Effect::Deny) {
+            outer = Some(DENIED);
+            break;
+        }
+        if outer.is_none() && has(net, Effect::Allow) {
+            outer = Some(ALLOWED);
+        }
+    }
+    let first = written.partition_point(|(prefix, _)| prefix.net() < network);
+    let count = written[first..].partition_point(|(prefix, _)| network.contains(&prefix.net()));
+    (outer, &written[first..first + count])
+}
+
+/// Whether so many IPv4 and IPv6 prefixes are not more than there is room for.
+pub(super) fn check_count(prefixes: (u32, u32), capacity: u32) -> Result<(), CompileError> {
+    let count = (prefixes.0 + prefixes.1) as usize;
+    // usize has at least 32 bits wherever this runs.
+    if count > capacity as usize {
+        return Err(CompileError::TooManyPrefixes { count, capacity });
+    }
+    Ok(())
+}
+
+/// Whether a table of so many words fits where there is to be room for so many prefixes.
+pub(super) fn fits(words: usize, capacity: u32) -> Result<(), CompileError> {
+    let bytes = words as u64 * 8;
     let room = |capacity| u64::from(rule_blocks(capacity)) * u64::from(RULE_BLOCK_WORDS) * 8;
     if bytes <= room(capacity) {
         return Ok(());
@@ -227,7 +272,10 @@ mod tests {
             (Allow, "2001:db8::/32"),
             (Deny, "2001:db8::/32"),
         ];
-        let resolved = resolve(policy(&rules).rules);
+        let mut written = policy(&rules).rules;
+        written.sort_unstable();
+        written.dedup();
+        let resolved = resolve(&written, None);
         // 10.1.2.3 is denied like everything around it, 10.2.0.0/16 allowed like everything around.
         let v4 = [
             Said { address: 0x0a00_0000, length: 8, set: ALLOWED },

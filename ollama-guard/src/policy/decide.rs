@@ -29,7 +29,7 @@ mod tests {
             prefix: text.parse().unwrap(),
             effect,
             comment: None,
-            origin: Origin::Flag,
+            origin: Origin::Flag.into(),
         };
         texts.iter().map(rule).collect()
     }

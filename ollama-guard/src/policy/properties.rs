@@ -11,7 +11,7 @@ use ollama_guard_common::{Mode, Scope, abi::RuleSet};
 use proptest::prelude::*;
 
 use super::{
-    Effect, MapImage, Origin, Policy, Port, Prefix, Rule, compile, deciding_rule,
+    Compiled, Effect, MapImage, Origin, Policy, Port, Prefix, Rule, compile, deciding_rule,
     trie::{ranges4, ranges6},
 };
 
@@ -40,7 +40,7 @@ fn rules(effect: impl Strategy<Value = Effect>) -> impl Strategy<Value = Vec<Rul
         prefix,
         effect,
         comment: None,
-        origin: Origin::Flag,
+        origin: Origin::Flag.into(),
     });
     prop::collection::vec(rule, 0..40)
 }
@@ -155,7 +155,7 @@ fn a_hundred_thousand_prefixes_compile_at_once() {
             prefix: Prefix::try_from(net).unwrap(),
             effect: Effect::Allow,
             comment: None,
-            origin: Origin::Flag,
+            origin: Origin::Flag.into(),
         })
         .collect();
     let start = Instant::now();
@@ -163,4 +163,108 @@ fn a_hundred_thousand_prefixes_compile_at_once() {
     assert_eq!(image.prefixes, (rules.len() as u32, 0));
     // Unoptimised and on a busy machine it takes well under a second; quadratic takes minutes.
     assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+}
+
+/// A step of a history: what comes, and what goes by position.
+type Step = (Vec<Rule>, Vec<prop::sample::Index>);
+
+fn step() -> impl Strategy<Value = Step> {
+    let few = (rules(any_effect()), prop::collection::vec(any::<prop::sample::Index>(), 0..3));
+    few.prop_map(|(mut rules, gone)| {
+        rules.truncate(3);
+        (rules, gone)
+    })
+}
+
+/// What the words say, set by set, whatever the words are.
+fn meaning(image: &MapImage) -> impl PartialEq + std::fmt::Debug {
+    (ranges4(&image.rules), ranges6(&image.rules), image.prefixes)
+}
+
+proptest! {
+    /// Rules that come and go one by one leave a table that says what one says that is built of
+    /// what is left.
+    #[test]
+    fn a_followed_edit_says_what_a_whole_table_says(
+        rules in rules(any_effect()),
+        steps in prop::collection::vec(step(), 1..12),
+    ) {
+        let said = |rules: &[Rule]| rules.iter().map(Rule::said).collect::<BTreeSet<_>>();
+        let mut now = said(&rules);
+        let policy = |rules: &BTreeSet<_>| Policy {
+            mode: Mode::Enforce,
+            scope: Scope::All,
+            ports: BTreeSet::from([Port::OLLAMA]),
+            rules: rules.iter().copied().collect(),
+            capacity: 1_000_000,
+        };
+        let mut compiled = Compiled::new(policy(&now)).unwrap();
+        for (coming, gone) in steps {
+            let gone: BTreeSet<_> = gone
+                .iter()
+                .filter(|_| !now.is_empty())
+                .map(|index| *now.iter().nth(index.index(now.len())).unwrap())
+                .collect();
+            let coming: Vec<_> = said(&coming).difference(&gone).copied().collect();
+            let gone: Vec<_> = gone.into_iter().collect();
+            now.retain(|one| !gone.contains(one));
+            now.extend(coming.iter().copied());
+            compiled = compiled.edited(&coming, &gone).unwrap();
+            let whole = compile(&policy(&now)).unwrap();
+            prop_assert_eq!(meaning(compiled.image()), meaning(&whole));
+        }
+    }
+}
+
+/// In a long list, most edits are followed, and an edit that is not is no different.
+#[test]
+fn edits_of_a_long_list_are_followed() {
+    let net =
+        |n: u32| IpNet::new(Ipv4Addr::from(n.wrapping_mul(0x9e37_79b1)).into(), 24 + n as u8 % 9);
+    let prefixes = (0..20_000).filter_map(|n| Prefix::try_from(net(n).unwrap().trunc()).ok());
+    let v6 = |n: u32| {
+        let bits = 0x2001_0db8_u128 << 96 | u128::from(n.wrapping_mul(0x9e37_79b1)) << 64;
+        Prefix::try_from(IpNet::new(Ipv6Addr::from(bits).into(), 96).unwrap()).unwrap()
+    };
+    let mut now: BTreeSet<(Prefix, Effect)> =
+        prefixes.chain((0..20_000).map(v6)).map(|prefix| (prefix, Effect::Allow)).collect();
+    let policy = |rules: &BTreeSet<_>| Policy {
+        mode: Mode::Enforce,
+        scope: Scope::All,
+        ports: BTreeSet::from([Port::OLLAMA]),
+        rules: rules.iter().copied().collect(),
+        capacity: 100_000,
+    };
+    let mut compiled = Compiled::new(policy(&now)).unwrap();
+    let mut followed = 0;
+    let texts = [
+        "10.1.2.3",
+        "10.0.0.0/14",
+        "2001:db8:7::/48",
+        "2001:db8::1",
+        "198.51.100.0/24",
+        "0.0.0.0/0",
+    ];
+    for text in texts {
+        for effect in [Effect::Allow, Effect::Deny] {
+            let said = (text.parse().unwrap(), effect);
+            for comes in [true, false] {
+                let root = (compiled.image().rules.root4, compiled.image().rules.root6);
+                let words = compiled.image().rules.words.len();
+                compiled = if comes {
+                    now.insert(said);
+                    compiled.edited(&[said], &[]).unwrap()
+                } else {
+                    now.remove(&said);
+                    compiled.edited(&[], &[said]).unwrap()
+                };
+                let rules = &compiled.image().rules;
+                let is_followed = (rules.root4, rules.root6) == root && rules.words.len() >= words;
+                followed += u32::from(is_followed && rules.words.len() > words);
+                let whole = compile(&policy(&now)).unwrap();
+                assert_eq!(meaning(compiled.image()), meaning(&whole), "{text} {effect} {comes}");
+            }
+        }
+    }
+    assert!(followed >= 8, "{followed} of 24 were followed");
 }

@@ -1,6 +1,6 @@
 //! What a person said about a prefix, and where.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub enum Effect {
 }
 
 /// Where a rule was written: that is where it has to be changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Origin {
     /// In the configuration file.
@@ -41,7 +41,7 @@ pub enum Origin {
     },
 }
 
-/// One prefix and what is to happen to it.
+/// One prefix and what is to happen to it. There may be a million: what many share stands once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The sources that it covers.
@@ -50,9 +50,9 @@ pub struct Rule {
     pub effect: Effect,
     /// Why, in the words of the person who added it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
+    pub comment: Option<Arc<str>>,
     /// Where it was written.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
 }
 
 impl Effect {
@@ -78,7 +78,7 @@ impl Rule {
     #[must_use]
     pub fn written(&self) -> String {
         let name = self.effect.name();
-        match self.origin {
+        match *self.origin {
             Origin::Flag => format!("--{name} on the command line"),
             Origin::Environment => {
                 format!("OLLAMA_GUARD_{} in the environment", name.to_ascii_uppercase())
@@ -113,7 +113,7 @@ mod tests {
 
     fn rule(origin: Origin) -> Rule {
         let prefix = "192.0.2.0/24".parse().unwrap();
-        Rule { prefix, effect: Effect::Deny, comment: None, origin }
+        Rule { prefix, effect: Effect::Deny, comment: None, origin: origin.into() }
     }
 
     #[test]

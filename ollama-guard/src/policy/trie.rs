@@ -49,6 +49,27 @@ impl RuleTable {
         Self { words, root4, root6 }
     }
 
+    /// Builds the parts of the IPv4 trie again that these prefixes, address and length, lie in.
+    /// `said` is asked for networks, and tells the set of what stands around one, and what is said
+    /// within it. `None` if the first node is not the right one any more: then the words are of no
+    /// use, and the whole table has to be built.
+    pub fn rebuild4(
+        &mut self,
+        changed: &[(u32, u32)],
+        said: impl FnMut(u32, u32) -> Option<(u32, Vec<Said<u32>>)>,
+    ) -> Option<()> {
+        build::rebuild::<V4>(&mut self.words, [self.root4], changed, said)
+    }
+
+    /// The same for the IPv6 trie.
+    pub fn rebuild6(
+        &mut self,
+        changed: &[(u128, u32)],
+        said: impl FnMut(u128, u32) -> Option<(u32, Vec<Said<u128>>)>,
+    ) -> Option<()> {
+        build::rebuild::<V6>(&mut self.words, self.root6, changed, said)
+    }
+
     /// What the rules say about a source, by the lookup that the program does. `None` if the words
     /// are damaged.
     #[must_use]

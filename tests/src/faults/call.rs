@@ -1,4 +1,4 @@
-//! System calls in words: `MAP_CREATE OG_PORTS`, `sendto RTM_GETLINK`, `rename PINS/next`.
+//! System calls in words: `MAP_CREATE OG_POLICY`, `sendto RTM_GETLINK`, `rename PINS/next`.
 //!
 //! Calls with the same words are of one kind: those of a loop, and those of the four loads of the
 //! object. Paths are told from the guard's own directories; calls on other files are not ours.
@@ -128,7 +128,7 @@ impl Descriptors {
             }
             libc::SYS_flock => self.on_descriptor("flock", first),
             libc::SYS_fsync | libc::SYS_fdatasync => self.on_descriptor("fsync", first),
-            libc::SYS_write => self.on_descriptor("write", first),
+            libc::SYS_write | libc::SYS_pwrite64 => self.on_descriptor("write", first),
             libc::SYS_ftruncate => self.on_descriptor("truncate", first),
             _ => None,
         }

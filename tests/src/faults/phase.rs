@@ -6,12 +6,12 @@
 //!
 //! Long because what is done in a phase and what may come of it are one thing, and there are seven.
 
-use std::{collections::BTreeMap, fmt, fs, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{End, Fault, Stage, Target, Traced, Who, stage::Passing};
+use super::{End, Fault, Stage, Target, Traced, Who, stage::Passing, stored};
 use crate::bed::{SERVER_DOOR, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -480,13 +480,14 @@ impl<'s, 'bed> Player<'s, 'bed> {
     /// The daemon's list and its file say what is in force.
     fn agree(&self, passing: &Passing) -> Result<()> {
         let list = self.stage.guard.ask("GET", "/v1/rules", "")?;
-        let file = fs::read_to_string(self.stage.guard.state_dir().join("rules.json"))?;
+        let file = stored::prefixes(&self.stage.guard.state_dir())?;
         for who in [Who::Old, Who::New] {
             for address in who.texts() {
                 let is_in = |text: &str| text.contains(&format!("\"{address}"));
                 let wanted = passing.contains(&who);
                 ensure!(is_in(&list) == wanted, "{address}: in force {wanted}, but: {list}");
-                ensure!(is_in(&file) == wanted, "{address}: in force {wanted}, but: {file}");
+                let is_stored = file.iter().any(|prefix| prefix.starts_with(&*address));
+                ensure!(is_stored == wanted, "{address}: in force {wanted}, but: {file:?}");
             }
         }
         Ok(())

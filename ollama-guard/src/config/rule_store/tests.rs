@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::Effect;
+use crate::policy::{Commented, Effect, Named};
 
 fn rule(text: &str) -> Rule {
     let at = "2026-03-01T12:00:00Z".parse().unwrap();
@@ -13,7 +13,7 @@ fn rule(text: &str) -> Rule {
         prefix: text.parse().unwrap(),
         effect: Effect::Allow,
         comment: Some("the \"office\"\n".into()),
-        origin: Origin::Cli { by: "root".into(), at },
+        origin: Origin::Cli { by: "root".into(), at }.into(),
     }
 }
 
@@ -51,7 +51,7 @@ fn a_crash_while_writing_leaves_the_old_rules() {
     let (_directory, state, _) = bed();
     let mut store = RuleStore::open(&state).unwrap();
     store.replace(vec![rule("192.0.2.1")]).unwrap();
-    fs::write(state.join(NEW_FILE_NAME), "{\"version\":1,\"ru").unwrap();
+    fs::write(state.join(NEW_FILE_NAME), "{\"version\":2,\"ru").unwrap();
     let mut store = RuleStore::open(&state).unwrap();
     assert_eq!(store.rules(), [rule("192.0.2.1")]);
     store.replace(vec![rule("192.0.2.2")]).unwrap();
@@ -85,11 +85,18 @@ fn a_file_that_is_not_understood_is_never_an_empty_list() {
         "{}".into(),
         "[]".into(),
         "{\"version\":1}".into(),
+        "{\"version\":2}\n".into(),
         good[..good.len() / 2].into(),
-        format!("{good}{good}"),
+        good[..good.len() - 1].into(),
+        good.lines().next().unwrap().into(),
+        format!("{}\n", good.lines().next().unwrap()),
         good.replace("192.0.2.0/24", "192.0.2.1/24"),
         good.replace("\"rules\"", "\"more\":1,\"rules\""),
+        good.replace("\"rules\":1", "\"rules\":2"),
         good.replace("allow", "perhaps"),
+        format!("{}{{\"remove\":7}}\n", good.replace("\"changes\":0", "\"changes\":1")),
+        good.replace("\"changes\":0", "\"changes\":1"),
+        good.replace("\"changes\":0", "\"changes\":-"),
     ];
     for text in broken {
         fs::write(&file, &text).unwrap();
@@ -98,16 +105,16 @@ fn a_file_that_is_not_understood_is_never_an_empty_list() {
         let message = error.to_string();
         assert!(message.contains("rules.json") && message.contains("`mv /"), "{message}");
     }
-    fs::write(&file, good.replace("\"version\":1", "\"version\":2")).unwrap();
+    fs::write(&file, good.replace("\"version\":2", "\"version\":3")).unwrap();
     let error = RuleStore::open(&state).unwrap_err();
-    assert!(matches!(error, StoreError::Version { version: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Version { version: 3, .. }), "{error}");
 }
 
 #[test]
 fn a_rule_of_the_configuration_is_not_kept() {
     let (_directory, state, file) = bed();
     let mut store = RuleStore::open(&state).unwrap();
-    let foreign = Rule { origin: Origin::Flag, ..rule("192.0.2.1") };
+    let foreign = Rule { origin: Origin::Flag.into(), ..rule("192.0.2.1") };
     let error = store.replace(vec![rule("192.0.2.2"), foreign]).unwrap_err();
     assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
     assert!(!file.exists());
@@ -147,4 +154,145 @@ fn a_state_directory_that_is_a_file_is_said() {
     let error = RuleStore::open(&state).unwrap_err();
     assert!(matches!(error, StoreError::Directory { .. }), "{error}");
     assert!(error.to_string().contains("--state-dir"), "{error}");
+}
+
+fn named(text: &str) -> Named {
+    Named { prefix: text.parse().unwrap(), effect: Effect::Allow }
+}
+
+/// A store with two rules, and its file.
+fn kept() -> (TempDir, PathBuf, PathBuf, RuleStore) {
+    let (directory, state, file) = bed();
+    let mut store = RuleStore::open(&state).unwrap();
+    store.replace(vec![rule("192.0.2.1"), rule("192.0.2.2")]).unwrap();
+    (directory, state, file, store)
+}
+
+fn adding(text: &str) -> Change {
+    Change { add: vec![rule(text)], ..Change::default() }
+}
+
+fn stored(state: &Path) -> Vec<String> {
+    RuleStore::open(state).unwrap().rules().iter().map(|rule| rule.prefix.to_string()).collect()
+}
+
+#[test]
+fn a_change_is_appended_and_can_be_taken_back() {
+    let (_directory, state, file, mut store) = kept();
+    let (inode, before) = (fs::metadata(&file).unwrap().ino(), fs::read(&file).unwrap());
+    let prefix = "192.0.2.2".parse().unwrap();
+    let comment = Some("the printer".into());
+    let change = Change {
+        add: vec![rule("192.0.2.3")],
+        remove: vec![named("192.0.2.1")],
+        comment: vec![Commented { prefix, effect: Effect::Allow, comment }],
+    };
+    let undo = store.change(change).unwrap();
+    assert_eq!(stored(&state), ["192.0.2.2", "192.0.2.3"]);
+    assert_eq!(RuleStore::open(&state).unwrap().rules(), store.rules());
+    assert_eq!(store.rules()[0].comment.as_deref(), Some("the printer"));
+    assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "it is the same file");
+    store.undo(undo).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_eq!(store.rules(), RuleStore::open(&state).unwrap().rules());
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2"]);
+    // And it goes on, also in another process.
+    store.change(adding("192.0.2.4")).unwrap();
+    let mut store = RuleStore::open(&state).unwrap();
+    store.change(adding("192.0.2.5")).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().ino(), inode);
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2", "192.0.2.4", "192.0.2.5"]);
+}
+
+#[test]
+fn the_first_change_of_all_writes_the_file() {
+    let (_directory, state, file) = bed();
+    let mut store = RuleStore::open(&state).unwrap();
+    let undo = store.change(adding("192.0.2.1")).unwrap();
+    assert_eq!((stored(&state), mode(&file)), (vec!["192.0.2.1".to_owned()], 0o600));
+    store.undo(undo).unwrap();
+    assert!(stored(&state).is_empty() && store.rules().is_empty());
+}
+
+#[test]
+fn a_change_that_a_crash_cut_off_was_never_made() {
+    let (_directory, state, file, mut store) = kept();
+    let before = fs::read(&file).unwrap();
+    store.change(adding("192.0.2.3")).unwrap();
+    let after = fs::read(&file).unwrap();
+    for length in before.len()..=after.len() {
+        // The head is written last.
+        let head = before.iter().position(|&byte| byte == b'\n').unwrap();
+        let crashed = [&before[..head], &after[head..length]].concat();
+        fs::write(&file, crashed).unwrap();
+        assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2"], "{length} bytes");
+    }
+    // What is written next is not appended to that.
+    let mut store = RuleStore::open(&state).unwrap();
+    store.change(adding("192.0.2.4")).unwrap();
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2", "192.0.2.4"]);
+}
+
+#[test]
+fn a_file_that_was_cut_off_is_damaged_wherever_that_was() {
+    let (_directory, state, file, mut store) = kept();
+    store.change(adding("192.0.2.3")).unwrap();
+    store.change(Change { remove: vec![named("192.0.2.1")], ..Change::default() }).unwrap();
+    let bytes = fs::read(&file).unwrap();
+    for length in 0..bytes.len() {
+        fs::write(&file, &bytes[..length]).unwrap();
+        let error = RuleStore::open(&state).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{length} bytes: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_somebody_has_changed_is_not_appended_to() {
+    let (_directory, state, file, mut store) = kept();
+    let (bytes, copy) = (fs::read(&file).unwrap(), state.join("copy"));
+    fs::write(&file, [&bytes[..], b"{\"add\":["].concat()).unwrap();
+    store.change(adding("192.0.2.3")).unwrap();
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    // Another file, a link, none at all.
+    fs::copy(&file, &copy).unwrap();
+    fs::rename(&copy, &file).unwrap();
+    store.change(adding("192.0.2.4")).unwrap();
+    fs::rename(&file, &copy).unwrap();
+    symlink(&copy, &file).unwrap();
+    store.change(adding("192.0.2.5")).unwrap();
+    assert!(!fs::symlink_metadata(&file).unwrap().is_symlink());
+    fs::remove_file(&file).unwrap();
+    store.change(adding("192.0.2.6")).unwrap();
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
+    assert_eq!(stored(&state), all);
+}
+
+#[test]
+fn after_many_changes_the_list_is_written_whole() {
+    let (_directory, state, file, mut store) = kept();
+    let inode = fs::metadata(&file).unwrap().ino();
+    for _ in 0..100 {
+        let many = (0..200).map(|n| rule(&format!("198.51.100.{n}"))).collect();
+        let gone = (0..200).map(|n| named(&format!("198.51.100.{n}"))).collect();
+        store.change(Change { add: many, ..Change::default() }).unwrap();
+        store.change(Change { remove: gone, ..Change::default() }).unwrap();
+    }
+    assert_ne!(fs::metadata(&file).unwrap().ino(), inode);
+    assert!(fs::metadata(&file).unwrap().len() < 2 * CHANGES_BYTES);
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2"]);
+}
+
+#[test]
+fn a_file_of_version_1_is_read_and_written_anew() {
+    let (_directory, state, file) = bed();
+    RuleStore::open(&state).unwrap();
+    let rules = serde_json::to_string(&[rule("192.0.2.1"), rule("192.0.2.2")]).unwrap();
+    fs::write(&file, format!("{{\"version\":1,\"rules\":{rules}}}\n")).unwrap();
+    let mut store = RuleStore::open(&state).unwrap();
+    assert_eq!(store.rules(), [rule("192.0.2.1"), rule("192.0.2.2")]);
+    store.change(adding("192.0.2.3")).unwrap();
+    assert!(
+        fs::read_to_string(&file).unwrap().starts_with("{\"version\":2,\"rules\":3,\"changes\":0")
+    );
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
 }

@@ -4,7 +4,7 @@
 //! addresses that no rule is near fall into a cell that is not occupied, whatever part of the
 //! address space the rules are crowded in.
 
-use std::marker::PhantomData;
+use std::{collections::BTreeMap, marker::PhantomData};
 
 use ollama_guard_common::trie::{
     Arrangement, MAX_STRIDE, MIN_ROOT_STRIDE, MIN_STRIDE, cell_words, reference, reference_words,
@@ -32,6 +32,61 @@ pub(super) fn build<F: Family>(words: &mut Vec<u64>, said: &[Said<F::Address>]) 
     let mut builder = Builder::<F> { words, shared: Vec::new(), family: PhantomData };
     builder.entry(said, 0, 0)
 }
+
+/// Builds the groups of the first node again that these prefixes, address and length, lie in, with new
+/// entries behind the words. See [`super::RuleTable::rebuild4`].
+pub(super) fn rebuild<F: Family>(
+    words: &mut Vec<u64>,
+    root: F::Entry,
+    changed: &[(F::Address, u32)],
+    mut said: impl FnMut(F::Address, u32) -> Option<(u32, Vec<Said<F::Address>>)>,
+) -> Option<()> {
+    if changed.is_empty() {
+        return Some(());
+    }
+    let node = F::first_node(root).filter(|node| node.stride >= MIN_ROOT_STRIDE)?;
+    let position = node.position as usize;
+    let path = if node.has_path { F::PATH } else { 0 };
+    // A group is a network, too.
+    let length = node.depth + node.stride - 6;
+    let mut groups = BTreeMap::new();
+    for &(address, bits) in changed {
+        let is_inside = !node.has_path
+            || F::common(address, F::path_of(&words[position..position + path])) >= node.depth;
+        // What is about all of the node's addresses stands in its entry.
+        let shorter = length.saturating_sub(bits);
+        if !is_inside || bits <= node.depth || shorter > MOST_GROUPS {
+            return None;
+        }
+        for number in 0..1 << shorter {
+            let first = F::network(address, length, number);
+            groups.insert(F::bits(first, node.depth, node.stride) >> 6, first);
+        }
+    }
+    let mut builder = Builder::<F> { words, shared: Vec::new(), family: PhantomData };
+    let cells = cell_words(node.stride) as usize;
+    for (number, first) in groups {
+        let (outer, inside) = said(first, length)?;
+        let number = number as usize;
+        let (at, pair) = (position + path, position + path + cells + number / 2);
+        builder.words[at + number] = 0;
+        builder.words[pair] &= !(u64::from(u32::MAX) << (number % 2 * 32));
+        let group = Group { at, cells, number, ..Group::default() };
+        let (depth, stride, unoccupied) = (node.depth, node.stride, node.unoccupied);
+        let from = (number as u32) << 6;
+        let around = vec![(from + 64, outer)];
+        Sweep { builder: &mut builder, group, depth, stride, unoccupied }.run_over(
+            &inside,
+            around,
+            from,
+            from + 64,
+        );
+    }
+    Some(())
+}
+
+/// A change of so many groups, as a power of two, is worth a whole table.
+const MOST_GROUPS: u32 = 10;
 
 struct Builder<'a, F> {
     words: &'a mut Vec<u64>,
@@ -166,11 +221,22 @@ impl<F: Family> Default for Group<F> {
 }
 
 impl<F: Family> Sweep<'_, '_, F> {
-    fn cells(mut self, said: &[Said<F::Address>]) {
+    fn cells(self, said: &[Said<F::Address>]) {
+        let last = 1 << self.stride;
+        self.run_over(said, Vec::new(), 0, last);
+    }
+
+    /// The cells up to `last`. `around` are the prefixes of whole cells that are around the cell that is
+    /// next, and where they end.
+    fn run_over(
+        mut self,
+        said: &[Said<F::Address>],
+        mut around: Vec<(u32, u32)>,
+        mut at: u32,
+        last: u32,
+    ) {
         let end = self.depth + self.stride;
-        // The prefixes of whole cells that are around the cell that is next, and where they end.
-        let mut around: Vec<(u32, u32)> = Vec::new();
-        let (mut at, mut rest) = (0, said);
+        let mut rest = said;
         while let Some((one, others)) = rest.split_first() {
             let cell = F::bits(one.address, self.depth, self.stride);
             at = self.advance(&mut around, at, cell);
@@ -189,7 +255,7 @@ impl<F: Family> Sweep<'_, '_, F> {
             at = cell + 1;
             rest = others;
         }
-        self.advance(&mut around, at, 1 << self.stride);
+        self.advance(&mut around, at, last);
         self.close();
     }
 

@@ -1,6 +1,19 @@
 //! What differs between the tries of the two families.
 
-use ollama_guard_common::trie::{PATH_WORDS_V4, PATH_WORDS_V6, entry4, entry6};
+use ollama_guard_common::trie::{PATH_WORDS_V4, PATH_WORDS_V6, entry4, entry6, is_node};
+
+/// A node, as its entry describes it.
+pub(super) struct Node {
+    /// Where its words are.
+    pub(super) position: u32,
+    /// Bits of the address that its path has.
+    pub(super) depth: u32,
+    pub(super) stride: u32,
+    /// The set of the cells that are not occupied.
+    pub(super) unoccupied: u32,
+    /// Whether it begins with the words of its path.
+    pub(super) has_path: bool,
+}
 
 /// One family's addresses and entries.
 pub(super) trait Family {
@@ -38,6 +51,12 @@ pub(super) trait Family {
     ) -> Self::Entry;
     /// The words that a node begins with: its path is the beginning of an address.
     fn path(address: Self::Address) -> Self::Entry;
+    /// The reverse.
+    fn path_of(words: &[u64]) -> Self::Address;
+    /// The node that a trie begins with. `None` if it begins with a leaf.
+    fn first_node(root: Self::Entry) -> Option<Node>;
+    /// The `number`th network of this length, counted from the one that an address lies in.
+    fn network(address: Self::Address, length: u32, number: u32) -> Self::Address;
 }
 
 pub(super) struct V4;
@@ -78,6 +97,25 @@ impl Family for V4 {
 
     fn path(address: u32) -> Self::Entry {
         [address.into()]
+    }
+
+    fn path_of(words: &[u64]) -> u32 {
+        words[0] as u32
+    }
+
+    fn first_node([entry]: Self::Entry) -> Option<Node> {
+        is_node(entry).then(|| Node {
+            position: entry as u32,
+            depth: entry4::depth(entry),
+            stride: entry4::stride(entry),
+            unoccupied: entry4::within(entry),
+            has_path: entry4::depth(entry) > 0,
+        })
+    }
+
+    fn network(address: u32, length: u32, number: u32) -> u32 {
+        let first = address & !u32::MAX.checked_shr(length).unwrap_or(0);
+        first.wrapping_add(number.checked_shl(32 - length).unwrap_or(0))
     }
 }
 
@@ -126,5 +164,24 @@ impl Family for V6 {
 
     fn path(address: u128) -> Self::Entry {
         [(address >> 64) as u64, address as u64]
+    }
+
+    fn path_of(words: &[u64]) -> u128 {
+        u128::from(words[0]) << 64 | u128::from(words[1])
+    }
+
+    fn first_node([first, _]: Self::Entry) -> Option<Node> {
+        is_node(first).then(|| Node {
+            position: first as u32,
+            depth: entry6::length(first),
+            stride: entry6::stride(first),
+            unoccupied: entry6::within(first),
+            has_path: entry6::has_path(first),
+        })
+    }
+
+    fn network(address: u128, length: u32, number: u32) -> u128 {
+        let first = address & !u128::MAX.checked_shr(length).unwrap_or(0);
+        first.wrapping_add(u128::from(number).checked_shl(128 - length).unwrap_or(0))
     }
 }

@@ -1,0 +1,220 @@
+//! The lines of the file of rules.
+//!
+//! JSON, a value a line. The first one, the head, says the version, how many rules follow, and how many
+//! changes behind them count; then each rule of the list as it was when it was written whole; then
+//! each change since, in order:
+//!
+//! ```text
+//! {"version":2,"rules":1,"changes":1         }
+//! {"prefix":"192.0.2.1","effect":"allow","origin":{"kind":"cli","by":"root","at":"..."}}
+//! {"add":[{"prefix":...}],"remove":[{"prefix":"192.0.2.1","effect":"allow"}]}
+//! ```
+//!
+//! A change is written down first and counted then, in the head, which always has the same length and
+//! lies in one sector of any disk. So what a crash left behind is not counted, and a file that was cut
+//! off, be it between two lines, has less than is counted.
+//!
+//! Version 1 was one line, `{"version":1,"rules":[...]}`, and is still read.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{StoreError, VERSION};
+use crate::policy::{Change, Effect, Origin, Prefix, Rule};
+
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) rules: Vec<Rule>,
+    /// `None` in a file of an older version.
+    pub(super) extent: Option<Extent>,
+    /// Bytes behind what counts.
+    pub(super) rest: usize,
+}
+
+/// What of a file counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Rules of the list as it was written whole.
+    pub(super) rules: usize,
+    /// Changes.
+    pub(super) changes: usize,
+    /// Bytes of the list as it was written whole, with the head.
+    pub(super) whole: u64,
+}
+
+/// Why it is not understood.
+#[derive(Debug)]
+pub(super) enum NotUnderstood {
+    Damaged(String),
+    Version(u32),
+}
+
+impl NotUnderstood {
+    /// As an error about a file.
+    pub(super) fn of(self, path: &Path) -> StoreError {
+        let path = path.to_owned();
+        match self {
+            Self::Damaged(problem) => StoreError::Damaged { path, problem },
+            Self::Version(version) => StoreError::Version { path, version },
+        }
+    }
+}
+
+/// The first line of any version.
+#[derive(Deserialize)]
+struct AnyVersion {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    #[serde(rename = "version")]
+    _version: u32,
+    /// Lines of rules that follow.
+    rules: usize,
+    /// Lines of changes behind them that count.
+    changes: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Version1 {
+    #[serde(rename = "version")]
+    _version: u32,
+    rules: Vec<Rule>,
+}
+
+/// The head. Its length depends on the number of rules alone.
+pub(super) fn head(rules: usize, changes: usize) -> String {
+    format!("{{\"version\":{VERSION},\"rules\":{rules},\"changes\":{changes:<10}}}\n")
+}
+
+/// Writes a whole list.
+pub(super) fn write(to: &mut impl Write, rules: &[Rule]) -> io::Result<()> {
+    to.write_all(head(rules.len(), 0).as_bytes())?;
+    for rule in rules {
+        serde_json::to_writer(&mut *to, rule)?;
+        to.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// The line of a change.
+pub(super) fn change_line(change: &Change) -> Vec<u8> {
+    // Plain data: there is nothing in it that JSON has no word for.
+    let mut line = serde_json::to_vec(change).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Reads a file.
+pub(super) fn read(bytes: &[u8]) -> Result<Read, NotUnderstood> {
+    let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    // First, because the rest of another version's file may look like damage.
+    let AnyVersion { version } = value(1, first)?;
+    let mut sharing = Sharing::default();
+    if version == 1 {
+        let Version1 { mut rules, .. } = value(1, bytes)?;
+        rules.iter_mut().for_each(|rule| sharing.share(rule));
+        return Ok(Read { rules, extent: None, rest: 0 });
+    }
+    if version != VERSION {
+        return Err(NotUnderstood::Version(version));
+    }
+    let Head { rules: count, changes: changes_count, .. } = value(1, first)?;
+    let (mut rules, mut changes) = (Vec::new(), Vec::new());
+    let mut extent = Extent { rules: count, changes: changes_count, whole: first.len() as u64 };
+    let mut rest = 0;
+    for (line, number) in lines.zip(2..) {
+        let is_whole = line.ends_with(b"\n");
+        if rules.len() < count && is_whole {
+            let mut rule: Rule = value(number, line)?;
+            sharing.share(&mut rule);
+            rules.push(rule);
+            extent.whole += line.len() as u64;
+        } else if changes.len() < changes_count && is_whole {
+            let mut change: Change = value(number, line)?;
+            change.add.iter_mut().for_each(|rule| sharing.share(rule));
+            changes.push(change);
+        } else {
+            rest += line.len();
+        }
+    }
+    let found = (rules.len(), changes.len());
+    if found != (count, changes_count) || !first.ends_with(b"\n") {
+        return Err(NotUnderstood::Damaged(format!(
+            "it has {} whole lines of {count} rules and {} of {changes_count} changes",
+            found.0, found.1
+        )));
+    }
+    Ok(Read { rules: after(rules, changes), extent: Some(extent), rest })
+}
+
+fn value<T: DeserializeOwned>(number: usize, line: &[u8]) -> Result<T, NotUnderstood> {
+    serde_json::from_slice(line)
+        .map_err(|error| NotUnderstood::Damaged(format!("line {number}: {error}")))
+}
+
+/// What the rules are after all the changes. In one go: there may be thousands of either.
+fn after(rules: Vec<Rule>, changes: Vec<Change>) -> Vec<Rule> {
+    if changes.is_empty() {
+        return rules;
+    }
+    let mut places: HashMap<(Prefix, Effect), usize> = HashMap::with_capacity(rules.len());
+    let mut rules: Vec<Option<Rule>> = rules.into_iter().map(Some).collect();
+    for place in 0..rules.len() {
+        let said = rules[place].as_ref().map(Rule::said);
+        // Said twice is said once: it goes as a whole.
+        if let Some(before) = said.and_then(|said| places.insert(said, place)) {
+            rules[before] = None;
+        }
+    }
+    for Change { add, remove, comment } in changes {
+        for one in comment {
+            let place = places.get(&(one.prefix, one.effect));
+            if let Some(rule) = place.and_then(|place| rules[*place].as_mut()) {
+                rule.comment = one.comment;
+            }
+        }
+        for named in remove {
+            if let Some(place) = places.remove(&(named.prefix, named.effect)) {
+                rules[place] = None;
+            }
+        }
+        for rule in add {
+            places.insert(rule.said(), rules.len());
+            rules.push(Some(rule));
+        }
+    }
+    rules.into_iter().flatten().collect()
+}
+
+/// Rules that came together share what they remember of it.
+#[derive(Default)]
+struct Sharing {
+    origins: HashSet<Arc<Origin>>,
+    comments: HashSet<Arc<str>>,
+}
+
+impl Sharing {
+    fn share(&mut self, rule: &mut Rule) {
+        match self.origins.get(&rule.origin) {
+            Some(origin) => rule.origin = Arc::clone(origin),
+            None => drop(self.origins.insert(Arc::clone(&rule.origin))),
+        }
+        let Some(comment) = &mut rule.comment else { return };
+        match self.comments.get(comment) {
+            Some(known) => *comment = Arc::clone(known),
+            None => drop(self.comments.insert(Arc::clone(comment))),
+        }
+    }
+}

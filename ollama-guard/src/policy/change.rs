@@ -1,0 +1,158 @@
+//! A few rules more or less, and how to take that back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, Prefix, Rule};
+
+/// A change of the rules that were added by command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// New rules, which go to the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<Rule>,
+    /// Rules that go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<Named>,
+    /// Rules that get another comment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub comment: Vec<Commented>,
+}
+
+/// A rule by what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Whom it covers.
+    pub prefix: Prefix,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// Another comment of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Commented {
+    /// Whom the rule covers.
+    pub prefix: Prefix,
+    /// What it does.
+    pub effect: Effect,
+    /// The comment; none takes away the old one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<Arc<str>>,
+}
+
+/// What takes a change back that was carried out.
+#[derive(Debug)]
+pub struct Reversal {
+    added: usize,
+    /// With their positions, from the first on.
+    removed: Vec<(usize, Rule)>,
+    comments: Vec<(usize, Option<Arc<str>>)>,
+}
+
+impl Change {
+    /// Whether it changes what the rules say, and not only what is said about them.
+    #[must_use]
+    pub fn changes_policy(&self) -> bool {
+        !(self.add.is_empty() && self.remove.is_empty())
+    }
+
+    /// Changes the rules. Names of rules that are not there are passed over.
+    pub fn carry_out(self, rules: &mut Vec<Rule>) -> Reversal {
+        let Self { add, remove, comment } = self;
+        let mut comments = Vec::new();
+        if !comment.is_empty() {
+            let new: BTreeMap<(Prefix, Effect), Option<Arc<str>>> =
+                comment.into_iter().map(|one| ((one.prefix, one.effect), one.comment)).collect();
+            for (position, rule) in rules.iter_mut().enumerate() {
+                if let Some(comment) = new.get(&rule.said()) {
+                    let before = std::mem::replace(&mut rule.comment, comment.clone());
+                    comments.push((position, before));
+                }
+            }
+        }
+        let mut removed = Vec::new();
+        if !remove.is_empty() {
+            let gone: BTreeSet<(Prefix, Effect)> =
+                remove.iter().map(|named| (named.prefix, named.effect)).collect();
+            let mut position = 0;
+            rules.retain(|rule| {
+                let goes = gone.contains(&rule.said());
+                if goes {
+                    removed.push((position, rule.clone()));
+                }
+                position += 1;
+                !goes
+            });
+        }
+        let added = add.len();
+        rules.extend(add);
+        Reversal { added, removed, comments }
+    }
+}
+
+impl Reversal {
+    /// Makes the rules what they were before the change, which was the last one.
+    pub fn undo(self, rules: &mut Vec<Rule>) {
+        let Self { added, removed, comments } = self;
+        rules.truncate(rules.len().saturating_sub(added));
+        if !removed.is_empty() {
+            let mut all = Vec::with_capacity(rules.len() + removed.len());
+            let mut rest = rules.drain(..);
+            for (position, rule) in removed {
+                all.extend(rest.by_ref().take(position - all.len()));
+                all.push(rule);
+            }
+            all.extend(rest);
+            *rules = all;
+        }
+        for (position, comment) in comments {
+            rules[position].comment = comment;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Origin;
+
+    fn rule(text: &str, effect: Effect) -> Rule {
+        let prefix = text.parse().unwrap();
+        Rule { prefix, effect, comment: None, origin: Origin::Flag.into() }
+    }
+
+    fn named(text: &str, effect: Effect) -> Named {
+        Named { prefix: text.parse().unwrap(), effect }
+    }
+
+    #[test]
+    fn what_is_carried_out_can_be_taken_back() {
+        use Effect::{Allow, Deny};
+        let before: Vec<Rule> = [("10.0.0.1", Allow), ("10.0.0.2", Allow), ("10.0.0.1", Deny)]
+            .into_iter()
+            .chain([("10.0.0.3", Allow), ("10.0.0.4", Allow)])
+            .map(|(text, effect)| rule(text, effect))
+            .collect();
+        let (prefix, comment) = ("10.0.0.3".parse().unwrap(), Some(Arc::from("the printer")));
+        let change = Change {
+            add: vec![rule("10.0.0.9", Allow)],
+            remove: vec![named("10.0.0.1", Allow), named("10.0.0.4", Allow), named("::9", Deny)],
+            comment: vec![Commented { prefix, effect: Allow, comment: comment.clone() }],
+        };
+        let mut rules = before.clone();
+        let reversal = change.carry_out(&mut rules);
+        let said: Vec<String> =
+            rules.iter().map(|rule| format!("{} {}", rule.effect, rule.prefix)).collect();
+        assert_eq!(said, ["allow 10.0.0.2", "deny 10.0.0.1", "allow 10.0.0.3", "allow 10.0.0.9"]);
+        assert_eq!(rules[2].comment, comment);
+        reversal.undo(&mut rules);
+        assert_eq!(rules, before);
+    }
+}
