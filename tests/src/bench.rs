@@ -4,16 +4,20 @@
 //! * [`feeder`]: many sources through one program, and the time that it takes.
 //! * [`program`]: the program alone, by `BPF_PROG_TEST_RUN`.
 //! * [`flood`]: a flood of real frames through a cable, and who drops it at what cost.
+//! * [`events`]: what it takes to tell of the flood.
 //! * [`bystander`]: what all other traffic notices of it.
-//! * [`update`]: replacing a list and adding to one.
+//! * [`update`]: replacing a list and adding to one; a start.
+//! * [`knocking`]: when a door opens or closes, seen from outside.
 //! * [`report`] and [`plot`]: tables, goals and a picture.
 //!
 //! Everything that is compared is measured in turn, round by round, on the same processor: a slow
 //! moment of the machine is slow for all. Figures are medians of the rounds, with the quartiles.
 
 pub mod bystander;
+pub mod events;
 pub mod feeder;
 pub mod flood;
+pub mod knocking;
 pub mod lists;
 pub mod plot;
 pub mod program;
@@ -60,6 +64,7 @@ pub fn bench(options: &Options, say: &dyn Fn(&str)) -> Result<Report> {
     let mut report = Report::default();
     program::measure(options, &mut report, say)?;
     flood::measure(options, &mut report, say)?;
+    events::measure(options, &mut report, say)?;
     bystander::measure(options, &mut report, say)?;
     update::measure(options, &mut report, say)?;
     Ok(report)

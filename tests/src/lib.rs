@@ -7,6 +7,7 @@
 //! * [`loaded`]: the kernel object itself, without a daemon.
 //! * [`lpm`]: the rules in the kernel's own LPM tries, to compare the guard's tables with.
 //! * [`budget`]: what the programs cost the verifier, and the record of it.
+//! * [`paths`]: what each kind of packet costs the program, counted.
 //! * [`bed`]: network namespaces with a server, a friend, strangers, and the real daemon.
 //! * [`faults`]: the real daemon under a tracer that makes its system calls fail.
 //! * [`oracle`]: packets made by chance, and real servers without and with the guard that get them.
@@ -27,6 +28,7 @@ pub mod loaded;
 pub mod lpm;
 pub mod oracle;
 pub mod packet;
+pub mod paths;
 pub mod policy;
 pub mod soak;
 pub mod table;

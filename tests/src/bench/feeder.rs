@@ -77,57 +77,58 @@ pub fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(program)
 }
 
-/// Feeds a program with packets.
+/// Feeds programs with packets: the same one for all that are compared, since where the kernel puts a
+/// program in memory can make a nanosecond or two.
 pub struct Feeder {
     object: Ebpf,
     frame: Vec<u8>,
-    // A program array forgets its programs when nobody holds it any more; the object does.
-    _measured: ProgramArray<aya::maps::MapData>,
-    repeat: u32,
+    programs: ProgramArray<aya::maps::MapData>,
 }
 
 impl Feeder {
-    /// For a program, packets of a form, and sources.
+    /// For packets of a form, and sources.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn new(
-        object: &[u8],
-        packet: &Packet,
-        sources: &[Source],
-        measured: &ProgramFd,
-    ) -> Result<Self> {
+    pub fn new(object: &[u8], packet: &Packet, sources: &[Source]) -> Result<Self> {
         let mut object = load(object, packet, sources, 0)?;
         let map = object.take_map("OG_MEASURED").context("no map OG_MEASURED")?;
-        let mut programs: ProgramArray<_> = map.try_into()?;
+        let programs = map.try_into()?;
         program(&mut object, "feed")?;
-        programs.set(0, measured, 0).context("a program that can't be called")?;
-        Ok(Self { object, frame: packet.frame.clone(), _measured: programs, repeat: 1000 })
+        Ok(Self { object, frame: packet.frame.clone(), programs })
     }
 
-    /// Makes a run take about so long, and checks that every packet is given this verdict.
+    /// From here on the packets are for this program.
     ///
     /// # Errors
     ///
-    /// If it is given another one.
-    pub fn calibrate(&mut self, milliseconds: f64, verdict: u32) -> Result<()> {
+    /// If it can't be called.
+    pub fn aim_at(&mut self, measured: &ProgramFd) -> Result<()> {
+        self.programs.set(0, measured, 0).context("a program that can't be called")
+    }
+
+    /// How many packets take about so long. Checks that each of some is given this verdict.
+    ///
+    /// # Errors
+    ///
+    /// If one is given another.
+    pub fn calibrate(&mut self, milliseconds: f64, verdict: u32) -> Result<u32> {
         for _ in 0..256 {
             let (_, found) = self.run_times(1)?;
             ensure!(found == verdict, "the verdict is {found} and not {verdict}");
         }
         let (nanoseconds, _) = self.run_times(20_000)?;
-        self.repeat = (milliseconds * 1e6 / nanoseconds.max(1.0)) as u32;
-        Ok(())
+        Ok((milliseconds * 1e6 / nanoseconds.max(1.0)) as u32)
     }
 
-    /// One run. Nanoseconds of processor time for each packet.
+    /// One run of so many packets. Nanoseconds of processor time for each.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn run(&mut self) -> Result<f64> {
-        Ok(self.run_times(self.repeat)?.0)
+    pub fn run(&mut self, packets: u32) -> Result<f64> {
+        Ok(self.run_times(packets)?.0)
     }
 
     fn run_times(&mut self, repeat: u32) -> Result<(f64, u32)> {

@@ -180,7 +180,11 @@ fn tell(contenders: &[Contender], family: &str, report: &mut Report) {
 }
 
 /// One call of the sender. Nanoseconds for each frame.
-fn flood(sender: &mut Ebpf, packet: &Packet) -> Result<f64> {
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn flood(sender: &mut Ebpf, packet: &Packet) -> Result<f64> {
     let program = feeder::program(sender, "flood")?;
     let send = |repeat| -> Result<()> {
         let mut options = TestRunOptions::new();
@@ -236,7 +240,11 @@ fn commands(server: &Namespace, list: &[String]) -> Result<()> {
 }
 
 /// The same packet for the server's end of the cable, so that a stack would take it.
-fn addressed(pair: &Pair, packet: Packet) -> Result<Packet> {
+///
+/// # Errors
+///
+/// If the bed fails.
+pub fn addressed(pair: &Pair, packet: Packet) -> Result<Packet> {
     let text = pair.server.run("ip", &["-j", "link", "show", SERVER_DOOR], LIMIT)?;
     let links: serde_json::Value = serde_json::from_str(text.expect_success()?)?;
     let address = links[0]["address"].as_str().context("no address")?;
@@ -248,7 +256,7 @@ fn addressed(pair: &Pair, packet: Packet) -> Result<Packet> {
 }
 
 /// The checksum of the IPv4 header behind an Ethernet header, with another source (RFC 1071).
-fn set_checksum(source: &mut Source, frame: &[u8]) {
+pub fn set_checksum(source: &mut Source, frame: &[u8]) {
     let mut header = [0; 20];
     header.copy_from_slice(&frame[14..34]);
     header[10..12].fill(0);

@@ -108,29 +108,28 @@ fn lpm(object: &[u8], rules: &[IpNet]) -> Result<Ebpf> {
     Ok(loaded)
 }
 
-/// One thing that is measured, and what it is compared with.
-struct Cell {
-    feeder: Feeder,
-    rounds: Vec<f64>,
-}
-
-impl Cell {
-    fn new(feeder: Feeder) -> Self {
-        Self { feeder, rounds: Vec::new() }
+/// Measures programs in turn, every other round backwards, all of which give packets this verdict.
+/// Returns the rounds of each.
+fn in_turn<const N: usize>(
+    mut feeder: Feeder,
+    programs: [&ProgramFd; N],
+    verdict: u32,
+    rounds: usize,
+) -> Result<[Vec<f64>; N]> {
+    let mut packets = [0; N];
+    for (packets, program) in packets.iter_mut().zip(programs) {
+        feeder.aim_at(program)?;
+        *packets = feeder.calibrate(RUN, verdict)?;
     }
-}
-
-/// Measures cells in turn; every other round backwards.
-fn in_turn(cells: &mut [Cell], rounds: usize) -> Result<()> {
+    let mut found = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for round in 0..rounds {
-        let count = cells.len();
-        for place in 0..count {
-            let place = if round % 2 == 0 { place } else { count - 1 - place };
-            let cell = &mut cells[place];
-            cell.rounds.push(cell.feeder.run()?);
+        for place in 0..N {
+            let place = if round % 2 == 0 { place } else { N - 1 - place };
+            feeder.aim_at(programs[place])?;
+            found[place].push(feeder.run(packets[place])?);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Measures the program.
@@ -170,22 +169,15 @@ fn bystander_table(options: &Options, object: &[u8], report: &mut Report) -> Res
     let mut rows = Vec::new();
     for (what, packet) in bystanders() {
         let sources = lists::strangers(&[], packet.is_v6);
-        let feed = |program: &ProgramFd| Feeder::new(object, &packet, &sources, program);
-        let mut bare = feeder::load(object, &packet, &sources, 0)?;
+        let feeder = Feeder::new(object, &packet, &sources)?;
+        let mut bare = feeder::load(object, &packet, &[], 0)?;
         let bare = feeder::program(&mut bare, "bare_pass")?;
-        let mut cells = [Cell::new(feed(bare.fd()?)?), Cell::new(feed(program.fd()?)?)];
-        for cell in &mut cells {
-            cell.feeder.calibrate(RUN, XDP_PASS)?;
-        }
-        in_turn(&mut cells, options.rounds())?;
-        let above = Summary::above(&cells[1].rounds, &cells[0].rounds);
+        let programs = [bare.fd()?, program.fd()?];
+        let [bare, ours] = in_turn(feeder, programs, XDP_PASS, options.rounds())?;
+        let above = Summary::above(&ours, &bare);
         let goal = format!("bystander, program: {what}, ns above bare");
         report.at_most(goal, 3.0, above.median);
-        rows.push(vec![
-            what.into(),
-            format!("{:.1}", Summary::of(&cells[0].rounds)),
-            format!("{above:.1}"),
-        ]);
+        rows.push(vec![what.into(), format!("{:.1}", Summary::of(&bare)), format!("{above:.1}")]);
     }
     report.tables.push(Table {
         title: "The program: packets that are none of its business".into(),
@@ -221,23 +213,14 @@ fn knocks(
         let packet = knock(is_v6);
         let sources =
             if is_friend { lists::friends(&rules, is_v6) } else { lists::strangers(&rules, is_v6) };
-        let mut bare = feeder::load(object, &packet, &sources, 0)?;
+        let feeder = Feeder::new(object, &packet, &sources)?;
+        let mut bare = feeder::load(object, &packet, &[], 0)?;
         let (name, verdict) =
             if is_friend { ("bare_pass", XDP_PASS) } else { ("bare_drop", XDP_DROP) };
         let bare = feeder::program(&mut bare, name)?;
-        let feed = |program: &ProgramFd| Feeder::new(object, &packet, &sources, program);
-        let mut cells = [
-            Cell::new(feed(bare.fd()?)?),
-            Cell::new(feed(ours.fd()?)?),
-            Cell::new(feed(lpm.fd()?)?),
-        ];
-        for cell in &mut cells {
-            cell.feeder.calibrate(RUN, verdict)?;
-        }
-        in_turn(&mut cells, options.rounds())?;
-        let [bare, ours, lpm] = &cells;
-        let ours = Summary::above(&ours.rounds, &bare.rounds);
-        let lpm = Summary::above(&lpm.rounds, &bare.rounds);
+        let programs = [bare.fd()?, ours.fd()?, lpm.fd()?];
+        let [bare, ours, lpm] = in_turn(feeder, programs, verdict, options.rounds())?;
+        let (ours, lpm) = (Summary::above(&ours, &bare), Summary::above(&lpm, &bare));
         ensure!(lpm.median > 0.0, "an LPM lookup takes no time: nothing was measured");
         let ratio = ours.median / lpm.median;
         let list = format!("{count} {}", kind.name());
