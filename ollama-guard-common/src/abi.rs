@@ -19,7 +19,6 @@ pub use self::{
 
 use crate::{
     flow::Protocol,
-    judge::Packed,
     verdict::{Mode, Reason},
 };
 
@@ -153,10 +152,10 @@ pub struct SlotInfo {
     pub root4: u64,
     /// The entry that the IPv6 trie begins with: see [`crate::trie::entry6`].
     pub root6: [u64; 2],
-    /// The path of the first node of the IPv4 trie, if it has one: see [`crate::trie::path4`].
-    pub path4: u64,
-    /// The path of the first node of the IPv6 trie, if it has one: see [`crate::trie::path6`].
-    pub path6: [u64; 2],
+    /// How most IPv4 strangers are settled: see [`crate::trie::first4`].
+    pub first4: [u64; 2],
+    /// How most IPv6 strangers are settled: see [`crate::trie::first6`].
+    pub first6: [u64; 3],
 }
 
 /// The value of [`maps::POLICY`]. Aligned to cache lines by its place in a page.
@@ -241,13 +240,6 @@ pub const fn test_run_return(action: u32, reason: Reason) -> u32 {
     action | (reason as u32) << 8
 }
 
-/// The same with the reason of a packed judgement.
-#[inline(always)]
-#[must_use]
-pub const fn test_run_return_of(action: u32, judgement: Packed) -> u32 {
-    action | (judgement.reason_number() as u32) << 8
-}
-
 /// The action and the reason in a twin's return value. `None` for a number that is no reason.
 #[must_use]
 pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
@@ -259,8 +251,8 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
-    assert!(size_of::<SlotInfo>() == 96);
-    assert!(size_of::<PolicyTable>() == 64 + 2 * (96 + PORT_WORDS_PER_SLOT * 8));
+    assert!(size_of::<SlotInfo>() == 112);
+    assert!(size_of::<PolicyTable>() == 64 + 2 * (112 + PORT_WORDS_PER_SLOT * 8));
     assert!(core::mem::offset_of!(PolicyTable, slots) == 64);
     assert!(rule_blocks(1_000_000) as usize * size_of::<RuleBlock>() <= 16_000_000 + (4 << 20));
     assert!(size_of::<DoorCounters>() == 528);

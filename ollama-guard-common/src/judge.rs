@@ -1,9 +1,5 @@
 //! The decision.
 
-mod packed;
-
-pub use packed::Packed;
-
 use crate::{
     flow::{Ends, Network, Protocol, Source},
     frame::Frame,
@@ -67,6 +63,37 @@ pub struct Judgement {
     pub transport: Option<usize>,
 }
 
+/// What was decided about a packet that is for a guarded port, or could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Why. It implies the verdict.
+    pub reason: Reason,
+    /// What the packet turned out to be.
+    pub packet: Located,
+}
+
+impl From<Option<Decision>> for Judgement {
+    /// `None` is a packet that is not for a guarded port.
+    #[inline(always)]
+    fn from(decision: Option<Decision>) -> Self {
+        let Some(Decision { reason, packet }) = decision else {
+            return Self {
+                reason: Reason::NotGuarded,
+                network: None,
+                protocol: None,
+                transport: None,
+            };
+        };
+        let is_certain = matches!(packet.outcome, Outcome::At);
+        Self {
+            reason,
+            network: if packet.has_network { Some(packet.network) } else { None },
+            protocol: packet.protocol,
+            transport: if is_certain { Some(packet.transport) } else { None },
+        }
+    }
+}
+
 impl Judgement {
     /// What is to be done with the packet, in [`crate::Mode::Enforce`].
     #[inline(always)]
@@ -83,10 +110,11 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    judge_with(frame, start, policy, || locate(frame, start))
+    judge_with(frame, start, policy, || locate(frame, start)).into()
 }
 
-/// As [`judge`]; `locate_carefully` is [`locate`] for packets that [`locate_plainly`] has no answer for.
+/// As [`judge`], with the packet as it was found instead of what is told of it, and `None` for one that is
+/// not for a guarded port; `locate_carefully` is [`locate`] for packets that [`locate_plainly`] has no answer for.
 /// A program for the kernel has it in a function of its own: the verifier looks at its many ways
 /// through the headers once, and the usual packet's few steps stay few.
 #[inline(always)]
@@ -95,23 +123,23 @@ pub fn judge_with<F, P>(
     start: Start,
     policy: &P,
     locate_carefully: impl FnOnce() -> Located,
-) -> Judgement
+) -> Option<Decision>
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
     let packet = match locate_plainly(frame, start) {
-        Some(flow) if !policy.is_guarded(flow.protocol, flow.port) => return NOT_GUARDED,
+        Some(flow) if !policy.is_guarded(flow.protocol, flow.port) => return None,
         Some(flow) => Located::at(flow),
         None => {
             let packet = locate_carefully();
             if !is_ours(&packet, policy) {
-                return NOT_GUARDED;
+                return None;
             }
             packet
         }
     };
-    decide(frame, &packet, policy)
+    Some(Decision { reason: decide(frame, &packet, policy), packet })
 }
 
 /// Whether a packet is for a guarded port, or could be.
@@ -127,14 +155,14 @@ fn is_ours<P: Policy + ?Sized>(packet: &Located, policy: &P) -> bool {
 
 /// Judges a packet that is for a guarded port, or could be.
 #[inline(always)]
-fn decide<F, P>(frame: &F, packet: &Located, policy: &P) -> Judgement
+fn decide<F, P>(frame: &F, packet: &Located, policy: &P) -> Reason
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
     let is_certain = matches!(packet.outcome, Outcome::At);
     let known = if packet.has_network { knock(frame, packet.network, policy) } else { None };
-    let reason = match known {
+    match known {
         Some(reason) if is_certain => reason,
         // A packet that is in doubt passes only if its source is known and allowed, or if it is
         // known to be none of our business, and if these ends are the ones that count; it keeps
@@ -147,17 +175,8 @@ where
         // Should even the address be out of reach, that is the reason.
         _ if is_certain => Reason::IpHeaderCut,
         _ => packet.reason,
-    };
-    Judgement {
-        reason,
-        network: if packet.has_network { Some(packet.network) } else { None },
-        protocol: packet.protocol,
-        transport: if is_certain { Some(packet.transport) } else { None },
     }
 }
-
-const NOT_GUARDED: Judgement =
-    Judgement { reason: Reason::NotGuarded, network: None, protocol: None, transport: None };
 
 /// Who knocks, and what the rules say about that. `None` if the address is out of reach.
 ///

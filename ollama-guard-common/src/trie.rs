@@ -29,8 +29,10 @@
 pub mod entry4;
 pub mod entry6;
 mod find;
+mod first;
 
-pub use find::{find4, find6, path4, path6, settled4, settled6};
+pub use find::{find4, find6};
+pub use first::{first4, first6, is_stranger4, is_stranger6};
 
 /// The bit of an entry that says that it is a node.
 const NODE: u64 = 1 << 63;

@@ -3,7 +3,7 @@
 pub mod skb;
 pub mod xdp;
 
-use ollama_guard_common::{Frame, Mode, Packed, Start, frame::MAX_BLURRED, parse::Located};
+use ollama_guard_common::{Frame, Mode, Start, frame::MAX_BLURRED, parse::Located};
 
 use crate::maps::{OG_SCRATCH, SCRATCH_WORDS};
 
@@ -24,7 +24,7 @@ pub trait Arrived: Frame {
     fn locate_carefully(&self, start: Start) -> Located;
 
     /// [`crate::report::submit`] as a function of its own, because a flood rarely gets there.
-    fn submit(&self, judgement: Packed, mode: Mode) -> bool;
+    fn submit(&self, packet: Located, mode: Mode) -> bool;
 }
 
 /// [`Frame::blur`] at every hook: sends an offset through a map, of whose contents the verifier

@@ -4,7 +4,7 @@ pub mod tc;
 pub mod xdp;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return_of, judge_with};
+use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return, judge_with};
 
 use crate::{
     frames::Arrived,
@@ -25,24 +25,22 @@ fn run(frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
     let Some(policy) = LivePolicy::select() else {
         return actions.drop;
     };
-    let judgement = judge_with(frame, start, &policy, || frame.locate_carefully(start)).pack();
-
-    if judgement.is_not_guarded() {
+    let Some(decision) = judge_with(frame, start, &policy, || frame.locate_carefully(start)) else {
         return if REPORT.load() == 0 {
-            test_run_return_of(XDP_PASS, judgement)
+            test_run_return(XDP_PASS, Reason::NotGuarded)
         } else {
             actions.pass
         };
-    }
-    let mode = policy.mode();
-    let is_dropped = matches!((judgement.verdict(), mode), (Verdict::Drop, Mode::Enforce));
+    };
+    let (reason, mode) = (decision.reason, policy.mode());
+    let is_dropped = matches!((reason.verdict(), mode), (Verdict::Drop, Mode::Enforce));
     if REPORT.load() == 0 {
         // The same numbers at every hook: they are for user space, not for the kernel.
-        return test_run_return_of(if is_dropped { XDP_DROP } else { XDP_PASS }, judgement);
+        return test_run_return(if is_dropped { XDP_DROP } else { XDP_PASS }, reason);
     }
-    if judgement.reason_index() == Reason::RulesAbsent as usize {
+    if reason == Reason::RulesAbsent {
         og_log_absent(policy.slot());
     }
-    report(frame, judgement, mode);
+    report(frame, &decision, mode);
     if is_dropped { actions.drop } else { actions.pass }
 }

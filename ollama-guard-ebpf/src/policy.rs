@@ -7,7 +7,7 @@ use ollama_guard_common::{
         WORDS_PER_PROTOCOL, port_bit,
     },
     flow::{halves, whole},
-    trie::{Words, find4, find6, settled4, settled6},
+    trie::{Words, find4, find6, is_stranger4, is_stranger6},
 };
 
 use crate::maps::{OG_ADDRESSES, OG_POLICY, OG_RULES, PORT_WORDS_MASK, Rules};
@@ -110,17 +110,18 @@ impl LivePolicy {
         let found = match *source {
             Source::V4(address) => {
                 let address = u32::from_be_bytes(address);
-                match settled4(&rules, root4(info), path4(info), address) {
-                    Some(0) => return Some(RuleSet::NONE),
-                    _ => og_find4(slot, address),
+                if is_stranger4(&rules, first4(info), address) {
+                    return Some(RuleSet::NONE);
                 }
+                og_find4(slot, root4(info), address)
             }
             Source::V6(address) => {
                 let (high, low) = halves(address);
-                match settled6(&rules, root6(info), path6(info), high, low) {
-                    Some(0) => return Some(RuleSet::NONE),
-                    _ => og_find6(slot, high, low),
+                if is_stranger6(&rules, first6(info), high) {
+                    return Some(RuleSet::NONE);
                 }
+                let [first, second] = root6(info);
+                og_find6(slot, first, second, high, low)
             }
         };
         // No set has a bit for both.
@@ -143,10 +144,9 @@ const ABSENT: u64 = u64::MAX;
 /// the set, or [`ABSENT`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_find4(slot: u32, address: u32) -> u64 {
+extern "C" fn og_find4(slot: u32, root: u64, address: u32) -> u64 {
     let find = || {
         let rules = Table(OG_RULES.get(slot)?);
-        let root = root4(description(OG_POLICY.get_ptr(0)?, slot));
         let set = find4(&rules, root, address)?;
         rules.set(set)
     };
@@ -156,11 +156,10 @@ extern "C" fn og_find4(slot: u32, address: u32) -> u64 {
 /// The same for an IPv6 source.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_find6(slot: u32, high: u64, low: u64) -> u64 {
+extern "C" fn og_find6(slot: u32, first: u64, second: u64, high: u64, low: u64) -> u64 {
     let find = || {
         let rules = Table(OG_RULES.get(slot)?);
-        let root = root6(description(OG_POLICY.get_ptr(0)?, slot));
-        let set = find6(&rules, root, high, low)?;
+        let set = find6(&rules, [first, second], high, low)?;
         rules.set(set)
     };
     find().unwrap_or(ABSENT)
@@ -176,41 +175,37 @@ const fn description(table: *const PolicyTable, slot: u32) -> *const SlotInfo {
 #[inline(always)]
 fn root4(info: *const SlotInfo) -> u64 {
     // SAFETY: a description is part of the table, and this a field of it.
-    let root = unsafe { &raw const (*info).root4 };
-    // SAFETY: as above.
-    unsafe { word(root) }
+    let [root] = words(unsafe { &raw const (*info).root4 }.cast());
+    root
 }
 
 #[inline(always)]
-fn path4(info: *const SlotInfo) -> u64 {
+fn first4(info: *const SlotInfo) -> [u64; 2] {
     // SAFETY: as in `root4`.
-    let path = unsafe { &raw const (*info).path4 };
-    // SAFETY: as above.
-    unsafe { word(path) }
+    words(unsafe { &raw const (*info).first4 })
 }
 
 #[inline(always)]
 fn root6(info: *const SlotInfo) -> [u64; 2] {
     // SAFETY: as in `root4`.
-    pair(unsafe { &raw const (*info).root6 })
+    words(unsafe { &raw const (*info).root6 })
 }
 
 #[inline(always)]
-fn path6(info: *const SlotInfo) -> [u64; 2] {
+fn first6(info: *const SlotInfo) -> [u64; 3] {
     // SAFETY: as in `root4`.
-    pair(unsafe { &raw const (*info).path6 })
+    words(unsafe { &raw const (*info).first6 })
 }
 
-/// Two words of a description.
+/// Words of a description.
 #[inline(always)]
-fn pair(words: *const [u64; 2]) -> [u64; 2] {
-    let first: *const u64 = words.cast();
-    // SAFETY: called with fields of a description only.
-    let second = unsafe { first.add(1) };
-    // SAFETY: as above.
-    let first = unsafe { word(first) };
-    // SAFETY: as above.
-    [first, unsafe { word(second) }]
+fn words<const N: usize>(place: *const [u64; N]) -> [u64; N] {
+    core::array::from_fn(|index| {
+        // SAFETY: called with fields of a description only.
+        let place = unsafe { place.cast::<u64>().add(index) };
+        // SAFETY: as above.
+        unsafe { word(place) }
+    })
 }
 
 /// The words of the rules.

@@ -9,8 +9,9 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_boot_ns};
 use aya_log_ebpf::error;
 use ollama_guard_common::{
-    Mode, Packed, Verdict,
+    Decision, Mode, Network, Verdict,
     abi::{DOOR_UNKNOWN, DropEvent, door_number, door_places},
+    parse::{Located, Outcome},
 };
 
 use crate::{
@@ -21,17 +22,17 @@ use crate::{
 /// Wake the reader only when it has caught up (`bpf_ringbuf_submit`, flags 0).
 const ADAPTIVE_WAKE_UP: u64 = 0;
 
-/// Counts a judgement, and tells user space about it if it is a drop.
+/// Counts a decision, and tells user space about it if it is a drop.
 #[inline(always)]
-pub fn report(frame: &impl Arrived, judgement: Packed, mode: Mode) {
+pub fn report(frame: &impl Arrived, decision: &Decision, mode: Mode) {
     let Some(counters) = OG_COUNTERS.get_ptr_mut(door(frame.ifindex())) else {
         return;
     };
     // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
     // another on the same CPU (softirqs do not nest).
     let counters = unsafe { &mut *counters };
-    counters.packets[mode as usize][judgement.reason_index()] += 1;
-    if judgement.verdict() == Verdict::Drop && !tell(frame, judgement, mode) {
+    counters.packets[mode as usize][decision.reason.index()] += 1;
+    if decision.reason.verdict() == Verdict::Drop && !tell(frame, decision, mode) {
         counters.suppressed[mode as usize] += 1;
     }
 }
@@ -48,7 +49,7 @@ fn door(ifindex: u32) -> u32 {
 
 /// Tells about a drop. `false` if the allowance is used up: in a flood, that is nearly always.
 #[inline(always)]
-fn tell(frame: &impl Arrived, judgement: Packed, mode: Mode) -> bool {
+fn tell(frame: &impl Arrived, decision: &Decision, mode: Mode) -> bool {
     let Some(allowance) = OG_ALLOWANCE.get_ptr_mut(0) else {
         return false;
     };
@@ -63,27 +64,33 @@ fn tell(frame: &impl Arrived, judgement: Packed, mode: Mode) -> bool {
     // SAFETY: as above.
     let books = unsafe { &mut *books };
     *allowance -= 1;
-    match frame.submit(judgement, mode) {
+    match frame.submit(packet(decision), mode) {
         true => books.modes[mode as usize].submitted += 1,
         false => books.modes[mode as usize].lost += 1,
     }
     true
 }
 
+/// The packet of a decision as it is told: with the reason of the decision.
+#[inline(always)]
+const fn packet(decision: &Decision) -> Located {
+    Located { reason: decision.reason, ..decision.packet }
+}
+
 /// Puts the event of a drop into the ring. `false` if there is no room.
 #[inline(always)]
-pub fn submit(frame: &impl Arrived, judgement: Packed, mode: u32) -> bool {
+pub fn submit(frame: &impl Arrived, packet: &Located, mode: u32) -> bool {
     let Some(mut record) = OG_EVENTS.reserve(0) else {
         return false;
     };
     let mode = Mode::from_number(mode);
-    record.write(describe(frame, frame.ifindex(), judgement, mode));
+    record.write(describe(frame, frame.ifindex(), packet, mode));
     record.submit(ADAPTIVE_WAKE_UP);
     true
 }
 
 #[inline(always)]
-fn describe(frame: &impl Arrived, ifindex: u32, judgement: Packed, mode: Mode) -> DropEvent {
+fn describe(frame: &impl Arrived, ifindex: u32, packet: &Located, mode: Mode) -> DropEvent {
     let mut event = DropEvent {
         // SAFETY: a helper without arguments.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
@@ -94,20 +101,20 @@ fn describe(frame: &impl Arrived, ifindex: u32, judgement: Packed, mode: Mode) -
         source_port: 0,
         destination_port: 0,
         family: 0,
-        protocol: judgement.protocol_number(),
-        reason: judgement.reason_number(),
+        protocol: packet.protocol.map_or(0, |protocol| protocol.number()),
+        reason: packet.reason as u8,
         mode: mode as u8,
     };
-    let header = judgement.header();
-    match judgement.family() {
-        4 => {
+    match packet.network {
+        _ if !packet.has_network => {}
+        Network::V4(header) => {
             if let Some([a, b, c, d, e, f, g, h]) = frame.load::<8>(header + 12) {
                 event.family = 4;
                 event.source[..4].copy_from_slice(&[a, b, c, d]);
                 event.destination[..4].copy_from_slice(&[e, f, g, h]);
             }
         }
-        6 => {
+        Network::V6(header) => {
             if let (Some(source), Some(destination)) =
                 (frame.load(header + 8), frame.load(header + 24))
             {
@@ -116,10 +123,9 @@ fn describe(frame: &impl Arrived, ifindex: u32, judgement: Packed, mode: Mode) -
                 event.destination = destination;
             }
         }
-        _ => {}
     }
-    if judgement.has_transport()
-        && let Some([a, b, c, d]) = frame.load(judgement.transport())
+    if packet.outcome == Outcome::At
+        && let Some([a, b, c, d]) = frame.load(packet.transport)
     {
         event.source_port = u16::from_be_bytes([a, b]);
         event.destination_port = u16::from_be_bytes([c, d]);

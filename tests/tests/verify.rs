@@ -96,7 +96,10 @@ fn objects(guard: &Guard<'_>) -> PathBuf {
 
 /// Makes the IPv4 rules begin with another entry. The words themselves are frozen.
 fn begin_with(guard: &Guard<'_>, root4: u64) -> Result<()> {
-    tamper(guard, |table, slot| table.slots[slot].root4 = root4)
+    // As if nobody were settled before the entry is asked.
+    tamper(guard, |table, slot| {
+        (table.slots[slot].root4, table.slots[slot].first4) = (root4, [0; 2])
+    })
 }
 
 /// An entry that says the same of every source.
@@ -189,7 +192,7 @@ fn a_changed_map_is_found_and_named() -> Result<()> {
     holds(&guard)?;
     begin_with(&guard, everyone(DENIED))?;
     fails(&guard, "no daemon", "ports or rules in force are not those that were written")?;
-    begin_with(&guard, info.root4)?;
+    tamper(&guard, |table, slot| table.slots[slot] = info)?;
     holds(&guard).map(drop)
 }
 

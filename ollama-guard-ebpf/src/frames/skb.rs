@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
 use ollama_guard_common::{
-    Frame, Mode, Packed, Start,
+    Frame, Mode, Start,
     parse::{Located, locate},
 };
 
@@ -106,8 +106,8 @@ extern "C" fn og_skb_network(context: *mut __sk_buff) -> u64 {
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_skb_submit(context: *mut __sk_buff, judgement: u64, mode: u32) -> u32 {
-    submit(&SkbFrame::new(&TcContext::new(context)), Packed(judgement), mode).into()
+extern "C" fn og_skb_submit(context: *mut __sk_buff, packet: u64, mode: u32) -> u32 {
+    submit(&SkbFrame::new(&TcContext::new(context)), &Located::unpack(packet), mode).into()
 }
 
 impl Arrived for SkbFrame<'_> {
@@ -120,8 +120,8 @@ impl Arrived for SkbFrame<'_> {
     }
 
     #[inline(always)]
-    fn submit(&self, judgement: Packed, mode: Mode) -> bool {
-        og_skb_submit(self.context.skb.skb, judgement.0, mode as u32) == 1
+    fn submit(&self, packet: Located, mode: Mode) -> bool {
+        og_skb_submit(self.context.skb.skb, packet.pack(), mode as u32) == 1
     }
 
     #[inline(always)]

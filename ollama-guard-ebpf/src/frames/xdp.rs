@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ollama_guard_common::{
-    Frame, Mode, Packed, Start,
+    Frame, Mode, Start,
     parse::{Located, locate},
 };
 
@@ -116,8 +116,8 @@ extern "C" fn og_xdp_network(context: *mut xdp_md) -> u64 {
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_xdp_submit(context: *mut xdp_md, judgement: u64, mode: u32) -> u32 {
-    submit(&XdpFrame::new(&XdpContext::new(context)), Packed(judgement), mode).into()
+extern "C" fn og_xdp_submit(context: *mut xdp_md, packet: u64, mode: u32) -> u32 {
+    submit(&XdpFrame::new(&XdpContext::new(context)), &Located::unpack(packet), mode).into()
 }
 
 impl Arrived for XdpFrame<'_> {
@@ -130,8 +130,8 @@ impl Arrived for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn submit(&self, judgement: Packed, mode: Mode) -> bool {
-        og_xdp_submit(self.context.ctx, judgement.0, mode as u32) == 1
+    fn submit(&self, packet: Located, mode: Mode) -> bool {
+        og_xdp_submit(self.context.ctx, packet.pack(), mode as u32) == 1
     }
 
     #[inline(always)]

@@ -97,7 +97,7 @@ fn found(
     if selected.slot() == slot && selected != meant {
         digest.settings([selected.0 as u32, (selected.0 >> 32) as u32, u32::MAX, u32::MAX]);
     }
-    digest.roots(info.root4, info.root6, (info.path4, info.path6));
+    digest.roots(info.root4, info.root6, (info.first4, info.first6));
     match known {
         Some(known) if known.map == map => digest.join(known.words),
         _ => digest.words(&rules::read(directory, slot, info)?.words),

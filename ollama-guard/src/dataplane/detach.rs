@@ -1,6 +1,13 @@
 //! Taking everything of ours out of the kernel.
 
-use std::{fs, io::ErrorKind};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{AccessFlags, access};
 
 use super::{DataplaneError, PinDir, Result, links, pins};
 
@@ -22,24 +29,53 @@ pub fn detach_all(directory: &PinDir) -> Result<Vec<u32>> {
         pins::remove_tree(&version)?;
     }
     for path in [directory.links().as_path(), directory.root()] {
-        match fs::remove_dir(path) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-                tracing::warn!("{} stays: it holds what is not ours", path.display());
-            }
-            // Made beforehand by root, or mounted there: whoever made it removes it.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::PermissionDenied | ErrorKind::ResourceBusy
-                ) =>
-            {
-                tracing::info!("{} stays, empty: it was made for this user", path.display());
-            }
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(DataplaneError::pin("remove", path)(error));
-            }
-            _ => {}
+        remove_dir(path)?;
+    }
+    if !directory.root().exists() {
+        return Ok(detached);
+    }
+    // Where the kernel said that something was not there, it was passed over: what is there now is the
+    // measure of what was done.
+    let mut left: Vec<PathBuf> = directory.link_remains()?;
+    left.extend(directory.versions()?);
+    left.extend(directory.pinned_links()?.into_iter().map(|(.., path)| path));
+    match left.pop() {
+        None => Ok(detached),
+        Some(path) => {
+            let error = io::Error::other("it is still there");
+            Err(DataplaneError::pin("remove", path)(error))
         }
     }
-    Ok(detached)
+}
+
+/// Removes a directory that is empty by now. One that holds what is not ours, or that was made for us by
+/// somebody else, stays.
+fn remove_dir(path: &Path) -> Result<()> {
+    let Err(error) = fs::remove_dir(path) else {
+        return Ok(());
+    };
+    if !path.exists() {
+        return Ok(());
+    }
+    match error.kind() {
+        ErrorKind::DirectoryNotEmpty => {
+            tracing::warn!("{} stays: it holds what is not ours", path.display());
+            Ok(())
+        }
+        // Whoever made it removes it.
+        ErrorKind::PermissionDenied | ErrorKind::ResourceBusy if was_made_for_us(path) => {
+            tracing::info!("{} stays, empty: it was made for this user", path.display());
+            Ok(())
+        }
+        _ => Err(DataplaneError::pin("remove", path)(error)),
+    }
+}
+
+/// Whether a file system is mounted there, or this user may not change the directory that it is in.
+fn was_made_for_us(path: &Path) -> bool {
+    let Some(above) = path.parent() else {
+        return true;
+    };
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    device(path) != device(above) || access(above, AccessFlags::W_OK).is_err()
 }

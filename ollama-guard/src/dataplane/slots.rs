@@ -65,7 +65,7 @@ impl Slots {
         let ports = port_words(image)?;
         let writer = maps.policy_writer()?;
         writer.set_ports(slot, &ports);
-        let (path4, path6) = image.rules.paths();
+        let (first4, first6) = image.rules.firsts();
         let info = SlotInfo {
             generation,
             digest: digests.whole.number(),
@@ -79,8 +79,8 @@ impl Slots {
             words: image.rules.words.len() as u32,
             root4: image.rules.root4,
             root6: image.rules.root6,
-            path4,
-            path6,
+            first4,
+            first6,
         };
         writer.set_slot_info(slot, info);
 

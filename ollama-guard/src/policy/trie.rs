@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ollama_guard_common::{
     abi::RuleSet,
-    trie::{MAX_SETS, entry4, entry6, find4, find6, path4, path6},
+    trie::{MAX_SETS, entry4, entry6, find4, find6, first4, first6},
 };
 
 pub use build::Said;
@@ -109,13 +109,11 @@ impl RuleTable {
         Some((nets.into_iter().find(is_inside)?, self.set(set)?))
     }
 
-    /// The paths of the first nodes, of IPv4 and of IPv6, as the program has them at hand. 0 where there is
-    /// none, or where the words are damaged.
+    /// How most strangers are settled, of IPv4 and of IPv6.
     #[must_use]
-    pub fn paths(&self) -> (u64, [u64; 2]) {
+    pub fn firsts(&self) -> ([u64; 2], [u64; 3]) {
         let words = self.words.as_slice();
-        let path4 = path4(words, self.root4).unwrap_or(0);
-        (path4, path6(words, self.root6).unwrap_or([0; 2]))
+        (first4(words, self.root4), first6(words, self.root6))
     }
 
     /// A set by its number.

@@ -102,8 +102,8 @@ fn table(image: &MapImage) -> Box<PolicyTable> {
         selection = selection.with_ports(bits);
     }
     table.selection = selection.0;
-    let (path4, path6) = image.rules.paths();
+    let (first4, first6) = image.rules.firsts();
     let (root4, root6) = (image.rules.root4, image.rules.root6);
-    table.slots[0] = SlotInfo { root4, root6, path4, path6, ..SlotInfo::default() };
+    table.slots[0] = SlotInfo { root4, root6, first4, first6, ..SlotInfo::default() };
     table
 }

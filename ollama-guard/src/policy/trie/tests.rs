@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ollama_guard_common::abi::{RuleBlock, rule_blocks};
+use ollama_guard_common::{
+    abi::{RuleBlock, rule_blocks},
+    trie::{is_stranger4, is_stranger6},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -78,8 +81,11 @@ fn check(v4: &[(u128, u32, u32)], v6: &[(u128, u32, u32)]) {
     assert_eq!(ranges, expected(v4), "IPv4");
     for range in &ranges {
         for address in [range.first, range.last] {
-            let found = table.find(IpAddr::V4(((address >> 96) as u32).into()));
+            let source = (address >> 96) as u32;
+            let found = table.find(IpAddr::V4(source.into()));
             assert_eq!(found, table.set(range.set), "{address:x}");
+            let is_stranger = is_stranger4(table.words.as_slice(), table.firsts().0, source);
+            assert!(!is_stranger || range.set == 0, "{address:x}");
         }
     }
     let ranges = ranges6(&table).unwrap();
@@ -87,6 +93,9 @@ fn check(v4: &[(u128, u32, u32)], v6: &[(u128, u32, u32)]) {
     for range in &ranges {
         for address in [range.first, range.last] {
             assert_eq!(table.find(IpAddr::V6(address.into())), table.set(range.set), "{address:x}");
+            let half = (address >> 64) as u64;
+            let is_stranger = is_stranger6(table.words.as_slice(), table.firsts().1, half);
+            assert!(!is_stranger || range.set == 0, "{address:x}");
         }
     }
 }
@@ -138,6 +147,9 @@ proptest! {
             };
             let _ = table.find(IpAddr::V6(address.into()));
             let _ = table.find(IpAddr::V4((address as u32).into()));
+            let (words, firsts) = (table.words.as_slice(), table.firsts());
+            let _ = is_stranger4(words, firsts.0, address as u32);
+            let _ = is_stranger6(words, firsts.1, address as u64);
         }
     }
 }
@@ -188,4 +200,31 @@ fn random_hosts_take_the_room_that_there_is_for_so_many() {
         }
         check(&v4[..1_000.min(v4.len())], &v6[..1_000.min(v6.len())]);
     }
+}
+
+/// Nearly all strangers to a long list are settled by its first nodes, and nobody is whom a rule is about.
+#[test]
+fn most_strangers_are_settled_at_once() {
+    let spread = |n: u32| u128::from(n.wrapping_mul(0x9e37_79b1)) << 96;
+    let v4: Vec<_> = ordered((0..1000).map(|n| (0x40 << 120 | spread(n) >> 3, 32, 1)));
+    let v6: Vec<_> = ordered((0..1000).map(|n| (0x2a00 << 112 | spread(n) >> 16, 64, 1)));
+    let table = table(&v4, &v6);
+    let (words, (first4, first6)) = (table.words.as_slice(), table.firsts());
+    let is4 = |address: u128| is_stranger4(words, first4, (address >> 96) as u32);
+    let is6 = |address: u128| is_stranger6(words, first6, (address >> 64) as u64);
+    assert!(v4.iter().all(|&(address, ..)| !is4(address)));
+    assert!(v6.iter().all(|&(address, ..)| !is6(address)));
+    let others = (0..1000).map(|n| spread(n * 7 + 5000));
+    let settled4 = others.clone().filter(|&one| is4(0x40 << 120 | one >> 3)).count();
+    let settled6 = others.clone().filter(|&one| is6(0x2a00 << 112 | one >> 16)).count();
+    assert!(settled4 > 850 && settled6 > 850, "{settled4} and {settled6} of 1,000");
+    // Off the path that all rules have in common.
+    assert!(is4(0xc0 << 120) && is6(0x2001 << 112));
+    // With a rule for everyone nobody is a stranger.
+    let all = self::table(&ordered(v4.into_iter().chain([(0, 0, 2)])), &[]);
+    assert!(others.clone().all(|one| !is_stranger4(
+        &*all.words,
+        all.firsts().0,
+        (one >> 96) as u32
+    )));
 }
