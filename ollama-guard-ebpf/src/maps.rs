@@ -6,9 +6,12 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use ollama_guard_common::abi::{
-    Books, DECLARED_RULE_BLOCKS, DOOR_PLACES, DoorCounters, DropEvent, EVENT_RING_BYTES,
-    MAX_ADDRESSES, MAX_DOORS, PolicyTable, RuleBlock, SLOTS, WORDS_PER_PROTOCOL,
+use ollama_guard_common::{
+    Reason,
+    abi::{
+        Books, DECLARED_RULE_BLOCKS, DOOR_PLACES, DoorCounters, DropEvent, EVENT_RING_BYTES,
+        MAX_ADDRESSES, MAX_DOORS, PolicyTable, RuleBlock, SLOTS, WORDS_PER_PROTOCOL,
+    },
 };
 
 /// The rules in one slot.
@@ -46,8 +49,12 @@ pub static REPORT: Global<u32> = Global::new(1);
 /// call, so it stands behind a global that is frozen before the program is verified.
 #[unsafe(no_mangle)]
 pub static LOAD_BYTES: Global<u32> = Global::new(0);
-/// Of no interest but that the verifier knows it and the compiler does not: what is masked with it
-/// is within a protocol's words of ports, as the verifier has to see and the compiler would not
-/// leave to be seen.
+// Masks that the verifier knows, since they are frozen, and the compiler does not: what is masked with one
+// is within a table, as the verifier has to see and the compiler would not leave to be seen.
+
+/// For an index of a protocol's words of ports.
 #[unsafe(no_mangle)]
 pub static PORT_WORDS_MASK: Global<u32> = Global::new(WORDS_PER_PROTOCOL as u32 - 1);
+/// For an index of the counters of reasons.
+#[unsafe(no_mangle)]
+pub static REASONS_MASK: Global<u32> = Global::new(Reason::SLOTS as u32 - 1);

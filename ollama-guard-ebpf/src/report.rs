@@ -16,7 +16,7 @@ use ollama_guard_common::{
 
 use crate::{
     frames::Arrived,
-    maps::{OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_DOORS, OG_EVENTS},
+    maps::{OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_DOORS, OG_EVENTS, REASONS_MASK},
 };
 
 /// Wake the reader only when it has caught up (`bpf_ringbuf_submit`, flags 0).
@@ -31,7 +31,11 @@ pub fn report(frame: &impl Arrived, decision: &Decision, mode: Mode) {
     // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
     // another on the same CPU (softirqs do not nest).
     let counters = unsafe { &mut *counters };
-    counters.packets[mode as usize][decision.reason.index()] += 1;
+    let reason = decision.reason as u32 & REASONS_MASK.load();
+    // Always there.
+    if let Some(count) = counters.packets[mode as usize].get_mut(reason as usize) {
+        *count += 1;
+    }
     if decision.reason.verdict() == Verdict::Drop && !tell(frame, decision, mode) {
         counters.suppressed[mode as usize] += 1;
     }
