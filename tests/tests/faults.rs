@@ -62,7 +62,8 @@ fn missing_rules_close_the_port_for_everyone_and_say_so() -> Result<()> {
     guard.signal(Signal::SIGCONT)?;
     assert!(guard.status()?.counter(Mode::Enforce, Reason::RulesAbsent)? > 0);
     until("the kernel side to say so", PATIENCE, || {
-        guard.log().contains("the rules of the selected policy slot are missing")
+        let log = guard.log();
+        log.contains("the rules of policy slot") && log.contains("are missing: dropping")
     })?;
     // A new daemon puts them back.
     guard.kill9()?;
@@ -99,7 +100,12 @@ fn a_full_disk_refuses_an_edit_and_opens_nothing() -> Result<()> {
     guard.done(&["deny", "add", "198.51.100.1"])?;
     let generation = guard.status()?.generation()?;
     disk.fill()?;
-    let edit = guard.cli(&["allow", "add", &STRANGER4.to_string()])?;
+    // More than what is left of the last page of a file.
+    let many: Vec<String> = (1..100).map(|host| format!("203.0.113.{host}")).collect();
+    assert!(many.contains(&STRANGER4.to_string()));
+    let arguments: Vec<&str> =
+        ["allow", "add"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    let edit = guard.cli(&arguments)?;
     assert_eq!(edit.code, Some(2), "{edit:?}");
     assert!(edit.stderr.contains("No space left"), "{edit:?}");
     assert_eq!(guard.status()?.generation()?, generation);
