@@ -7,7 +7,6 @@
 //! * [`events`]: what it takes to tell of the flood.
 //! * [`bystander`]: what all other traffic notices of it.
 //! * [`update`]: replacing a list and adding to one; a start.
-//! * [`knocking`]: when a door opens or closes, seen from outside.
 //! * [`report`] and [`plot`]: tables, goals and a picture.
 //!
 //! Everything that is compared is measured in turn, round by round, on the same processor: a slow
@@ -17,7 +16,6 @@ pub mod bystander;
 pub mod events;
 pub mod feeder;
 pub mod flood;
-pub mod knocking;
 pub mod lists;
 pub mod plot;
 pub mod program;

@@ -1,4 +1,5 @@
-//! A flood while drop events are told, and are read, beside one where they are not.
+//! A flood while drop events are told, and are read, beside one where next to none are: one a second is
+//! the least that can be asked for.
 
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use super::{
 use crate::bed::{CABLE_MTU, CLIENT_INTERFACE, GuardSetup, Pair, SERVER_DOOR, until};
 
 /// The two ways: what the configuration says.
-const WAYS: [(&str, &str); 2] =
-    [("no events", "events_per_second = 0"), ("the default events, and a reader of them", "")];
+const WAYS: [(&str, &str); 2] = [
+    ("one event a second", "[events]\nper_second = 1"),
+    ("the default events, and a reader of them", ""),
+];
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Measures both, with the daemon as it is used.
@@ -43,12 +46,16 @@ pub fn measure(options: &Options, report: &mut Report, say: &dyn Fn(&str)) -> Re
             let (name, config) = WAYS[way];
             let setup = GuardSetup::of(SERVER_DOOR).attach("native").config(config);
             let mut guard = setup.start(&pair.server)?;
-            let reader = if way == 1 { Some(guard.follow(&["events"], "events")?) } else { None };
+            let reader = if way == 1 {
+                Some(guard.follow(&["events", "--follow"], "events")?)
+            } else {
+                None
+            };
             let spent = pair.client.enter(|| flood(&mut sender, &packet))?;
             found[way].push(spent.with_context(|| name)?);
             until("the books to balance", PATIENCE, || {
                 guard.status().and_then(|status| status.book(Mode::Enforce)).is_ok_and(|book| {
-                    book.dropped > 0 && book.balances() && (way == 0) == (book.submitted == 0)
+                    book.dropped > 0 && book.balances() && (way == 0) == (book.submitted < 100)
                 })
             })?;
             if let Some((mut reader, path)) = reader {
@@ -59,7 +66,7 @@ pub fn measure(options: &Options, report: &mut Report, say: &dyn Fn(&str)) -> Re
         }
     }
     let ratio = Summary::ratio(&found[1], &found[0]);
-    report.at_most("events read against no events, flood, ratio", 1.05, ratio.median);
+    report.at_most("events read against next to none, flood, ratio", 1.05, ratio.median);
     let row = |(name, rounds): (&str, &Vec<f64>)| {
         let ratio = Summary::ratio(rounds, &found[0]);
         vec![name.to_owned(), format!("{:.0}", Summary::of(rounds)), format!("{ratio:.2}")]
