@@ -8,8 +8,8 @@
 //!   the sources at once, each with its place and what to write instead. Nothing is guessed, and
 //!   nothing unknown is passed over: a misspelt key is a mistake.
 //! * A file that anybody but root or the caller could have written is not believed.
-//! * [`RuleStore`] keeps the rules that were added by command. It is replaced whole and durably,
-//!   and a damaged one is an error, never an empty list.
+//! * [`RuleStore`] keeps the rules that were added by command. A change lasts once it is answered, and
+//!   a damaged file is an error, never an empty list.
 //!
 //! # What is deliberately not here
 //!

@@ -19,11 +19,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::fcntl::OFlag;
+
 pub use self::error::StoreError;
 use self::format::Extent;
 use super::trusted_file::{self, FileError, Links};
 use crate::policy::{Change, Origin, Reversal, Rule};
-use nix::fcntl::OFlag;
 
 /// The version of the file's layout.
 const VERSION: u32 = 2;
@@ -131,34 +132,20 @@ impl RuleStore {
     pub fn change(&mut self, change: Change) -> Result<Undo, StoreError> {
         no_foreign(&self.directory.join(FILE_NAME), &change.add)?;
         let line = format::change_line(&change);
-        let bytes = self.left.map(|left| left.bytes);
         let fits = |left: &Left| {
             let whole = left.extent.whole;
             let changes = left.bytes - whole + line.len() as u64;
             changes <= whole + CHANGES_BYTES && whole + changes <= MOST_BYTES
         };
-        let is_appended = match self.left {
-            Some(left) if fits(&left) => self.append(left, &line),
-            _ => false,
-        };
-        let reversal = change.carry_out(&mut self.rules);
-        if let (true, Some(bytes)) = (is_appended, bytes) {
-            return Ok(Undo::Appended { reversal, bytes });
+        if let Some(left) = self.left.filter(fits)
+            && self.append(left, &line)
+        {
+            let reversal = change.carry_out(&mut self.rules);
+            return Ok(Undo::Appended { reversal, bytes: left.bytes });
         }
-        let rules = std::mem::take(&mut self.rules);
-        let written = self.write_whole(&rules);
-        self.rules = rules;
-        match written {
-            Ok(()) => {
-                let mut before = self.rules.clone();
-                reversal.undo(&mut before);
-                Ok(Undo::Whole(before))
-            }
-            Err(error) => {
-                reversal.undo(&mut self.rules);
-                Err(error)
-            }
-        }
+        let mut rules = self.rules.clone();
+        drop(change.carry_out(&mut rules));
+        self.replace(rules)
     }
 
     /// Takes back what was done last.
@@ -169,8 +156,6 @@ impl RuleStore {
     pub fn undo(&mut self, undo: Undo) -> Result<(), StoreError> {
         match undo {
             Undo::Whole(rules) => {
-                self.rules = rules;
-                let rules = std::mem::take(&mut self.rules);
                 let written = self.write_whole(&rules);
                 self.rules = rules;
                 written
