@@ -63,37 +63,6 @@ pub struct Judgement {
     pub transport: Option<usize>,
 }
 
-/// What was decided about a packet that is for a guarded port, or could be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Why. It implies the verdict.
-    pub reason: Reason,
-    /// What the packet turned out to be.
-    pub packet: Located,
-}
-
-impl From<Option<Decision>> for Judgement {
-    /// `None` is a packet that is not for a guarded port.
-    #[inline(always)]
-    fn from(decision: Option<Decision>) -> Self {
-        let Some(Decision { reason, packet }) = decision else {
-            return Self {
-                reason: Reason::NotGuarded,
-                network: None,
-                protocol: None,
-                transport: None,
-            };
-        };
-        let is_certain = matches!(packet.outcome, Outcome::At);
-        Self {
-            reason,
-            network: if packet.has_network { Some(packet.network) } else { None },
-            protocol: packet.protocol,
-            transport: if is_certain { Some(packet.transport) } else { None },
-        }
-    }
-}
-
 impl Judgement {
     /// What is to be done with the packet, in [`crate::Mode::Enforce`].
     #[inline(always)]
@@ -104,58 +73,73 @@ impl Judgement {
 }
 
 /// Judges one packet. Total: returns for any bytes and any policy.
-#[inline(always)]
+#[must_use]
 pub fn judge<F, P>(frame: &F, start: Start, policy: &P) -> Judgement
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    judge_with(frame, start, policy, || locate(frame, start)).into()
+    let reason = judge_with(frame, start, policy, || match locate_ours(frame, start, policy) {
+        Some(packet) => decide(frame, &packet, policy),
+        None => Reason::NotGuarded,
+    });
+    let packet = match reason {
+        Reason::NotGuarded => Located::ELSEWHERE,
+        _ => locate(frame, start),
+    };
+    let is_certain = matches!(packet.outcome, Outcome::At);
+    Judgement {
+        reason,
+        network: packet.has_network.then_some(packet.network),
+        protocol: packet.protocol,
+        transport: is_certain.then_some(packet.transport),
+    }
 }
 
-/// As [`judge`], with the packet as it was found instead of what is told of it, and `None` for one that is
-/// not for a guarded port; `locate_carefully` is [`locate`] for packets that [`locate_plainly`] has no answer for.
-/// A program for the kernel has it in a function of its own: the verifier looks at its many ways
-/// through the headers once, and the usual packet's few steps stay few.
+/// The reason of [`judge`] only; `carefully` judges packets that [`locate_plainly`] has no answer for:
+/// by [`locate_ours`], then [`decide`].
+///
+/// A program for the kernel has each of these two in a function of its own. The verifier looks at
+/// their many ways once, and not once for every kind of packet that a program can have found before,
+/// and the usual packet's few steps stay few.
 #[inline(always)]
 pub fn judge_with<F, P>(
     frame: &F,
     start: Start,
     policy: &P,
-    locate_carefully: impl FnOnce() -> Located,
-) -> Option<Decision>
+    carefully: impl FnOnce() -> Reason,
+) -> Reason
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    let packet = match locate_plainly(frame, start) {
-        Some(flow) if !policy.is_guarded(flow.protocol, flow.port) => return None,
-        Some(flow) => Located::at(flow),
-        None => {
-            let packet = locate_carefully();
-            if !is_ours(&packet, policy) {
-                return None;
-            }
-            packet
-        }
-    };
-    Some(Decision { reason: decide(frame, &packet, policy), packet })
+    match locate_plainly(frame, start) {
+        Some(flow) if !policy.is_guarded(flow.protocol, flow.port) => Reason::NotGuarded,
+        Some(flow) => decide(frame, &Located::at(flow), policy),
+        None => carefully(),
+    }
 }
 
-/// Whether a packet is for a guarded port, or could be.
+/// Finds the port that a frame is for. `None` if it is not for a guarded one, and can't be.
 #[inline(always)]
-fn is_ours<P: Policy + ?Sized>(packet: &Located, policy: &P) -> bool {
-    match (packet.outcome, packet.protocol) {
+pub fn locate_ours<F, P>(frame: &F, start: Start, policy: &P) -> Option<Located>
+where
+    F: Frame + ?Sized,
+    P: Policy + ?Sized,
+{
+    let packet = locate(frame, start);
+    let is_ours = match (packet.outcome, packet.protocol) {
         (Outcome::Elsewhere, _) => false,
         (Outcome::At, Some(protocol)) => policy.is_guarded(protocol, packet.port),
         (Outcome::Undecidable, Some(protocol)) => policy.guards_any(protocol),
         (_, None) => true,
-    }
+    };
+    if is_ours { Some(packet) } else { None }
 }
 
 /// Judges a packet that is for a guarded port, or could be.
 #[inline(always)]
-fn decide<F, P>(frame: &F, packet: &Located, policy: &P) -> Reason
+pub fn decide<F, P>(frame: &F, packet: &Located, policy: &P) -> Reason
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,

@@ -43,6 +43,6 @@ pub mod verdict;
 
 pub use flow::{Flow, Network, Protocol, Source};
 pub use frame::Frame;
-pub use judge::{Decision, Judgement, Policy, Standing, judge, judge_with};
+pub use judge::{Judgement, Policy, Standing, decide, judge, judge_with, locate_ours};
 pub use parse::{Located, Outcome, Start, locate};
 pub use verdict::{Mode, Reason, Scope, Verdict};

@@ -18,6 +18,7 @@ use crate::{
 
 pub use ethernet::MAX_VLAN_TAGS;
 pub use ipv6::{MAX_EXTENSION_BYTES, MAX_EXTENSION_HEADERS};
+pub use packed::Packed;
 pub use plain::locate_plainly;
 
 /// Where a frame starts. Chosen from the device's ARPHRD type, never guessed from the bytes.

@@ -3,9 +3,14 @@
 pub mod skb;
 pub mod xdp;
 
-use ollama_guard_common::{Frame, Mode, Start, frame::MAX_BLURRED, parse::Located};
+use ollama_guard_common::{
+    Frame, Mode, Reason, Start, decide, frame::MAX_BLURRED, locate_ours, parse::Packed,
+};
 
-use crate::maps::{OG_SCRATCH, SCRATCH_WORDS};
+use crate::{
+    maps::{OG_SCRATCH, SCRATCH_WORDS},
+    policy::LivePolicy,
+};
 
 /// The largest offset that the decision can ask for, and more: 14 bytes of Ethernet, eight VLAN
 /// tags, an IPv6 header, 2,048 bytes of extension headers and one more header of 2,048 bytes. The
@@ -20,11 +25,14 @@ pub trait Arrived: Frame {
     /// Bytes of the whole frame, over all buffers.
     fn length(&self) -> u32;
 
-    /// [`ollama_guard_common::parse::locate`] as a function of its own.
-    fn locate_carefully(&self, start: Start) -> Located;
+    /// [`ollama_guard_common::locate_ours`] as a function of its own.
+    fn locate_ours(&self, start: Start, policy: &LivePolicy) -> Option<Packed>;
+
+    /// [`ollama_guard_common::decide`] as a function of its own.
+    fn decide(&self, packet: Packed, policy: &LivePolicy) -> Reason;
 
     /// [`crate::report::submit`] as a function of its own, because a flood rarely gets there.
-    fn submit(&self, packet: Located, mode: Mode) -> bool;
+    fn submit(&self, packet: Packed, mode: Mode) -> bool;
 }
 
 /// [`Frame::blur`] at every hook: sends an offset through a map, of whose contents the verifier
@@ -53,4 +61,43 @@ fn far<T: Copy>(copy: impl FnOnce(*mut T) -> i64) -> Option<T> {
     }
     // SAFETY: this CPU's own element, which has room for it, and the kernel has written all of it.
     Some(unsafe { scratch.read() })
+}
+
+// What the functions of every hook do: with the selection of the policy as a number, and with packets
+// packed.
+
+/// [`locate_ours`]. 0 if the packet is not for a guarded port.
+#[inline(always)]
+fn packed(frame: &impl Frame, start: Start, selection: u64) -> u64 {
+    let Some(policy) = LivePolicy::of(selection) else {
+        return Packed::UNKNOWN.number();
+    };
+    match locate_ours(frame, start, &policy) {
+        Some(packet) => packet.pack().number(),
+        None => 0,
+    }
+}
+
+/// [`decide`]. The reason's number.
+#[inline(always)]
+fn reason(frame: &impl Frame, packet: u64, selection: u64) -> u32 {
+    match LivePolicy::of(selection) {
+        Some(policy) => decide(frame, &Packed::from_number(packet).unpack(), &policy) as u32,
+        None => Reason::RulesAbsent as u32,
+    }
+}
+
+/// What [`packed`] said.
+#[inline(always)]
+const fn found(number: u64) -> Option<Packed> {
+    if number == 0 { None } else { Some(Packed::from_number(number)) }
+}
+
+/// What [`reason`] said.
+#[inline(always)]
+const fn known(number: u32) -> Reason {
+    match Reason::from_number(number as u8) {
+        Some(reason) => reason,
+        None => Reason::RulesAbsent,
+    }
 }

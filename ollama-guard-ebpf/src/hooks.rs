@@ -25,14 +25,14 @@ fn run(frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
     let Some(policy) = LivePolicy::select() else {
         return actions.drop;
     };
-    let Some(decision) = judge_with(frame, start, &policy, || frame.locate_carefully(start)) else {
-        return if REPORT.load() == 0 {
-            test_run_return(XDP_PASS, Reason::NotGuarded)
-        } else {
-            actions.pass
-        };
-    };
-    let (reason, mode) = (decision.reason, policy.mode());
+    let reason = judge_with(frame, start, &policy, || match frame.locate_ours(start, &policy) {
+        Some(packet) => frame.decide(packet, &policy),
+        None => Reason::NotGuarded,
+    });
+    if reason == Reason::NotGuarded && REPORT.load() != 0 {
+        return actions.pass;
+    }
+    let mode = policy.mode();
     let is_dropped = matches!((reason.verdict(), mode), (Verdict::Drop, Mode::Enforce));
     if REPORT.load() == 0 {
         // The same numbers at every hook: they are for user space, not for the kernel.
@@ -41,6 +41,6 @@ fn run(frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
     if reason == Reason::RulesAbsent {
         og_log_absent(policy.slot());
     }
-    report(frame, &decision, mode);
+    report(frame, start, reason, &policy);
     if is_dropped { actions.drop } else { actions.pass }
 }

@@ -32,6 +32,18 @@ impl LivePolicy {
         Some(Self { table, selection: Selection(unsafe { word(selection) }) })
     }
 
+    /// The policy that was selected for this packet, in a function that goes on with it.
+    #[inline(always)]
+    pub fn of(selection: u64) -> Option<Self> {
+        Some(Self { table: OG_POLICY.get_ptr(0)?, selection: Selection(selection) })
+    }
+
+    /// How it was selected.
+    #[inline(always)]
+    pub const fn selection(&self) -> Selection {
+        self.selection
+    }
+
     /// Which slot it is.
     #[inline(always)]
     pub const fn slot(&self) -> u32 {

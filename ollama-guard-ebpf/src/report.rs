@@ -9,35 +9,39 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_boot_ns};
 use aya_log_ebpf::error;
 use ollama_guard_common::{
-    Decision, Mode, Network, Verdict,
+    Mode, Network, Reason, Start, Verdict,
     abi::{DOOR_UNKNOWN, DropEvent, door_number, door_places},
-    parse::{Located, Outcome},
+    parse::{Located, Outcome, Packed},
 };
 
 use crate::{
     frames::Arrived,
     maps::{OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_DOORS, OG_EVENTS, REASONS_MASK},
+    policy::LivePolicy,
 };
 
 /// Wake the reader only when it has caught up (`bpf_ringbuf_submit`, flags 0).
 const ADAPTIVE_WAKE_UP: u64 = 0;
 
-/// Counts a decision, and tells user space about it if it is a drop.
+/// Counts a decision about a packet that is for a guarded port, or could be, and tells user space
+/// about it if it is a drop.
 #[inline(always)]
-pub fn report(frame: &impl Arrived, decision: &Decision, mode: Mode) {
+pub fn report(frame: &impl Arrived, start: Start, reason: Reason, policy: &LivePolicy) {
     let Some(counters) = OG_COUNTERS.get_ptr_mut(door(frame.ifindex())) else {
         return;
     };
     // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
     // another on the same CPU (softirqs do not nest).
     let counters = unsafe { &mut *counters };
-    let reason = decision.reason as u32 & REASONS_MASK.load();
+    let mode = policy.mode() as usize;
     // Always there.
-    if let Some(count) = counters.packets[mode as usize].get_mut(reason as usize) {
+    if let Some(count) =
+        counters.packets[mode].get_mut((reason as u32 & REASONS_MASK.load()) as usize)
+    {
         *count += 1;
     }
-    if decision.reason.verdict() == Verdict::Drop && !tell(frame, decision, mode) {
-        counters.suppressed[mode as usize] += 1;
+    if reason.verdict() == Verdict::Drop && !tell(frame, start, reason, policy) {
+        counters.suppressed[mode] += 1;
     }
 }
 
@@ -53,7 +57,7 @@ fn door(ifindex: u32) -> u32 {
 
 /// Tells about a drop. `false` if the allowance is used up: in a flood, that is nearly always.
 #[inline(always)]
-fn tell(frame: &impl Arrived, decision: &Decision, mode: Mode) -> bool {
+fn tell(frame: &impl Arrived, start: Start, reason: Reason, policy: &LivePolicy) -> bool {
     let Some(allowance) = OG_ALLOWANCE.get_ptr_mut(0) else {
         return false;
     };
@@ -68,27 +72,24 @@ fn tell(frame: &impl Arrived, decision: &Decision, mode: Mode) -> bool {
     // SAFETY: as above.
     let books = unsafe { &mut *books };
     *allowance -= 1;
-    match frame.submit(packet(decision), mode) {
+    // Found once more instead of kept: only here anybody wants to know.
+    let packet = frame.locate_ours(start, policy).unwrap_or(Packed::UNKNOWN);
+    let mode = policy.mode();
+    match frame.submit(packet.with_reason(reason), mode) {
         true => books.modes[mode as usize].submitted += 1,
         false => books.modes[mode as usize].lost += 1,
     }
     true
 }
 
-/// The packet of a decision as it is told: with the reason of the decision.
+/// Puts the event of a drop, with its reason in the packet, into the ring. `false` if there is no room.
 #[inline(always)]
-const fn packet(decision: &Decision) -> Located {
-    Located { reason: decision.reason, ..decision.packet }
-}
-
-/// Puts the event of a drop into the ring. `false` if there is no room.
-#[inline(always)]
-pub fn submit(frame: &impl Arrived, packet: &Located, mode: u32) -> bool {
+pub fn submit(frame: &impl Arrived, packet: Packed, mode: u32) -> bool {
     let Some(mut record) = OG_EVENTS.reserve(0) else {
         return false;
     };
     let mode = Mode::from_number(mode);
-    record.write(describe(frame, frame.ifindex(), packet, mode));
+    record.write(describe(frame, frame.ifindex(), &packet.unpack(), mode));
     record.submit(ADAPTIVE_WAKE_UP);
     true
 }

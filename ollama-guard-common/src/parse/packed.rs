@@ -20,12 +20,16 @@ const PORT: u32 = 20;
 const HEADER: u32 = 36;
 const TRANSPORT: u32 = 49;
 
+/// A packed [`Located`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed(u64);
+
 impl Located {
-    /// As a number. Positions above [`MAX_POSITION`] come out as others; a frame that is read to there
-    /// is undecidable long before.
+    /// As a number, which is never 0 but for a packet that is [`Outcome::Elsewhere`]. Positions above
+    /// [`MAX_POSITION`] come out as others; a frame that is read to there is undecidable long before.
     #[inline(always)]
     #[must_use]
-    pub const fn pack(self) -> u64 {
+    pub const fn pack(self) -> Packed {
         let Self { outcome, reason, has_network, network, protocol, transport, port } = self;
         let (is_v6, header) = match network {
             Network::V4(header) => (0, header),
@@ -35,23 +39,51 @@ impl Located {
             Some(protocol) => protocol.number() as u64,
             None => 0,
         };
-        (outcome as u64) << OUTCOME
+        let number = (outcome as u64) << OUTCOME
             | (has_network as u64) << HAS_NETWORK
             | is_v6 << IS_V6
             | (reason as u64) << REASON
             | protocol << PROTOCOL
             | (port as u64) << PORT
             | ((header & MAX_POSITION) as u64) << HEADER
-            | ((transport & MAX_POSITION) as u64) << TRANSPORT
+            | ((transport & MAX_POSITION) as u64) << TRANSPORT;
+        Packed(number)
+    }
+}
+
+impl Packed {
+    /// What nothing is packed into, and what closes the port: undecidable, from nobody knows where.
+    pub const UNKNOWN: Self = Self(!(1 << HAS_NETWORK));
+
+    /// From a number that [`Self::number`] gave.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
     }
 
-    /// The reverse. Any number is something: one that nothing is packed into is undecidable, or has the
+    /// The number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The same packet with another reason.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_reason(self, reason: Reason) -> Self {
+        Self(self.0 & !(0xff << REASON) | (reason as u64) << REASON)
+    }
+
+    /// The reverse of [`Located::pack`]. Any number is something: one that nothing is packed into is undecidable, or has the
     /// reason of an unreadable packet.
     #[inline(always)]
     #[must_use]
-    pub const fn unpack(number: u64) -> Self {
+    pub const fn unpack(self) -> Located {
+        let Self(number) = self;
         let header = position(number >> HEADER);
-        Self {
+        Located {
             outcome: match number >> OUTCOME & 3 {
                 0 => Outcome::Elsewhere,
                 1 => Outcome::At,
@@ -103,7 +135,17 @@ mod tests {
                                     transport,
                                     port,
                                 };
-                                assert_eq!(Located::unpack(located.pack()), located);
+                                let packed = located.pack();
+                                assert_eq!(Packed::from_number(packed.number()), packed);
+                                assert_eq!(packed.unpack(), located);
+                                let other = Reason::Denied;
+                                assert_eq!(
+                                    packed.with_reason(other).unpack(),
+                                    Located { reason: other, ..located }
+                                );
+                                if outcome != Outcome::Elsewhere {
+                                    assert_ne!(packed.number(), 0);
+                                }
                             }
                         }
                     }
@@ -114,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_number_that_is_nothing_closes_the_port() {
-        let nothing = Located::unpack(u64::MAX);
+        let nothing = Packed::UNKNOWN.unpack();
+        assert!(!nothing.has_network);
         assert_eq!((nothing.outcome, nothing.protocol), (Outcome::Undecidable, None));
         assert_eq!(nothing.reason, Reason::IpHeaderCut);
     }

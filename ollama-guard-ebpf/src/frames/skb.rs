@@ -1,13 +1,10 @@
 //! A packet at the TC hook: a socket buffer.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
-use ollama_guard_common::{
-    Frame, Mode, Start,
-    parse::{Located, locate},
-};
+use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
 
-use super::{Arrived, MAX_OFFSET, blurred, far};
-use crate::report::submit;
+use super::{Arrived, MAX_OFFSET, blurred, far, found, known, packed, reason};
+use crate::{policy::LivePolicy, report::submit};
 
 /// A packet at the TC hook. It starts with the link header where the device has one: the kernel
 /// goes back to it before it runs the program (`sch_handle_ingress`, net/core/dev.c).
@@ -89,39 +86,52 @@ impl Frame for SkbFrame<'_> {
     }
 }
 
-/// [`locate`] as a function of its own: the answer packed.
+/// [`Arrived::locate_ours`] for frames that start at an Ethernet header.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_skb_link(context: *mut __sk_buff) -> u64 {
-    locate(&SkbFrame::new(&TcContext::new(context)), Start::Link).pack()
+extern "C" fn og_skb_link(context: *mut __sk_buff, selection: u64) -> u64 {
+    packed(&SkbFrame::new(&TcContext::new(context)), Start::Link, selection)
 }
 
 /// The same for frames that start at the IP header.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_skb_network(context: *mut __sk_buff) -> u64 {
-    locate(&SkbFrame::new(&TcContext::new(context)), Start::Network).pack()
+extern "C" fn og_skb_network(context: *mut __sk_buff, selection: u64) -> u64 {
+    packed(&SkbFrame::new(&TcContext::new(context)), Start::Network, selection)
+}
+
+/// [`Arrived::decide`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_skb_decide(context: *mut __sk_buff, packet: u64, selection: u64) -> u32 {
+    reason(&SkbFrame::new(&TcContext::new(context)), packet, selection)
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn og_skb_submit(context: *mut __sk_buff, packet: u64, mode: u32) -> u32 {
-    submit(&SkbFrame::new(&TcContext::new(context)), &Located::unpack(packet), mode).into()
+    submit(&SkbFrame::new(&TcContext::new(context)), Packed::from_number(packet), mode).into()
 }
 
 impl Arrived for SkbFrame<'_> {
     #[inline(always)]
-    fn locate_carefully(&self, start: Start) -> Located {
-        Located::unpack(match start {
-            Start::Link => og_skb_link(self.context.skb.skb),
-            Start::Network => og_skb_network(self.context.skb.skb),
+    fn locate_ours(&self, start: Start, policy: &LivePolicy) -> Option<Packed> {
+        let (context, selection) = (self.context.skb.skb, policy.selection().0);
+        found(match start {
+            Start::Link => og_skb_link(context, selection),
+            Start::Network => og_skb_network(context, selection),
         })
     }
 
     #[inline(always)]
-    fn submit(&self, packet: Located, mode: Mode) -> bool {
-        og_skb_submit(self.context.skb.skb, packet.pack(), mode as u32) == 1
+    fn decide(&self, packet: Packed, policy: &LivePolicy) -> Reason {
+        known(og_skb_decide(self.context.skb.skb, packet.number(), policy.selection().0))
+    }
+
+    #[inline(always)]
+    fn submit(&self, packet: Packed, mode: Mode) -> bool {
+        og_skb_submit(self.context.skb.skb, packet.number(), mode as u32) == 1
     }
 
     #[inline(always)]

@@ -5,13 +5,10 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use ollama_guard_common::{
-    Frame, Mode, Start,
-    parse::{Located, locate},
-};
+use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
 
-use super::{Arrived, MAX_OFFSET, blurred, far};
-use crate::{maps::LOAD_BYTES, report::submit};
+use super::{Arrived, MAX_OFFSET, blurred, far, found, known, packed, reason};
+use crate::{maps::LOAD_BYTES, policy::LivePolicy, report::submit};
 
 /// A packet at the XDP hook, possibly in several buffers.
 pub struct XdpFrame<'a> {
@@ -99,39 +96,52 @@ impl Frame for XdpFrame<'_> {
     }
 }
 
-/// [`locate`] as a function of its own: the answer packed.
+/// [`Arrived::locate_ours`] for frames that start at an Ethernet header.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_xdp_link(context: *mut xdp_md) -> u64 {
-    locate(&XdpFrame::new(&XdpContext::new(context)), Start::Link).pack()
+extern "C" fn og_xdp_link(context: *mut xdp_md, selection: u64) -> u64 {
+    packed(&XdpFrame::new(&XdpContext::new(context)), Start::Link, selection)
 }
 
 /// The same for frames that start at the IP header.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_xdp_network(context: *mut xdp_md) -> u64 {
-    locate(&XdpFrame::new(&XdpContext::new(context)), Start::Network).pack()
+extern "C" fn og_xdp_network(context: *mut xdp_md, selection: u64) -> u64 {
+    packed(&XdpFrame::new(&XdpContext::new(context)), Start::Network, selection)
+}
+
+/// [`Arrived::decide`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_xdp_decide(context: *mut xdp_md, packet: u64, selection: u64) -> u32 {
+    reason(&XdpFrame::new(&XdpContext::new(context)), packet, selection)
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn og_xdp_submit(context: *mut xdp_md, packet: u64, mode: u32) -> u32 {
-    submit(&XdpFrame::new(&XdpContext::new(context)), &Located::unpack(packet), mode).into()
+    submit(&XdpFrame::new(&XdpContext::new(context)), Packed::from_number(packet), mode).into()
 }
 
 impl Arrived for XdpFrame<'_> {
     #[inline(always)]
-    fn locate_carefully(&self, start: Start) -> Located {
-        Located::unpack(match start {
-            Start::Link => og_xdp_link(self.context.ctx),
-            Start::Network => og_xdp_network(self.context.ctx),
+    fn locate_ours(&self, start: Start, policy: &LivePolicy) -> Option<Packed> {
+        let (context, selection) = (self.context.ctx, policy.selection().0);
+        found(match start {
+            Start::Link => og_xdp_link(context, selection),
+            Start::Network => og_xdp_network(context, selection),
         })
     }
 
     #[inline(always)]
-    fn submit(&self, packet: Located, mode: Mode) -> bool {
-        og_xdp_submit(self.context.ctx, packet.pack(), mode as u32) == 1
+    fn decide(&self, packet: Packed, policy: &LivePolicy) -> Reason {
+        known(og_xdp_decide(self.context.ctx, packet.number(), policy.selection().0))
+    }
+
+    #[inline(always)]
+    fn submit(&self, packet: Packed, mode: Mode) -> bool {
+        og_xdp_submit(self.context.ctx, packet.number(), mode as u32) == 1
     }
 
     #[inline(always)]
