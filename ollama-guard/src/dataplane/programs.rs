@@ -4,7 +4,7 @@
 //! looks at programs for other kinds of doors; what was not wanted is loaded before a start ends.
 
 use std::{
-    fs, io,
+    fs,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -207,12 +207,9 @@ pub(super) fn commit(directory: &Path) -> Result<()> {
     for (hook, start) in pins::PROGRAMS {
         for name in [pins::program_name(hook, start), pins::twin_name(hook, start)] {
             let from = directory.join(format!("{name}{NEW}"));
-            match fs::rename(&from, directory.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(DataplaneError::pin("rename", from)(error));
-                }
-                _ => {}
-            }
+            // Each was loaded. Should one not be there, its old pin would stay, and links would run what
+            // is not the pinned program.
+            fs::rename(&from, directory.join(name)).map_err(DataplaneError::pin("rename", from))?;
         }
     }
     Ok(())
