@@ -90,7 +90,7 @@ pub struct Entry<'a> {
     pub pid: Option<i32>,
     /// Name of that user, if it has one.
     pub user: Option<&'a str>,
-    /// What was asked for: `add`, `remove`, `replace`, `detach`.
+    /// What was asked for: `add`, `remove`, `replace`, `reload`, `detach`.
     pub action: &'a str,
     /// `allow` or `deny`, where the action has an effect.
     pub effect: Option<&'a str>,

@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod detach;
 mod doctor;
 pub mod events;
 mod explain;
+mod reload;
 pub mod rules;
 mod run;
 mod status;
@@ -63,6 +65,13 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Whether every door holds, proven by test packets on the live maps
     Verify(verify::VerifyArgs),
+    /// Whether a configuration file can be used, with all its mistakes; applies nothing
+    Check(check::CheckArgs),
+    /// What `reload` would change
+    Diff(reload::ReloadArgs),
+    /// Have the daemon read its configuration again and put it in force, as it does by itself when
+    /// the file changes
+    Reload(reload::ReloadArgs),
     /// Recent drops, and the live stream
     Events(ToldEvents),
     /// Whether an address may reach a guarded port, and why
@@ -131,6 +140,9 @@ impl Cli {
             Command::Deny(told) => edit(Effect::Deny, told).await,
             Command::Status(args) => status::run(args).await,
             Command::Verify(args) => verify::run(args).await,
+            Command::Check(args) => check::run(args),
+            Command::Diff(args) => reload::diff(args).await,
+            Command::Reload(args) => reload::reload(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,

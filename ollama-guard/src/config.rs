@@ -21,9 +21,11 @@
 mod advice;
 #[cfg(test)]
 mod broken_files;
+mod difference;
 mod document;
 mod environment;
 mod file;
+mod fingerprint;
 mod interface;
 mod layer;
 mod overrides;
@@ -42,7 +44,9 @@ use ollama_guard_common::{Mode, Scope};
 use crate::policy::{Port, Rule};
 
 pub use self::{
+    difference::Difference,
     environment::{Environment, ProcessEnvironment},
+    fingerprint::Fingerprint,
     interface::{Interfaces, Pattern, PatternError},
     overrides::Overrides,
     problem::{Place, Problem, Problems},
@@ -93,6 +97,8 @@ pub struct Config {
     pub control: Control,
     /// Where things are.
     pub paths: Paths,
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
     /// Whether the kernel programs log what must never happen.
     pub debug_kernel: bool,
     /// What is probably not meant, one sentence each. None of it stops anything.
@@ -130,8 +136,6 @@ pub struct Control {
 /// Where things are. All absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// The configuration file, if there is one.
-    pub config: Option<PathBuf>,
     /// Where programs, maps and links are pinned.
     pub pin_dir: PathBuf,
     /// What must outlive the daemon.
@@ -155,32 +159,54 @@ impl AttachChoice {
     }
 }
 
+/// What came of reading all sources.
+#[derive(Debug)]
+pub struct Reading {
+    /// The files and directories that were read, or looked for, as they were: when they are not so any
+    /// more, there may be something else to read.
+    pub fingerprint: Fingerprint,
+    /// The configuration, or every problem of every source at once.
+    pub config: Result<Config, Problems>,
+}
+
 /// Reads all sources: the flags as the caller parsed them, the environment, the file.
 ///
 /// # Errors
 ///
 /// Every problem of every source at once.
 pub fn load(overrides: &Overrides, environment: &dyn Environment) -> Result<Config, Problems> {
+    read(overrides, environment).config
+}
+
+/// As [`load`], for somebody who reads them again when they change.
+#[must_use]
+pub fn read(overrides: &Overrides, environment: &dyn Environment) -> Reading {
     let mut problems = Vec::new();
     let flags = overrides.layer(&mut problems);
     let variables = environment::layer(environment, overrides.anyone, &mut problems);
     let named = overrides.config.clone().or_else(|| environment::config_path(environment));
-    let (config, file) = match read(named, &mut problems) {
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let mut fingerprint = Fingerprint::default();
+    if let Ok(path) = std::path::absolute(&path) {
+        fingerprint.note(&path);
+    }
+    let (config, file) = match text(named, &mut problems) {
         Some((path, text)) => {
             let layer = file::layer(&path, &text, &mut problems);
             (Some(path), layer)
         }
         None => (None, layer::Layer::default()),
     };
-    match Problems::new(problems) {
-        None => Ok(flags.over(variables.over(file)).finish(config)),
+    let config = match Problems::new(problems) {
+        None => Ok(flags.over(variables.over(file)).finish(config.into_iter().collect())),
         Some(problems) => Err(problems),
-    }
+    };
+    Reading { fingerprint, config }
 }
 
 /// The configuration file's absolute path and its text. `None` if it is absent and need not be
 /// there, or if there is a problem with it.
-fn read(named: Option<PathBuf>, problems: &mut Vec<Problem>) -> Option<(PathBuf, String)> {
+fn text(named: Option<PathBuf>, problems: &mut Vec<Problem>) -> Option<(PathBuf, String)> {
     let may_be_absent = named.is_none();
     let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
     let mut problem = |path: &Path, message: String| {

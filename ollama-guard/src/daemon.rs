@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod keeper;
 mod notices;
+mod reload;
 mod selection;
 mod tender;
 
@@ -49,6 +50,7 @@ use crate::{
 };
 
 pub use error::StartError;
+pub use reload::Sources;
 pub use selection::Chosen;
 
 /// A daemon that is ready to run: programs loaded, policy in force, doors covered, socket bound.
@@ -62,9 +64,11 @@ pub struct Daemon {
     socket_file: socket::SocketFile,
     backend: Arc<backend::LiveBackend>,
     control: ControlConfig,
-    events_per_second: u32,
+    settings: watch::Receiver<reload::Settings>,
+    reloader: Arc<reload::Reloader>,
     keeper: keeper::Keeper,
     signals: Signals,
+    hangup: Signal,
     state_lock: Flock<File>,
 }
 
@@ -80,13 +84,15 @@ enum End {
     Detached,
 }
 
-/// Builds everything. Needs a tokio runtime.
-pub async fn start(config: &Config) -> Result<Daemon, StartError> {
+/// Builds everything. Needs a tokio runtime. `sources` is where the configuration came from: it is read
+/// again when it changes.
+pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> {
     // Before anything else, so that no signal is lost once there is something to leave in order.
     let signals = Signals {
         terminate: signal(SignalKind::terminate()).map_err(StartError::Signals)?,
         interrupt: signal(SignalKind::interrupt()).map_err(StartError::Signals)?,
     };
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     check_privileges()?;
     let state = &config.paths.state_dir;
     make_state_dir(state)?;
@@ -115,15 +121,8 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     });
     let (listener, socket_file) = socket::bind(&config.paths.socket, group)?;
 
-    let desired = Desired {
-        mode: config.mode,
-        scope: config.scope,
-        ports: config.service.ports.clone(),
-        rules: config.rules.clone(),
-        capacity: config.capacity,
-    };
     let is_adopted = dataplane.is_adopted();
-    let mut guard = Guard::new(dataplane, desired, store)?;
+    let mut guard = Guard::new(dataplane, Desired::from(config), store)?;
     if !guard.all().any(|rule| rule.effect == Effect::Allow) {
         let word = if config.mode == Mode::Enforce { "is" } else { "would be" };
         tracing::warn!(
@@ -159,22 +158,22 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
     let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
     let notices = Arc::new(notices::Notices::default());
-    let keeper = keeper::Keeper::new(
-        handle.clone(),
-        chosen.clone(),
-        Arc::clone(&notices),
-        watch,
-        config.scope,
-    );
+    let service_uid = geteuid().as_raw();
+    let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
+    let (to_settings, settings) = watch::channel(reload::Settings::of(config));
+    let (to_access, access) = watch::channel(access);
+    let reloader =
+        reload::Reloader::new(sources, config.clone(), handle.clone(), to_settings, to_access);
+    let reloader = Arc::new(reloader);
+    let keeper = keeper::Keeper::new(handle.clone(), settings.clone(), Arc::clone(&notices), watch);
     let backend = Arc::new(backend::LiveBackend::new(
         handle.clone(),
         Arc::clone(&journal),
         pins,
-        chosen,
+        settings.clone(),
         notices,
+        Arc::clone(&reloader),
     ));
-    let service_uid = geteuid().as_raw();
-    let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
     Ok(Daemon {
         handle,
         ended,
@@ -185,9 +184,11 @@ pub async fn start(config: &Config) -> Result<Daemon, StartError> {
         socket_file,
         backend,
         control: ControlConfig { access, limits: Limits::default() },
-        events_per_second: config.events_per_second,
+        settings,
+        reloader,
         keeper,
         signals,
+        hangup,
         state_lock,
     })
 }
@@ -204,16 +205,16 @@ impl Daemon {
                 }
             });
         }
-        let budget = self.events_per_second;
-        let reader = events::Reader::new(ring, journal, handle.clone(), budget);
+        let reader = events::Reader::new(ring, journal, handle.clone(), self.settings);
         let events = tokio::spawn(reader.run(until(stopping.clone())));
         let keeper = tokio::spawn(self.keeper.run(until(stopping.clone())));
+        let reloader = tokio::spawn(self.reloader.follow(self.hangup, until(stopping.clone())));
         let server = tokio::spawn(serve(listener, self.backend, self.control, until(stopping)));
         tracing::info!(socket = %self.socket_file.path().display(), "ready");
 
         let end = self.signals.wait(ended).await;
         stop.send_replace(true);
-        for task in [events, keeper, server] {
+        for task in [events, keeper, reloader, server] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task did not end well");
             }

@@ -12,6 +12,7 @@
 mod actor;
 mod error;
 mod plan;
+mod reconfigure;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -27,11 +28,11 @@ use crate::{
     },
 };
 
-pub use actor::{Handle, Stopped, spawn};
+pub use actor::{Asked, Handle, Reconfigured, Stopped, spawn};
 pub use error::GuardError;
 pub use plan::{Plan, Planned};
 
-/// What the configuration demands; fixed for the life of the daemon.
+/// What the configuration demands.
 #[derive(Clone, Debug)]
 pub struct Desired {
     /// Whether verdicts are carried out.
@@ -102,6 +103,11 @@ impl<S: PolicySink> Guard<S> {
             ports: self.desired.ports.iter().map(ToString::to_string).collect(),
         };
         RuleList { generation: self.generation, rules, terms: Some(terms) }
+    }
+
+    /// The number of the policy in force.
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Every rule, as it is kept.

@@ -101,6 +101,30 @@ pub struct DaemonStatus {
     /// What its keeper can't put right at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
+    /// The configuration in force, and the one that was rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
+}
+
+/// A daemon's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
+    /// Since when it is in force.
+    pub since: Timestamp,
+    /// What was read last, if it can't be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejected>,
+}
+
+/// A configuration that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// When it was read.
+    pub at: Timestamp,
+    /// All that is wrong with it, a line each.
+    pub problems: String,
 }
 
 /// Something that was not as it should be, and was put right.
@@ -110,6 +134,14 @@ pub struct Repair {
     pub at: Timestamp,
     /// What was wrong, and what was done.
     pub what: String,
+}
+
+impl StatusReport {
+    /// The configuration that was read last, if it can't be used.
+    #[must_use]
+    pub fn rejected(&self) -> Option<&Rejected> {
+        self.daemon.configuration.as_ref()?.rejected.as_ref()
+    }
 }
 
 /// Why there is no report.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     config::{self, Overrides, ProcessEnvironment},
-    daemon,
+    daemon::{self, Sources},
     dataplane::{PinDir, Snapshot},
 };
 
@@ -64,14 +64,17 @@ pub struct RunArgs {
 /// Runs the daemon until a signal or `detach`.
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let overrides = args.into_overrides();
-    let config = match config::load(&overrides, &ProcessEnvironment) {
+    let config::Reading { fingerprint, config } = config::read(&overrides, &ProcessEnvironment);
+    let config = match config {
         Ok(config) => config,
         Err(problems) => anyhow::bail!("{problems}{}", still_in_force(&overrides)),
     };
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let daemon = daemon::start(&config).await.context("the guard did not start")?;
+    let daemon = daemon::start(&config, Sources { overrides, fingerprint })
+        .await
+        .context("the guard did not start")?;
     daemon.run().await;
     Ok(ExitCode::SUCCESS)
 }

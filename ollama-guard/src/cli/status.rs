@@ -35,7 +35,8 @@ pub struct StatusArgs {
     pin_dir: Option<PathBuf>,
 }
 
-/// Prints the state. Exit status 0 if the guard enforces on every door that it should, 1 if not.
+/// Prints the state. Exit status 0 if the guard enforces on every door that it should, and what its
+/// configuration says; 1 if not.
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let Some(report) = read(&args.socket.socket, args.pin_dir.as_deref()).await? else {
         let text = if args.json {
@@ -51,7 +52,8 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     };
     let text = if args.json { serde_json::to_string(&report)? } else { report.to_string() };
     let done = written(writeln!(io::stdout(), "{text}"))?;
-    Ok(if report.enforcing { done } else { ExitCode::from(NO) })
+    let is_well = report.enforcing && report.rejected().is_none();
+    Ok(if is_well { done } else { ExitCode::from(NO) })
 }
 
 /// From the daemon, which knows what is to be guarded, or from the pins, if none runs or if it

@@ -59,7 +59,7 @@ impl Layer {
     }
 
     /// The defaults for what nobody mentioned, and the warnings about the whole.
-    pub(super) fn finish(self, config: Option<PathBuf>) -> Config {
+    pub(super) fn finish(self, files: Vec<PathBuf>) -> Config {
         let ports = if self.ports.is_empty() { BTreeSet::from([Port::OLLAMA]) } else { self.ports };
         let mut warnings = self.warnings;
         let rules = advice::without_repetitions(self.rules, &mut warnings);
@@ -76,11 +76,11 @@ impl Layer {
             events_per_second: self.events_per_second.unwrap_or(DEFAULT_EVENTS_PER_SECOND),
             control: Control { group_may_edit: self.group_may_edit.unwrap_or(false) },
             paths: Paths {
-                config,
                 pin_dir: self.pin_dir.unwrap_or_else(|| DEFAULT_PIN_DIR.into()),
                 state_dir: self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
                 socket: self.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             },
+            files,
             debug_kernel: self.debug_kernel,
             warnings,
         }

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     peer::Peer,
-    protocol::{DetachReply, Edit, EditReply, RuleList},
+    protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
 };
 use crate::events::Subscription;
 
@@ -25,6 +25,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Changes the rules, wholly or not at all, and writes the audit log.
     fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>>;
+
+    /// Reads the configuration again and puts it in force, wholly or not at all, and writes the audit
+    /// log; or only says what that would change.
+    fn reload(
+        &self,
+        request: ReloadRequest,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<ReloadReply, Failure>>;
 
     /// The recent events and the new ones.
     fn events(&self) -> Subscription;

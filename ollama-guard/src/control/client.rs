@@ -22,7 +22,8 @@ use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 use super::{
     access::GROUP,
     protocol::{
-        AddRequest, DetachReply, EditReply, ErrorReply, RemoveRequest, ReplaceRequest, RuleList,
+        AddRequest, DetachReply, EditReply, ErrorReply, ReloadReply, ReloadRequest, RemoveRequest,
+        ReplaceRequest, RuleList,
     },
     socket::MAX_PATH_BYTES,
 };
@@ -172,6 +173,15 @@ impl Client {
     /// See [`ClientError`].
     pub async fn replace(&self, request: &ReplaceRequest) -> Result<EditReply, ClientError> {
         self.post("/v1/rules/replace", request).await
+    }
+
+    /// Has the daemon read its configuration again.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn reload(&self, request: &ReloadRequest) -> Result<ReloadReply, ClientError> {
+        self.post("/v1/reload", request).await
     }
 
     /// Takes the guard out of the kernel.

@@ -224,6 +224,31 @@ pub struct EditReply {
     pub warnings: Vec<String>,
 }
 
+/// Has the daemon read its configuration again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What reading the configuration again did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReply {
+    /// The number of the policy in force now.
+    pub generation: u64,
+    /// What has changed, a line each: `+` what came, `-` what went.
+    #[serde(default)]
+    pub changes: Vec<String>,
+    /// What the configuration changes and a running daemon can't: that needs a restart.
+    #[serde(default)]
+    pub later: Vec<String>,
+    /// What the person should know, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
 /// What `detach` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetachReply {

@@ -28,8 +28,8 @@ const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// How the server is set up.
 #[derive(Clone, Debug)]
 pub struct ControlConfig {
-    /// Who may do what.
-    pub access: AccessRules,
+    /// Who may do what; may change.
+    pub access: watch::Receiver<AccessRules>,
     /// What clients may hold.
     pub limits: Limits,
 }
@@ -177,7 +177,7 @@ impl Server {
     }
 
     fn place(&self, credentials: &UCred) -> Option<OwnedSemaphorePermit> {
-        let privileged = access::is_privileged(credentials.uid(), &self.shared.config.access);
+        let privileged = access::is_privileged(credentials.uid(), &self.shared.access());
         let try_one = |semaphore: &Arc<Semaphore>| Arc::clone(semaphore).try_acquire_owned().ok();
         try_one(&self.places).or_else(|| privileged.then(|| try_one(&self.reserved))?)
     }

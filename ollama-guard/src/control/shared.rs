@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    access::{self, Action},
+    access::{self, AccessRules, Action},
     backend::Backend,
     peer::Peer,
     refusal::Refusal,
@@ -93,13 +93,18 @@ impl Shared {
         }
     }
 
+    /// Who may do what, at this moment.
+    pub(super) fn access(&self) -> AccessRules {
+        *self.config.access.borrow()
+    }
+
     pub(super) const fn limits(&self) -> &Limits {
         &self.config.limits
     }
 
     /// Whether this caller may do this.
     pub(super) fn admit(&self, caller: &Caller, action: Action) -> Result<(), Refusal> {
-        access::decide(&caller.peer, action, &self.config.access).map_err(|denied| {
+        access::decide(&caller.peer, action, &self.access()).map_err(|denied| {
             let Peer { uid, pid, .. } = *caller.peer;
             tracing::warn!(uid, pid, ?action, "refused a client of the control socket: {denied}");
             denied.into()
@@ -143,6 +148,6 @@ impl Shared {
     }
 
     fn is_privileged(&self, caller: &Caller) -> bool {
-        access::is_privileged(caller.peer.uid, &self.config.access)
+        access::is_privileged(caller.peer.uid, &self.access())
     }
 }

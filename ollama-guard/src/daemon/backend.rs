@@ -4,16 +4,20 @@ use std::{process, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use tokio::sync::watch;
 
-use super::{Chosen, notices::Notices};
+use super::{
+    notices::Notices,
+    reload::{Reloader, Settings},
+};
 use crate::{
     control::{
         Backend, Failure, Peer,
-        protocol::{DetachReply, Edit, EditReply, RuleList},
+        protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
     },
     dataplane::PinDir,
     events::{Journal, Subscription},
-    guard::Handle,
+    guard::{Asked, Handle},
     status::{self, DaemonStatus},
 };
 
@@ -22,8 +26,9 @@ pub(super) struct LiveBackend {
     handle: Handle,
     journal: Arc<Journal>,
     pins: PinDir,
-    chosen: Chosen,
+    settings: watch::Receiver<Settings>,
     notices: Arc<Notices>,
+    reloader: Arc<Reloader>,
 }
 
 impl LiveBackend {
@@ -31,10 +36,11 @@ impl LiveBackend {
         handle: Handle,
         journal: Arc<Journal>,
         pins: PinDir,
-        chosen: Chosen,
+        settings: watch::Receiver<Settings>,
         notices: Arc<Notices>,
+        reloader: Arc<Reloader>,
     ) -> Self {
-        Self { handle, journal, pins, chosen, notices }
+        Self { handle, journal, pins, settings, notices, reloader }
     }
 }
 
@@ -49,8 +55,10 @@ impl Backend for LiveBackend {
                 version: Some(env!("CARGO_PKG_VERSION").into()),
                 repairs: self.notices.repairs(),
                 troubles: self.notices.troubles(),
+                configuration: Some(self.reloader.status()),
             };
-            let report = status::report(&self.pins, Some(&self.chosen), daemon)
+            let chosen = self.settings.borrow().chosen.clone();
+            let report = status::report(&self.pins, Some(&chosen), daemon)
                 .await
                 .map_err(|error| Failure::Internal(error.to_string()))?;
             serde_json::to_value(report).map_err(|error| Failure::Internal(error.to_string()))
@@ -63,6 +71,15 @@ impl Backend for LiveBackend {
 
     fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
         Box::pin(self.handle.edit(edit, peer))
+    }
+
+    fn reload(
+        &self,
+        request: ReloadRequest,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
+        let asked = Asked { peer, why: "by command".into() };
+        Box::pin(self.reloader.reload(request, asked))
     }
 
     fn events(&self) -> Subscription {

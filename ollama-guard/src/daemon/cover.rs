@@ -18,6 +18,8 @@ pub(super) struct CoverPlan {
     is_named: bool,
     /// Interfaces that the operator leaves out, by number.
     left_out: Vec<u32>,
+    /// Interfaces that the operator does not name, or excludes, by number.
+    unnamed: Vec<u32>,
     /// The attach mode asked for.
     attach: AttachChoice,
 }
@@ -58,7 +60,14 @@ impl CoverPlan {
             .filter(|door| is_named || chosen.excludes(&door.interface.name))
             .map(|door| door.interface.ifindex)
             .collect();
-        Self { doors, is_named, left_out, attach: chosen.attach() }
+        let unnamed = interfaces.iter().filter(|one| !chosen.names_or_takes(&one.name));
+        let unnamed = unnamed.map(|interface| interface.ifindex).collect();
+        Self { doors, is_named, left_out, unnamed, attach: chosen.attach() }
+    }
+
+    /// Whether the operator does not name an interface, or excludes it.
+    pub(super) fn is_left_out_by_name(&self, ifindex: u32) -> bool {
+        self.unnamed.contains(&ifindex)
     }
 
     /// Every interface, with what is to be done with it.
@@ -126,6 +135,8 @@ pub(super) struct Wanted<'a> {
     pub(super) start: Start,
     interface: &'a Interface,
     pub(super) target: Target<'a>,
+    /// The attach mode asked for.
+    attach: AttachChoice,
 }
 
 impl Wanted<'_> {
@@ -157,7 +168,8 @@ impl Wanted<'_> {
 
 /// The interfaces to be guarded.
 pub(super) fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
-    plan.doors.iter().filter_map(|Door { interface, plan }| match plan {
+    let attach = plan.attach;
+    plan.doors.iter().filter_map(move |Door { interface, plan }| match plan {
         Plan::Guard { start, modes } => {
             let target = Target {
                 interface: &interface.name,
@@ -165,7 +177,7 @@ pub(super) fn wanted(plan: &CoverPlan) -> impl Iterator<Item = Wanted<'_>> {
                 modes,
                 occupied: occupied(interface),
             };
-            Some(Wanted { start: *start, interface, target })
+            Some(Wanted { start: *start, interface, target, attach })
         }
         Plan::Skip(_) => None,
     })
@@ -196,7 +208,7 @@ fn attach_all(
     for wanted in fresh {
         match dataplane.attach(wanted.start, &wanted.target) {
             Ok(outcome) => {
-                say(&wanted, plan.attach, &outcome);
+                say(&wanted, &outcome);
                 if outcome.kept {
                     adopted.push(wanted);
                 } else {
@@ -209,7 +221,7 @@ fn attach_all(
     if touched.made.is_empty() && adopted.is_empty() && !failures.is_empty() {
         return Err(StartError::NothingCovered(failures));
     }
-    for Wanted { start, interface, target } in adopted {
+    for Wanted { start, interface, target, .. } in adopted {
         touched.adopted.push((start, target.ifindex));
         let how = match dataplane.adopt(start, target.ifindex)? {
             Hook::Xdp => {
@@ -268,7 +280,7 @@ pub(super) fn warn_before(wanted: &Wanted<'_>) {
 }
 
 /// Which door, how, and why so.
-pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, outcome: &Outcome) {
+pub(super) fn say(wanted: &Wanted<'_>, outcome: &Outcome) {
     let name = &wanted.interface.name;
     let Some(mode) = outcome.mode else {
         let hook = outcome.hook;
@@ -286,7 +298,7 @@ pub(super) fn say(wanted: &Wanted<'_>, choice: AttachChoice, outcome: &Outcome) 
         .iter()
         .map(|(mode, error)| format!("{mode} was refused: {error}"))
         .collect();
-    let why = match (choice, refused.is_empty(), mode) {
+    let why = match (wanted.attach, refused.is_empty(), mode) {
         (_, false, _) => refused.join(", "),
         (AttachChoice::Native | AttachChoice::Generic, ..) => "as asked for".into(),
         (AttachChoice::Auto, _, AttachMode::Native) => {

@@ -3,8 +3,12 @@
 use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use nix::net::if_::if_nameindex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
+use super::reload::Settings;
 use crate::{
     dataplane::{DataplaneError, ring::EventRing},
     events::{Clock, Event, Folded, Folder, Journal, Record},
@@ -19,7 +23,7 @@ pub(super) struct Reader {
     ring: EventRing,
     sink: Sink,
     handle: Handle,
-    per_second: u32,
+    settings: watch::Receiver<Settings>,
 }
 
 /// Everything behind the ring.
@@ -43,10 +47,10 @@ impl Reader {
         ring: EventRing,
         journal: Arc<Journal>,
         handle: Handle,
-        per_second: u32,
+        settings: watch::Receiver<Settings>,
     ) -> Self {
         let sink = Sink { journal, folder: Folder::default(), names: Names::default(), garbled: 0 };
-        Self { ring, sink, handle, per_second }
+        Self { ring, sink, handle, settings }
     }
 
     /// Reads until `stop` is ready, and then what is left.
@@ -71,7 +75,8 @@ impl Reader {
                     let elapsed = now.duration_since(refilled).as_secs_f64();
                     refilled = now;
                     // A guard that has stopped is followed by `stop`.
-                    let _ = self.handle.refill(self.per_second, elapsed);
+                    let per_second = self.settings.borrow().events_per_second;
+                    let _ = self.handle.refill(per_second, elapsed);
                 }
             }
         }

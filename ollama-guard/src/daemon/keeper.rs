@@ -10,12 +10,15 @@ use std::{
 };
 
 use ollama_guard_common::Scope;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
 
 use super::{
-    Chosen,
     cover::CoverPlan,
     notices::Notices,
+    reload::Settings,
     tender::{Round, Tender},
 };
 use crate::{
@@ -34,12 +37,14 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The task that keeps the doors.
 pub(super) struct Keeper {
     handle: Handle,
-    chosen: Chosen,
+    settings: watch::Receiver<Settings>,
     notices: Arc<Notices>,
     watch: Option<Watch>,
     tender: Tender,
-    /// With [`Scope::Local`] this host's addresses are kept, too.
+    /// What is watched: with [`Scope::Local`] this host's addresses are kept, too.
     scope: Scope,
+    /// Whether the operator has chosen anew since the last round.
+    is_new: bool,
 }
 
 /// The destinations for which packets are this host's.
@@ -51,13 +56,20 @@ impl Keeper {
     /// Takes over from the start, which has covered the doors that there were.
     pub(super) fn new(
         handle: Handle,
-        chosen: Chosen,
+        settings: watch::Receiver<Settings>,
         notices: Arc<Notices>,
         watch: Watch,
-        scope: Scope,
     ) -> Self {
-        let tender = Tender::new(&chosen);
-        Self { handle, chosen, notices, watch: Some(watch), tender, scope }
+        let scope = settings.borrow().scope;
+        Self {
+            handle,
+            settings,
+            notices,
+            watch: Some(watch),
+            tender: Tender::default(),
+            scope,
+            is_new: false,
+        }
     }
 
     /// Keeps until `stop` is ready.
@@ -68,10 +80,13 @@ impl Keeper {
         // The first round is at once: between the listing at the start and the opening of the
         // watch something may have changed.
         let mut again: Option<Instant> = None;
+        let mut settings = self.settings.clone();
         loop {
             tokio::select! {
                 () = &mut stop => return,
                 _ = tick.tick() => {}
+                // Should the sender be gone, `stop` follows.
+                Ok(()) = settings.changed() => self.watch_anew(),
                 () = self.changed() => {}
                 () = sleep(AGAIN), if again.is_some() => {}
             }
@@ -85,6 +100,16 @@ impl Keeper {
             };
             again = is_unsure.then(Instant::now);
             sleep(BREATH).await;
+        }
+    }
+
+    /// Follows another configuration.
+    fn watch_anew(&mut self) {
+        self.is_new = true;
+        let scope = self.settings.borrow().scope;
+        if scope != self.scope {
+            self.scope = scope;
+            self.watch = Watch::open(scope == Scope::Local).ok();
         }
     }
 
@@ -113,8 +138,9 @@ impl Keeper {
             }
         };
         let own = self.own_addresses().await;
-        let plan = CoverPlan::of(&self.chosen, &interfaces);
+        let plan = CoverPlan::of(&self.settings.borrow().chosen, &interfaces);
         let mut tender = std::mem::take(&mut self.tender);
+        let is_new = std::mem::take(&mut self.is_new);
         let (tender, round) = self
             .handle
             .maintain(move |guard| {
@@ -123,7 +149,7 @@ impl Keeper {
                     Ok(own) => guard.know_addresses(Some(&own)).map_err(|e| e.to_string()),
                     Err(error) => guard.know_addresses(None).map_err(|e| format!("{e}: {error}")),
                 });
-                let mut round = tender.tend(guard, &plan);
+                let mut round = tender.tend(guard, &plan, is_new);
                 round.troubles.extend(known.and_then(Result::err));
                 (tender, round)
             })

@@ -46,6 +46,16 @@ impl Chosen {
         matches!(self.interfaces, Interfaces::Named(_))
     }
 
+    /// Whether an interface is one of those asked for, or may be: by name, or because none is.
+    #[must_use]
+    pub fn names_or_takes(&self, name: &str) -> bool {
+        let is_named = match &self.interfaces {
+            Interfaces::Auto => true,
+            Interfaces::Named(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+        };
+        is_named && !self.excludes(name)
+    }
+
     /// Whether an interface is left out by name.
     #[must_use]
     pub fn excludes(&self, name: &str) -> bool {

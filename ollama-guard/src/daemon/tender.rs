@@ -11,12 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Chosen,
-    cover::{self, CoverPlan, Wanted},
-};
+use super::cover::{self, CoverPlan, Wanted};
 use crate::{
-    config::AttachChoice,
     dataplane::{Dataplane, Hook, LinkState},
     doors::{Door, Plan},
     guard::Guard,
@@ -34,7 +30,6 @@ const POLICY_SHARE: u32 = 10;
 /// The memory between two rounds.
 #[derive(Debug, Default)]
 pub(super) struct Tender {
-    attach: AttachChoice,
     /// Interfaces that could not be covered, by number.
     refused: BTreeMap<u32, Refusal>,
     /// Links that netlink does not show on their interface, by interface: an interface that went
@@ -85,12 +80,14 @@ impl Round {
 }
 
 impl Tender {
-    pub(super) fn new(chosen: &Chosen) -> Self {
-        Self { attach: chosen.attach(), ..Self::default() }
-    }
-
-    /// Brings everything to what it should be, as far as that is safe.
-    pub(super) fn tend(&mut self, guard: &mut Guard<Dataplane>, plan: &CoverPlan) -> Round {
+    /// Brings everything to what it should be, as far as that is safe. `is_new` is whether the operator
+    /// has just chosen anew: then what is left out is let go of, as at a start.
+    pub(super) fn tend(
+        &mut self,
+        guard: &mut Guard<Dataplane>,
+        plan: &CoverPlan,
+        is_new: bool,
+    ) -> Round {
         let mut round = Round::default();
         let dataplane = guard.sink_mut();
         if let Some(mended) = round.note(dataplane.mend_pins()) {
@@ -99,6 +96,9 @@ impl Tender {
         self.follow(plan);
         if let Some(links) = round.note(dataplane.links()) {
             self.clear_away(dataplane, plan, &links, &mut round);
+            if is_new {
+                let_go(dataplane, plan, &links, &mut round);
+            }
             for wanted in cover::wanted(plan) {
                 let link = links.iter().find(|link| link.ifindex == wanted.ifindex() && link.alive);
                 self.see_to(dataplane, &wanted, link, &mut round);
@@ -246,7 +246,7 @@ impl Tender {
                 return;
             };
             if outcome.hook == Hook::Xdp && round.note(dataplane.remove(hook, ifindex)).is_some() {
-                cover::say(wanted, self.attach, &outcome);
+                cover::say(wanted, &outcome);
                 tracing::info!("the XDP slot of {name} is free: its link at {hook} has gone");
             }
         }
@@ -266,7 +266,7 @@ impl Tender {
         match dataplane.attach(wanted.start, &wanted.target) {
             Ok(outcome) => {
                 self.refused.remove(&ifindex);
-                cover::say(wanted, self.attach, &outcome);
+                cover::say(wanted, &outcome);
             }
             // It went while we looked: the kernel tells, and the next round knows.
             Err(error) if error.is_gone() => {}
@@ -297,5 +297,17 @@ impl Tender {
         }
         let pause = POLICY_PAUSE.max(begun.elapsed() * POLICY_SHARE);
         self.next_policy = Some(Instant::now() + pause);
+    }
+}
+
+/// Lets go of the interfaces that the operator does not name any more, or excludes now.
+fn let_go(dataplane: &mut Dataplane, plan: &CoverPlan, links: &[LinkState], round: &mut Round) {
+    for link in links.iter().filter(|link| plan.is_left_out_by_name(link.ifindex)) {
+        if round.note(dataplane.release(link.ifindex)).is_some() {
+            tracing::warn!(
+                "interface {} is not guarded any more: it is left out now",
+                link.ifindex
+            );
+        }
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nix::net::if_::if_nameindex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Guard, GuardError};
+use super::{Desired, Guard, GuardError};
 use crate::{
     audit_log::{AuditLog, Entry},
     control::{
@@ -19,7 +19,7 @@ use crate::{
         protocol::{DetachReply, Edit, EditReply, RuleList},
     },
     dataplane::{Dataplane, DataplaneError, memory},
-    policy::Rule,
+    policy::{Effect, Rule},
 };
 
 /// Requests that may wait.
@@ -32,9 +32,28 @@ enum Request {
     Rules(oneshot::Sender<RuleList>),
     Kept(oneshot::Sender<Vec<Rule>>),
     Edit(Box<Edit>, Peer, oneshot::Sender<Result<EditReply, Failure>>),
+    Reconfigure(Box<Desired>, Asked, oneshot::Sender<Result<Reconfigured, Failure>>),
     Maintain(Work),
     Refill { per_second: u32, seconds: f64 },
     Detach(Peer, oneshot::Sender<Result<DetachReply, Failure>>),
+}
+
+/// Who wants another configuration, for the audit log.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The client of the control socket, or this very process.
+    pub peer: Peer,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// A configuration that was taken.
+#[derive(Clone, Debug)]
+pub struct Reconfigured {
+    /// The number of the policy in force now.
+    pub generation: u64,
+    /// Whether nobody is let in any more.
+    pub is_closed: bool,
 }
 
 /// The way to the guard. Cheap to clone.
@@ -84,6 +103,15 @@ impl Handle {
     /// Changes the rules.
     pub async fn edit(&self, edit: Edit, peer: Peer) -> Result<EditReply, Failure> {
         self.ask(|reply| Request::Edit(Box::new(edit), peer, reply)).await?
+    }
+
+    /// Puts another configuration in force.
+    pub async fn reconfigure(
+        &self,
+        desired: Desired,
+        asked: Asked,
+    ) -> Result<Reconfigured, Failure> {
+        self.ask(|reply| Request::Reconfigure(Box::new(desired), asked, reply)).await?
     }
 
     /// Does something on the guard's thread, between two requests: what belongs to no request,
@@ -144,6 +172,9 @@ impl Actor {
                 }
                 Request::Kept(reply) => drop(reply.send(self.guard.all().cloned().collect())),
                 Request::Edit(edit, peer, reply) => drop(reply.send(self.edit(&edit, &peer))),
+                Request::Reconfigure(desired, asked, reply) => {
+                    drop(reply.send(self.reconfigure(*desired, &asked)));
+                }
                 Request::Maintain(work) => work(&mut self.guard),
                 Request::Refill { per_second, seconds } => self.refill(per_second, seconds),
                 Request::Detach(peer, reply) => {
@@ -160,6 +191,31 @@ impl Actor {
         self.note(edit.prefixes());
         self.record_edit(edit, peer, at, &result);
         Ok(result?)
+    }
+
+    fn reconfigure(&mut self, desired: Desired, asked: &Asked) -> Result<Reconfigured, Failure> {
+        let at = Timestamp::now();
+        self.note(desired.rules.len());
+        let result = self.guard.reconfigure(desired);
+        let Asked { peer, why } = asked;
+        let outcome = result.as_ref().map(drop).map_err(GuardError::to_string);
+        let changed = matches!(result, Ok(true));
+        let entry = Entry {
+            time: at,
+            uid: peer.uid,
+            pid: peer.pid,
+            user: peer.user.as_deref(),
+            action: "reload",
+            effect: None,
+            prefixes: &[],
+            comment: Some(why),
+            generation: changed.then(|| self.guard.generation()),
+            result: outcome.as_ref().copied().map_err(String::as_str),
+        };
+        write(&mut self.audit, &entry);
+        result?;
+        let is_closed = !self.guard.all().any(|rule| rule.effect == Effect::Allow);
+        Ok(Reconfigured { generation: self.guard.generation(), is_closed })
     }
 
     /// Takes note of something about so many prefixes.

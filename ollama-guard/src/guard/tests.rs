@@ -214,3 +214,58 @@ fn a_comment_can_be_changed_without_a_new_rule() {
     assert_eq!(rules[0].comment.as_deref(), Some("the printer"));
     assert_eq!(reply.generation, 2, "the kernel need not know");
 }
+
+fn another(allow: &[&str], mode: Mode) -> Desired {
+    let rule = |prefix: &&str| Rule {
+        prefix: prefix.parse().unwrap(),
+        effect: Allow,
+        comment: None,
+        origin: Origin::Flag.into(),
+    };
+    let ports = BTreeSet::from([Port::OLLAMA]);
+    let rules = allow.iter().map(rule).collect();
+    Desired { mode, scope: Scope::All, ports, rules, capacity: 7 }
+}
+
+#[test]
+fn another_configuration_keeps_the_stored_rules_and_the_room() {
+    let mut bench = Bench::new(&[(Allow, "198.51.100.0/24")], 100);
+    bench.add(Allow, &["192.0.2.7"]).unwrap();
+    let desired = another(&["203.0.113.0/24", "192.0.2.7"], Mode::Observe);
+    bench.guard.would_take(&desired).unwrap();
+    assert!(bench.guard.reconfigure(desired).unwrap());
+    assert_eq!(bench.guard.generation(), 3);
+    assert_eq!(bench.prefixes(), ["203.0.113.0/24", "192.0.2.7", "192.0.2.7"]);
+    let image = bench.guard.sink_mut().images.last().unwrap().clone();
+    assert_eq!((image.prefixes, image.mode), ((2, 0), Mode::Observe));
+    assert_eq!(bench.guard.desired.capacity, 100);
+    // What was added by command is still the command's to remove.
+    bench.remove(Allow, &["192.0.2.7"]).unwrap();
+    assert_eq!(bench.prefixes(), ["203.0.113.0/24", "192.0.2.7"]);
+}
+
+#[test]
+fn what_says_the_same_is_no_matter_of_the_kernel() {
+    let mut bench = Bench::new(&[(Allow, "198.51.100.0/24")], 100);
+    let swaps = bench.swaps();
+    assert!(!bench.guard.reconfigure(another(&["198.51.100.0/24"], Mode::Enforce)).unwrap());
+    assert_eq!(bench.swaps(), swaps);
+    assert_eq!(bench.guard.rules().rules[0].origin, "--allow on the command line");
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_or_that_the_kernel_refuses_changes_nothing() {
+    let mut bench = Bench::new(&[(Allow, "198.51.100.0/24")], 2);
+    let swaps = bench.swaps();
+    let desired = another(&["192.0.2.1", "192.0.2.3", "192.0.2.5"], Mode::Enforce);
+    assert!(matches!(bench.guard.would_take(&desired), Err(GuardError::Compile(_))));
+    assert!(matches!(bench.guard.reconfigure(desired), Err(GuardError::Compile(_))));
+    bench.guard.sink_mut().refuses = true;
+    let desired = another(&["192.0.2.1"], Mode::Enforce);
+    assert!(matches!(bench.guard.reconfigure(desired.clone()), Err(GuardError::Dataplane(_))));
+    assert_eq!((bench.swaps(), bench.prefixes()), (swaps, vec!["198.51.100.0/24".to_owned()]));
+    // And the next one goes through.
+    bench.guard.sink_mut().refuses = false;
+    assert!(bench.guard.reconfigure(desired).unwrap());
+    assert_eq!(bench.prefixes(), ["192.0.2.1"]);
+}

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use ollama_guard_common::Scope;
 
-use super::{BookTotals, DoorState, DoorStatus, Repair, StatusReport};
+use super::{BookTotals, DoorState, DoorStatus, Rejected, Repair, StatusReport};
 use crate::events::text::Printable;
 
 impl fmt::Display for StatusReport {
@@ -43,6 +43,18 @@ impl fmt::Display for StatusReport {
                 f,
                 "daemon   not running: the filter goes on, but edits and events need one"
             )?,
+        }
+        if let Some(configuration) = &self.daemon.configuration {
+            let files: Vec<_> =
+                configuration.files.iter().map(|path| path.display().to_string()).collect();
+            let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
+            writeln!(f, "config   {}, since {:.0}", Printable(&files), configuration.since)?;
+        }
+        if let Some(Rejected { at, problems }) = self.rejected() {
+            writeln!(f, "CONFIGURATION REJECTED at {at:.0}; what was in force before still is:")?;
+            for line in problems.lines() {
+                writeln!(f, "  {}", Printable(line))?;
+            }
         }
         for Repair { at, what } in &self.daemon.repairs {
             writeln!(f, "repaired {at:.0}: {}", Printable(what))?;

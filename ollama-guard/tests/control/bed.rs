@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use ollama_guard::{
     control::{
         AccessRules, Backend, Client, ControlConfig, Effect, Failure, Limits, Peer,
-        protocol::{DetachReply, Edit, EditReply, RuleList, RuleView},
+        protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, RuleView},
         serve, socket,
     },
     events::{Event, Journal, Subscription, event::Outcome},
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -74,6 +74,10 @@ impl Backend for Fake {
         })
     }
 
+    fn reload(&self, _: ReloadRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
+        Box::pin(async { Ok(ReloadReply { generation: 7, ..ReloadReply::default() }) })
+    }
+
     fn events(&self) -> Subscription {
         self.journal.subscribe()
     }
@@ -113,6 +117,7 @@ impl Bed {
             let ended = async {
                 let _ = ended.await;
             };
+            let access = watch::channel(access).1;
             serve(listener, behind, ControlConfig { access, limits }, ended).await;
             drop(file);
         });

@@ -207,7 +207,9 @@ impl Guard<'_> {
         let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
-            Some("allow" | "deny" | "events") => command.arg("--socket").arg(self.socket()),
+            Some("allow" | "deny" | "events" | "reload" | "diff") => {
+                command.arg("--socket").arg(self.socket())
+            }
             Some("status" | "verify" | "explain" | "detach") => {
                 command.arg("--socket").arg(self.socket()).arg("--pin-dir").arg(&self.pin_dir)
             }

@@ -21,7 +21,7 @@ use crate::{
         access::AccessRules,
         backend::{Backend, Failure},
         peer::Peer,
-        protocol::{DetachReply, Edit, EditReply, RuleList},
+        protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
         server::{ControlConfig, Limits},
         shared::Caller,
         stall::Patience,
@@ -57,6 +57,10 @@ impl Backend for Counting {
         self.answer(EditReply::default())
     }
 
+    fn reload(&self, _: ReloadRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
+        self.answer(ReloadReply::default())
+    }
+
     fn events(&self) -> Subscription {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.journal.subscribe()
@@ -73,10 +77,12 @@ const READS: [(&str, &str, &str); 4] = [
     ("GET", "/v1/events", ""),
     ("GET", "/v1/events?follow=true", ""),
 ];
-const CHANGES: [(&str, &str, &str); 3] = [
+const CHANGES: [(&str, &str, &str); 5] = [
     ("POST", "/v1/rules/add", r#"{"effect":"allow","prefixes":["192.0.2.1"]}"#),
     ("POST", "/v1/rules/remove", r#"{"effect":"deny","prefixes":["192.0.2.1"]}"#),
     ("POST", "/v1/rules/replace", r#"{"effect":"allow","rules":[]}"#),
+    ("POST", "/v1/reload", "{}"),
+    ("POST", "/v1/reload", r#"{"dry_run":true}"#),
 ];
 const DETACH: [(&str, &str, &str); 1] = [("POST", "/v1/detach", "{}")];
 
@@ -88,6 +94,7 @@ async fn ask(
 ) -> (u16, String, usize) {
     let backend = Arc::new(Counting::default());
     let access = AccessRules { service_uid: 990, group: Some(GROUP), group_may_edit };
+    let access = watch::channel(access).1;
     let config = ControlConfig { access, limits: Limits::default() };
     let (ending, watch) = watch::channel(false);
     let shared = Arc::new(Shared::new(Arc::clone(&backend) as _, config, watch));
@@ -167,6 +174,7 @@ async fn members_who_hold_every_place_do_not_keep_root_out() {
     };
     let (_ending, watch) = watch::channel(false);
     let backend: Arc<Counting> = Arc::default();
+    let access = watch::channel(access).1;
     let shared = Shared::new(backend, ControlConfig { access, limits }, watch);
     let caller = |peer| Caller { peer: Arc::new(peer), patience: Patience::default() };
     let member = caller(peer(1000, GROUP, &[]));

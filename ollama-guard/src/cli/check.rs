@@ -1,0 +1,69 @@
+//! `ollama-guard check`: whether a configuration can be used, without using it.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{NO, written};
+use crate::{
+    config::{self, Config, DEFAULT_CONFIG, Overrides, ProcessEnvironment},
+    events::text::Printable,
+    policy::{Compiled, Effect, Policy, Rule},
+};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration file [default: /etc/ollama-guard/config.toml]
+    #[arg(value_name = "FILE", env = "OLLAMA_GUARD_CONFIG")]
+    file: Option<PathBuf>,
+}
+
+/// Reads it as the daemon would, and applies nothing. Exit status 0 if it is good, 1 with every mistake
+/// if not.
+pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let file = args.file.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let overrides = Overrides { config: Some(file), ..Overrides::default() };
+    let refused = |text: &str| -> anyhow::Result<ExitCode> {
+        written(writeln!(io::stdout(), "{text}"))?;
+        Ok(ExitCode::from(NO))
+    };
+    let config = match config::load(&overrides, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(problems) => return refused(&problems.to_string()),
+    };
+    let policy = Policy {
+        mode: config.mode,
+        scope: config.scope,
+        ports: config.service.ports.clone(),
+        rules: config.rules.iter().map(Rule::said).collect(),
+        capacity: config.capacity,
+    };
+    if let Err(error) = Compiled::new(policy) {
+        return refused(&error.to_string());
+    }
+    written(writeln!(io::stdout(), "{}", summary(&config)))
+}
+
+fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    for warning in &config.warnings {
+        text.push_str(&format!("warning: {}\n", Printable(warning)));
+    }
+    let count = |effect| config.rules.iter().filter(|rule| rule.effect == effect).count();
+    let ports: Vec<_> = config.service.ports.iter().map(ToString::to_string).collect();
+    let files: Vec<_> = config.files.iter().map(|path| path.display().to_string()).collect();
+    text.push_str(&format!(
+        "{}: good: mode {}, ports {}, {} allow rules, {} deny rules",
+        files.join(", "),
+        config.mode.name(),
+        ports.join(", "),
+        count(Effect::Allow),
+        count(Effect::Deny)
+    ));
+    text
+}

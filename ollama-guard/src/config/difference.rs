@@ -1,0 +1,170 @@
+//! What a configuration changes about another one, in words.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use super::{Config, Interfaces};
+use crate::policy::{Effect, Prefix, Rule};
+
+/// Rules that are named one by one, of those that come and of those that go.
+const MOST: usize = 50;
+
+/// What changes, a line each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// What a running daemon takes over.
+    pub changes: Vec<String>,
+    /// What it can't: that needs a restart.
+    pub later: Vec<String>,
+}
+
+impl Difference {
+    /// From the old to the new.
+    #[must_use]
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut found = Self::default();
+        let changes = &mut found.changes;
+        single(changes, "mode", old.mode.name(), new.mode.name());
+        single(changes, "scope", old.scope.name(), new.scope.name());
+        single(changes, "service", &old.service.name, &new.service.name);
+        list(changes, "port", &old.service.ports, &new.service.ports);
+        rules(changes, &old.rules, &new.rules);
+        single(changes, "interfaces", interfaces(old), interfaces(new));
+        list(changes, "excluded interface", &texts(&old.exclude), &texts(&new.exclude));
+        single(changes, "attach", old.attach.name(), new.attach.name());
+        let (before, after) = (old.events_per_second, new.events_per_second);
+        single(changes, "events per second", before, after);
+        let (before, after) = (old.control.group_may_edit, new.control.group_may_edit);
+        single(changes, "group_may_edit", before, after);
+
+        let later = &mut found.later;
+        single(later, "capacity", old.capacity, new.capacity);
+        single(later, "debug_kernel", old.debug_kernel, new.debug_kernel);
+        let (before, after) = (&old.paths, &new.paths);
+        single(later, "pin_dir", before.pin_dir.display(), after.pin_dir.display());
+        single(later, "state_dir", before.state_dir.display(), after.state_dir.display());
+        single(later, "socket", before.socket.display(), after.socket.display());
+        found
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.later.is_empty()
+    }
+}
+
+fn interfaces(config: &Config) -> String {
+    match &config.interfaces {
+        Interfaces::Auto => "auto".to_owned(),
+        Interfaces::Named(patterns) => texts(patterns).into_iter().collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn texts<T: ToString>(items: &[T]) -> BTreeSet<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+fn single<T: Display>(lines: &mut Vec<String>, what: &str, old: T, new: T) {
+    let (old, new) = (old.to_string(), new.to_string());
+    if old != new {
+        lines.push(format!("{what}: {old} -> {new}"));
+    }
+}
+
+fn list<T: Ord + Display>(
+    lines: &mut Vec<String>,
+    what: &str,
+    old: &BTreeSet<T>,
+    new: &BTreeSet<T>,
+) {
+    lines.extend(new.difference(old).map(|one| format!("+ {what} {one}")));
+    lines.extend(old.difference(new).map(|one| format!("- {what} {one}")));
+}
+
+fn rules(lines: &mut Vec<String>, old: &[Rule], new: &[Rule]) {
+    let by_word = |rules: &[Rule]| -> BTreeMap<(Prefix, Effect), usize> {
+        rules.iter().enumerate().map(|(at, rule)| (rule.said(), at)).collect()
+    };
+    let (before, after) = (by_word(old), by_word(new));
+    for (sign, here, rules, there) in [("+", &after, new, &before), ("-", &before, old, &after)] {
+        let only = || here.iter().filter(|(said, _)| !there.contains_key(said));
+        for (&(prefix, effect), &at) in only().take(MOST) {
+            lines.push(format!("{sign} {effect} {prefix} ({})", rules[at].written()));
+        }
+        let count = only().count();
+        if count > MOST {
+            lines.push(format!("{sign} {} more rules", count - MOST));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::config::{Overrides, load};
+
+    fn config(text: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let flags = Overrides { config: Some(path), ..Overrides::default() };
+        load(&flags, &HashMap::<&str, String>::new()).unwrap()
+    }
+
+    fn told(old: &str, new: &str) -> Difference {
+        let mut found = Difference::between(&config(old), &config(new));
+        for line in &mut found.changes {
+            if let Some(at) = line.find(" (") {
+                line.truncate(at);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_says_the_same_is_no_difference() {
+        let one = "[[service]]\nallow = [\"192.0.2.1\", \"192.0.2.2\"]\ndeny = [\"2001:db8::/32\"]";
+        let same = "# moved\n[groups]\nall = [\"192.0.2.2\", \"192.0.2.1\"]\n[[service]]\n\
+                    ports = [\"11434/tcp\"]\ndeny = [\"2001:db8::/32\"]\nallow = [\"all\"]";
+        assert!(told(one, same).is_empty());
+    }
+
+    #[test]
+    fn every_setting_is_told() {
+        let new = "mode = \"observe\"\nscope = \"local\"\ninterfaces = [\"eth0\", \"wg*\"]\n\
+                   exclude = [\"eth1\"]\nattach = \"native\"\ncapacity = 7\n\
+                   [[service]]\nname = \"llm\"\nports = [\"8080\"]\nallow = [\"192.0.2.1\"]\n\
+                   [events]\nper_second = 5\n[control]\ngroup_may_edit = true\n";
+        let changes = [
+            "mode: enforce -> observe",
+            "scope: all -> local",
+            "service: ollama -> llm",
+            "+ port 8080/tcp",
+            "- port 11434/tcp",
+            "+ allow 192.0.2.1",
+            "- deny 192.0.2.9",
+            "interfaces: auto -> eth0, wg*",
+            "+ excluded interface eth1",
+            "attach: auto -> native",
+            "events per second: 1000 -> 5",
+            "group_may_edit: false -> true",
+        ];
+        let found = told("[[service]]\ndeny = [\"192.0.2.9\"]", new);
+        assert_eq!(found.changes, changes);
+        assert_eq!(found.later, ["capacity: 65536 -> 7"]);
+    }
+
+    #[test]
+    fn of_very_many_rules_there_is_the_number() {
+        let many: Vec<_> = (0..80).map(|last| format!("\"10.0.0.{last}\"")).collect();
+        let found = told("", &format!("[[service]]\nallow = [{}]", many.join(", ")));
+        assert_eq!(found.changes.len(), MOST + 1);
+        assert_eq!(found.changes[MOST], "+ 30 more rules");
+    }
+}

@@ -1,0 +1,267 @@
+//! Reading the configuration again: by command, by SIGHUP, and when its files change.
+//!
+//! All three come to the same: all sources are read, as at the start, and what they say is put in force
+//! whole, or nothing is. A configuration that can't be used changes nothing, is in the log with all of
+//! its mistakes, and stays in `status` until it is mended.
+//!
+//! Files are looked at every second instead of by inotify(7): it has to be told of every directory that
+//! a link leads through, knows nothing of network file systems, and its instances are used up on many a
+//! Kubernetes node. Nothing is read until the files have been the same for a second: an editor may be
+//! in the middle of writing one, and half a list is a list.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex as Lock, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use nix::unistd::{getegid, geteuid};
+use ollama_guard_common::Scope;
+use tokio::{
+    signal::unix::Signal,
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{Chosen, cover};
+use crate::{
+    config::{self, Config, Difference, Fingerprint, Overrides, ProcessEnvironment},
+    control::{
+        AccessRules, Failure, Peer,
+        protocol::{ReloadReply, ReloadRequest},
+    },
+    doctor,
+    guard::{Asked, Desired, Handle},
+    status::{ConfigurationStatus, Rejected},
+};
+
+/// How often the files are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where the configuration came from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The flags.
+    pub overrides: Overrides,
+    /// The files as they were read.
+    pub fingerprint: Fingerprint,
+}
+
+/// What a running daemon follows, beside the policy.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) chosen: Chosen,
+    pub(super) scope: Scope,
+    pub(super) events_per_second: u32,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            chosen: Chosen::new(config),
+            scope: config.scope,
+            events_per_second: config.events_per_second,
+        }
+    }
+}
+
+impl From<&Config> for Desired {
+    fn from(config: &Config) -> Self {
+        Self {
+            mode: config.mode,
+            scope: config.scope,
+            ports: config.service.ports.clone(),
+            rules: config.rules.clone(),
+            capacity: config.capacity,
+        }
+    }
+}
+
+/// Reads the configuration again, one time after the other.
+pub(super) struct Reloader {
+    overrides: Overrides,
+    handle: Handle,
+    settings: watch::Sender<Settings>,
+    access: watch::Sender<AccessRules>,
+    current: Mutex<Current>,
+    status: Lock<ConfigurationStatus>,
+}
+
+struct Current {
+    config: Config,
+    fingerprint: Fingerprint,
+}
+
+impl Reloader {
+    /// For a daemon that has started with this configuration.
+    pub(super) fn new(
+        sources: Sources,
+        config: Config,
+        handle: Handle,
+        settings: watch::Sender<Settings>,
+        access: watch::Sender<AccessRules>,
+    ) -> Self {
+        let Sources { overrides, fingerprint } = sources;
+        let files = config.files.clone();
+        let status =
+            Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected: None });
+        let current = Mutex::new(Current { config, fingerprint });
+        Self { overrides, handle, settings, access, current, status }
+    }
+
+    /// What `status` shows of it.
+    pub(super) fn status(&self) -> ConfigurationStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Follows SIGHUP and the files until `stop` is ready.
+    pub(super) async fn follow(
+        self: Arc<Self>,
+        mut hangup: Signal,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = pin!(stop);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pending = None;
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = hangup.recv() => self.reload_by_itself("SIGHUP").await,
+                _ = tick.tick() => {
+                    let found = self.changed_files().await;
+                    if found.is_some() && found == pending {
+                        self.reload_by_itself("its files have changed").await;
+                    }
+                    pending = found;
+                }
+            }
+        }
+    }
+
+    /// The files as they are now, if that is not how they were read.
+    async fn changed_files(&self) -> Option<Fingerprint> {
+        let read = self.current.lock().await.fingerprint.clone();
+        // A file system may take its time.
+        spawn_blocking(move || Some(read.now()).filter(|now| *now != read)).await.ok().flatten()
+    }
+
+    /// What is said is in the log.
+    async fn reload_by_itself(&self, why: &str) {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let pid = i32::try_from(std::process::id()).ok();
+        let peer = Peer { uid, gid, pid, user: None, groups: Vec::new() };
+        let _ = self.reload(ReloadRequest::default(), Asked { peer, why: why.to_owned() }).await;
+    }
+
+    /// Reads everything and puts it in force, or only says what would change.
+    pub(super) async fn reload(
+        &self,
+        request: ReloadRequest,
+        asked: Asked,
+    ) -> Result<ReloadReply, Failure> {
+        let mut current = self.current.lock().await;
+        let overrides = self.overrides.clone();
+        let reading = spawn_blocking(move || config::read(&overrides, &ProcessEnvironment))
+            .await
+            .map_err(|error| Failure::Internal(error.to_string()))?;
+        if request.dry_run {
+            let config =
+                reading.config.map_err(|problems| Failure::BadInput(problems.to_string()))?;
+            return self.compared(&current.config, &config).await;
+        }
+        // Whatever comes of it, the same files are not read again by themselves.
+        current.fingerprint = reading.fingerprint;
+        let why = asked.why.clone();
+        let taken = match reading.config {
+            Ok(config) => self.take(&mut current.config, config, asked).await,
+            Err(problems) => Err(Failure::BadInput(problems.to_string())),
+        };
+        match &taken {
+            Ok(reply) => self.accepted(&current.config, reply, &why),
+            Err(failure) => self.rejected(failure, &why),
+        }
+        taken
+    }
+
+    async fn compared(&self, old: &Config, new: &Config) -> Result<ReloadReply, Failure> {
+        let plan = cover::plan(&Chosen::new(new)).await.map_err(bad_input)?;
+        let desired = Desired::from(new);
+        let (fits, generation) = self
+            .handle
+            .maintain(move |guard| (guard.would_take(&desired), guard.generation()))
+            .await?;
+        fits?;
+        let Difference { changes, later } = Difference::between(old, new);
+        Ok(ReloadReply { generation, changes, later, warnings: warnings(new, &plan) })
+    }
+
+    async fn take(
+        &self,
+        current: &mut Config,
+        new: Config,
+        asked: Asked,
+    ) -> Result<ReloadReply, Failure> {
+        let plan = cover::plan(&Chosen::new(&new)).await.map_err(bad_input)?;
+        let reconfigured = self.handle.reconfigure(Desired::from(&new), asked).await?;
+        let Difference { changes, later } = Difference::between(current, &new);
+        let mut warnings = warnings(&new, &plan);
+        if reconfigured.is_closed {
+            warnings.push("the allowlist is empty: nobody can reach the guarded ports".into());
+        }
+        self.settings.send_replace(Settings::of(&new));
+        let group_may_edit = new.control.group_may_edit;
+        self.access.send_modify(|access| access.group_may_edit = group_may_edit);
+        // What only a restart changes is told again each time, until there is one.
+        *current = Config {
+            capacity: current.capacity,
+            debug_kernel: current.debug_kernel,
+            paths: current.paths.clone(),
+            ..new
+        };
+        Ok(ReloadReply { generation: reconfigured.generation, changes, later, warnings })
+    }
+
+    fn accepted(&self, config: &Config, reply: &ReloadReply, why: &str) {
+        let ReloadReply { generation, changes, later, warnings } = reply;
+        if changes.is_empty() && later.is_empty() {
+            tracing::info!("the configuration was read again ({why}): it says what it said");
+        } else {
+            tracing::info!(
+                "the configuration was read again ({why}): generation {generation} is in force"
+            );
+        }
+        changes.iter().for_each(|line| tracing::info!("configuration: {line}"));
+        for line in later {
+            tracing::warn!("configuration: {line}: this takes a restart");
+        }
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        *status = ConfigurationStatus {
+            files: config.files.clone(),
+            since: Timestamp::now(),
+            rejected: None,
+        };
+    }
+
+    fn rejected(&self, failure: &Failure, why: &str) {
+        let problems = failure.to_string();
+        tracing::error!(
+            "the configuration is rejected ({why}), and nothing has changed: {problems}"
+        );
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.rejected = Some(Rejected { at: Timestamp::now(), problems });
+    }
+}
+
+fn bad_input(error: super::StartError) -> Failure {
+    Failure::BadInput(error.to_string())
+}
+
+fn warnings(config: &Config, plan: &cover::CoverPlan) -> Vec<String> {
+    let innocents = doctor::said_at_start(&config.service.ports, config.scope, plan.doors());
+    config.warnings.iter().cloned().chain(innocents.iter().map(ToString::to_string)).collect()
+}

@@ -1,0 +1,48 @@
+//! Another configuration for a guard that runs.
+
+use ollama_guard_common::Scope;
+
+use super::{Desired, Guard, GuardError, policy};
+use crate::{
+    dataplane::PolicySink,
+    policy::{Compiled, Rule},
+};
+
+impl<S: PolicySink> Guard<S> {
+    /// Whether another configuration would be taken: whether its rules and the stored ones fit.
+    pub fn would_take(&self, desired: &Desired) -> Result<(), GuardError> {
+        let capacity = self.desired.capacity;
+        let desired = &Desired { capacity, ..desired.clone() };
+        Ok(Compiled::new(policy(desired, self.scope, self.store.rules())).map(drop)?)
+    }
+
+    /// Puts another configuration in force, beside the stored rules, whole or not at all. The
+    /// capacity stays that of the start. Returns whether the kernel had to know.
+    pub fn reconfigure(&mut self, desired: Desired) -> Result<bool, GuardError> {
+        let desired = Desired { capacity: self.desired.capacity, ..desired };
+        let scope = match (desired.scope, self.desired.scope) {
+            (Scope::All, _) => Scope::All,
+            (Scope::Local, Scope::Local) => self.scope,
+            // Everybody's packets are decided on until this host's addresses are known.
+            (Scope::Local, Scope::All) => Scope::All,
+        };
+        if scope == self.scope && says_the_same(&desired, &self.desired) {
+            self.desired = desired;
+            return Ok(false);
+        }
+        let compiled = Compiled::new(policy(&desired, scope, self.store.rules()))?;
+        // Not two of them at a time, of long lists. After a failure it is made from the rules.
+        self.compiled = None;
+        self.swap(compiled.image())?;
+        self.compiled = Some(compiled);
+        self.desired = desired;
+        self.scope = scope;
+        Ok(true)
+    }
+}
+
+/// Whether two configurations come to the same policy. Of another order it is not known.
+fn says_the_same(one: &Desired, other: &Desired) -> bool {
+    (one.mode, &one.ports) == (other.mode, &other.ports)
+        && one.rules.iter().map(Rule::said).eq(other.rules.iter().map(Rule::said))
+}
