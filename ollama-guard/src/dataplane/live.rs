@@ -113,25 +113,18 @@ impl Dataplane {
         };
         let adopted = found == Earlier::Fits;
         let directory = if adopted { current.clone() } else { pins.next() };
-        if !adopted {
-            pins::remove_tree(&directory)?;
-            pins::make_dir(&directory)?;
-            if found == Earlier::OtherCapacity {
-                tracing::info!(
-                    prefixes = options.capacity,
-                    "making tables with room for another number of prefixes; counters go on"
-                );
-                maps::share_lasting(&current, &directory)?;
-            }
-            rules::create_outer(&directory, options.capacity)?;
-        }
         let loading = programs::Loading {
             directory: &directory,
             features,
             debug: options.debug,
             log_directory: options.log_directory,
         };
-        Self::load(pins, &loading, lock, adopted).inspect_err(|_| drop(abandon(pins, &directory)))
+        let loaded = match found {
+            Earlier::Fits => Self::load(pins, &loading, lock, true),
+            _ => make_anew(&current, &directory, found, options.capacity)
+                .and_then(|()| Self::load(pins, &loading, lock, false)),
+        };
+        loaded.inspect_err(|_| drop(abandon(pins, &directory)))
     }
 
     fn load(
@@ -413,6 +406,21 @@ fn abandon(pins: &PinDir, directory: &Path) -> Result<()> {
         super::detach_all(pins)?;
     }
     Ok(())
+}
+
+/// Makes a directory for maps that are not those of the current one, with the table of rules, and with the
+/// counters of the current one if only the room for rules is another.
+fn make_anew(current: &Path, directory: &Path, found: Earlier, capacity: u32) -> Result<()> {
+    pins::remove_tree(directory)?;
+    pins::make_dir(directory)?;
+    if found == Earlier::OtherCapacity {
+        tracing::info!(
+            prefixes = capacity,
+            "making tables with room for another number of prefixes; counters go on"
+        );
+        maps::share_lasting(current, directory)?;
+    }
+    rules::create_outer(directory, capacity)
 }
 
 impl Drop for Dataplane {
