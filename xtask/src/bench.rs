@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -12,6 +12,7 @@ use clap::Args;
 use crate::{
     build::{self, Profile},
     command::{self, Elevation},
+    compiler::KernelCompiler,
     setup::{self, Needs},
     workspace::{BENCH_PROGRAM, Workspace},
 };
@@ -25,45 +26,68 @@ const MARK: &str = "<!-- The rest of this page is written by `cargo xtask bench 
 /// How much, and what for.
 #[derive(Args)]
 pub struct Extent {
-    /// A few rounds and short lists: a minute, enough to see a collapse
-    #[arg(long, conflicts_with = "record")]
+    /// A few rounds and short lists: enough to see a collapse
+    #[arg(long)]
     quick: bool,
     /// Also write the figures into this file, for programs
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the figures into the documentation
+    /// Write the figures into the documentation; with --quick, into what CI compares with
     #[arg(long)]
     record: bool,
 }
 
+/// What a quick run usually finds.
+const USUAL: &str = "tests/bench.txt";
+
 /// Builds and measures.
 pub fn bench(workspace: &Workspace, extent: &Extent) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::TESTS)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
+    build::both_sides(workspace, &compiler, Profile::Release, &["bench"])?;
     let object = workspace.bench_object();
     build::kernel_program(workspace, &compiler, BENCH_PROGRAM, &object)?;
     let program = workspace.release_binary("bench");
     ensure!(program.is_file(), "{} was not built", program.display());
-    let guard = workspace.release_binary("ollama-guard");
-    let env = [
-        ("OLLAMA_GUARD_BINARY", guard.as_os_str()),
-        ("OLLAMA_GUARD_BENCH_OBJECT", object.as_os_str()),
-    ];
-    let mut command = Elevation::detect().require("measuring", program, &env)?;
-    if extent.quick {
-        command.arg("--quick");
-    }
+    let mut command = measuring(workspace, program, &object)?;
     if let Some(file) = &extent.json {
         command.arg("--json").arg(file);
     }
-    if extent.record {
-        command.arg("--svg").arg(workspace.root().join(PICTURE));
+    match (extent.quick, extent.record) {
+        (true, false) => _ = command.arg("--quick"),
+        (true, true) => _ = command.args(["--quick", "--record-usual"]).arg(usual(workspace)),
+        (false, true) => _ = command.arg("--svg").arg(workspace.root().join(PICTURE)),
+        (false, false) => {}
     }
     let measured = command.stderr(Stdio::inherit()).output().context("measuring")?;
     let report = String::from_utf8_lossy(&measured.stdout);
     println!("{report}");
     ensure!(measured.status.success(), "not everything could be measured; nothing is recorded");
-    if extent.record { record(workspace, &report) } else { Ok(()) }
+    if extent.record && !extent.quick { record(workspace, &report) } else { Ok(()) }
+}
+
+/// A quick run of the benchmark that was built with the tests; both sides must be built. Fails if
+/// something is far from what is usual.
+pub fn quick(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<()> {
+    let object = workspace.bench_object();
+    build::kernel_program(workspace, compiler, BENCH_PROGRAM, &object)?;
+    let program = workspace.debug_binary("bench");
+    ensure!(program.is_file(), "{} was not built", program.display());
+    let mut command = measuring(workspace, program, &object)?;
+    command::run(command.args(["--quick", "--usual"]).arg(usual(workspace)))
+}
+
+fn usual(workspace: &Workspace) -> PathBuf {
+    workspace.root().join(USUAL)
+}
+
+/// The benchmark, of the guard as it is released.
+fn measuring(workspace: &Workspace, program: PathBuf, object: &Path) -> anyhow::Result<Command> {
+    let guard = workspace.release_binary("ollama-guard");
+    let env = [
+        ("OLLAMA_GUARD_BINARY", guard.as_os_str()),
+        ("OLLAMA_GUARD_BENCH_OBJECT", object.as_os_str()),
+    ];
+    Elevation::detect().require("measuring", program, &env)
 }
 
 fn record(workspace: &Workspace, report: &str) -> anyhow::Result<()> {

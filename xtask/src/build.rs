@@ -20,20 +20,24 @@ pub enum Profile {
     Debug,
 }
 
+/// The program of the user side.
+pub const GUARD: &str = "ollama-guard";
+
 /// Sets up, builds both sides, and says what came out.
 pub fn build(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::BUILD)?;
-    both_sides(workspace, &compiler, profile)
+    both_sides(workspace, &compiler, profile, &[])
 }
 
-/// Builds both sides.
+/// Builds both sides, and these programs of the tests.
 pub fn both_sides(
     workspace: &Workspace,
     compiler: &KernelCompiler,
     profile: Profile,
+    others: &[&str],
 ) -> anyhow::Result<()> {
     kernel_side(workspace, compiler)?;
-    user_side(workspace, profile)
+    user_side(workspace, profile, others)
 }
 
 /// Builds the kernel program and puts it where the user side looks for it.
@@ -76,13 +80,18 @@ pub fn write_if_different(file: &Path, content: &[u8]) -> anyhow::Result<()> {
     fs::rename(&half, file).with_context(|| format!("could not write {}", file.display()))
 }
 
-/// Builds the user side with the finished kernel object embedded.
-pub fn user_side(workspace: &Workspace, profile: Profile) -> anyhow::Result<()> {
+/// Builds the user side with the finished kernel object embedded, and these programs of the tests:
+/// optimised, they take longer than the guard itself.
+pub fn user_side(workspace: &Workspace, profile: Profile, others: &[&str]) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut cargo = workspace.cargo("build");
+    // As members of one workspace, so that no dependency is compiled twice with different features.
     cargo
         .args(["--workspace", "--exclude", KERNEL_PACKAGE, "--exclude", "xtask"])
         .env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
+    for program in [GUARD].iter().chain(others) {
+        cargo.args(["--bin", program]);
+    }
     let dir = match profile {
         Profile::Release => {
             cargo.arg("--release");

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use crate::{
     build::{self, Profile},
@@ -15,13 +15,12 @@ use crate::{
 /// so that it can take down its network. Returns only if that fails.
 pub fn demo(workspace: &Workspace) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::DEMO)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
-    Err(command::exec(&mut program(workspace)?))
+    build::both_sides(workspace, &compiler, Profile::Release, &["demo"])?;
+    Err(command::exec(&mut program(workspace, &workspace.release_binary("demo"))?))
 }
 
-/// The demo, ready to start; both sides must be built.
-pub fn program(workspace: &Workspace) -> anyhow::Result<Command> {
-    let demo = workspace.release_binary("demo");
+/// The demo, which was built here, ready to start; both sides must be built.
+pub fn program(workspace: &Workspace, demo: &Path) -> anyhow::Result<Command> {
     ensure!(demo.is_file(), "{} was not built", demo.display());
     let mut command = Elevation::detect().require("the demo", demo, &[])?;
     command.arg("--binary").arg(workspace.release_binary("ollama-guard"));

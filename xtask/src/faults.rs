@@ -19,7 +19,7 @@ const MARK: &str = "<!-- The rest of this page is written by `cargo xtask faults
 /// only if nothing went wrong; those of other phases stay as they were recorded.
 pub fn faults(workspace: &Workspace, phases: &[String], workers: usize) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::TESTS)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
+    build::both_sides(workspace, &compiler, Profile::Release, &["faults"])?;
     let program = workspace.release_binary("faults");
     ensure!(program.is_file(), "{} was not built", program.display());
     let guard = workspace.release_binary("ollama-guard");

@@ -123,7 +123,7 @@ pub fn kernels(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     ensure!(cfg!(target_arch = "x86_64"), "the kernels and their guests are for x86-64 machines");
     let beds = chosen(&options.only)?;
     let compiler = setup::setup(workspace, Needs::KERNELS)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
+    build::both_sides(workspace, &compiler, Profile::Release, &[])?;
     run(workspace, &beds, options.record)
 }
 

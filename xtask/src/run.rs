@@ -12,7 +12,7 @@ use crate::{
 /// Builds and becomes `ollama-guard run ARGS`; returns only if that fails.
 pub fn run(workspace: &Workspace, args: &[OsString]) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::RUN)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
+    build::both_sides(workspace, &compiler, Profile::Release, &[])?;
     let settings = settings();
     let env: Vec<(&str, &OsStr)> =
         settings.iter().map(|(name, value)| (name.as_str(), value.as_os_str())).collect();

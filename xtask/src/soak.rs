@@ -36,7 +36,7 @@ pub struct Limits {
 /// Builds and runs it; anything that was not as it should be is an error.
 pub fn soak(workspace: &Workspace, limits: &Limits) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::TESTS)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
+    build::both_sides(workspace, &compiler, Profile::Release, &["soak"])?;
     let program = workspace.release_binary("soak");
     ensure!(program.is_file(), "{} was not built", program.display());
     let guard = workspace.release_binary("ollama-guard");

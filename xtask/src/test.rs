@@ -19,6 +19,7 @@ use self::{
     table::{Table, Verdict},
 };
 use crate::{
+    bench,
     build::{self, Profile},
     command::{self, Elevation},
     compiler::KernelCompiler,
@@ -51,7 +52,7 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
     lint_stage(workspace, &compiler, &mut table);
     let kernel = table.run("kernel build", || build::kernel_side(workspace, &compiler));
     let built = if kernel {
-        table.run("user build", || build::user_side(workspace, Profile::Release))
+        table.run("user build", || build::user_side(workspace, Profile::Release, &[]))
     } else {
         table.blocked("user build", "the kernel build failed")
     };
@@ -63,14 +64,21 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
     }
     if quick {
         table.left_out("privileged tests", "--quick");
+        table.left_out("bench --quick", "--quick");
         table.left_out("demo", "--quick");
     } else if built {
         // Not a reason to leave the tests out: those that need it say so.
         table.run("another layout version", || elsewhere::other_layout(workspace, &compiler));
         privileged(workspace, &mut table);
-        table.run("demo", || command::run(&mut demo::program(workspace)?));
+        table.run("bench --quick", || bench::quick(workspace, &compiler));
+        table.run("demo", || {
+            // Built with the tests.
+            let demo = workspace.debug_binary("demo");
+            command::run(&mut demo::program(workspace, &demo)?)
+        });
     } else {
         table.blocked("privileged tests", "nothing was built to test");
+        table.blocked("bench --quick", "nothing was built to measure");
         table.blocked("demo", "nothing was built to show");
     }
     if extent == Extent::All {

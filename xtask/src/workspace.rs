@@ -78,6 +78,11 @@ impl Workspace {
         self.target().join("release").join(name)
     }
 
+    /// A program of the user side that was built with the tests.
+    pub fn debug_binary(&self, name: &str) -> PathBuf {
+        self.target().join("debug").join(name)
+    }
+
     /// `cargo VERB` with the caller's own toolchain, in the root, into `target/`.
     pub fn cargo(&self, verb: &str) -> Command {
         let mut cargo = self.bare_cargo();

@@ -58,12 +58,30 @@ fn bare_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// The same for frames in one buffer only.
+#[xdp]
+fn bare_pass_one(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
 /// Gives the packet its source, and hands it to the program that is measured.
 #[xdp(frags)]
 fn feed(context: XdpContext) -> u32 {
-    if set_source(&context).is_some() {
+    hand_over(&context)
+}
+
+/// The same for programs that take frames in one buffer only: the kernel lets a program call none of
+/// the other kind.
+#[xdp]
+fn feed_one(context: XdpContext) -> u32 {
+    hand_over(&context)
+}
+
+#[inline(always)]
+fn hand_over(context: &XdpContext) -> u32 {
+    if set_source(context).is_some() {
         // SAFETY: both programs take the same context; nothing here has to be cleaned up.
-        unsafe { OG_MEASURED.tail_call(&context, 0) };
+        unsafe { OG_MEASURED.tail_call(context, 0) };
     }
     XDP_ABORTED
 }

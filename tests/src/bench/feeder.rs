@@ -77,10 +77,29 @@ pub fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(program)
 }
 
+/// Which kind of programs a feeder calls: the kernel calls none of the other kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Such as take frames in several buffers, as the guard's does.
+    Buffers,
+    /// Such as take frames in one buffer only.
+    OneBuffer,
+}
+
+impl Entry {
+    const fn feed(self) -> &'static str {
+        match self {
+            Self::Buffers => "feed",
+            Self::OneBuffer => "feed_one",
+        }
+    }
+}
+
 /// Feeds programs with packets: the same one for all that are compared, since where the kernel puts a
 /// program in memory can make a nanosecond or two.
 pub struct Feeder {
     object: Ebpf,
+    entry: Entry,
     frame: Vec<u8>,
     programs: ProgramArray<aya::maps::MapData>,
 }
@@ -91,12 +110,12 @@ impl Feeder {
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn new(object: &[u8], packet: &Packet, sources: &[Source]) -> Result<Self> {
+    pub fn new(object: &[u8], packet: &Packet, sources: &[Source], entry: Entry) -> Result<Self> {
         let mut object = load(object, packet, sources, 0)?;
         let map = object.take_map("OG_MEASURED").context("no map OG_MEASURED")?;
         let programs = map.try_into()?;
-        program(&mut object, "feed")?;
-        Ok(Self { object, frame: packet.frame.clone(), programs })
+        program(&mut object, entry.feed())?;
+        Ok(Self { object, entry, frame: packet.frame.clone(), programs })
     }
 
     /// From here on the packets are for this program.
@@ -135,7 +154,7 @@ impl Feeder {
         let mut options = TestRunOptions::new();
         options.data_in = Some(&self.frame);
         options.repeat = repeat;
-        let program = program(&mut self.object, "feed")?;
+        let program = program(&mut self.object, self.entry.feed())?;
         let before = thread_time()?;
         let result = program.test_run(options)?;
         Ok(((thread_time()? - before) / f64::from(repeat), result.return_value))

@@ -24,6 +24,7 @@ use super::{
     program::{guard, knock, rules},
     report::{Report, Table},
     summary::Summary,
+    xdp_filter,
 };
 use crate::{
     bed::{CABLE_MTU, CLIENT_INTERFACE, Namespace, Pair, SERVER_DOOR, run},
@@ -232,7 +233,12 @@ fn down(
     }
 }
 
-fn commands(server: &Namespace, list: &[String]) -> Result<()> {
+/// Runs commands in the server's namespace, one after the other.
+///
+/// # Errors
+///
+/// If one fails.
+pub fn commands(server: &Namespace, list: &[String]) -> Result<()> {
     for line in list {
         run(server.command("sh").args(["-c", line]), LIMIT)?.expect_success()?;
     }
@@ -309,6 +315,8 @@ fn others(is_v6: bool, scripts: &TempDir) -> Result<Vec<Contender>> {
         vec![format!("ipset restore -f {}", path.display()), format!("{iptables} -A {rule}")];
     let end = vec![format!("{iptables} -D {rule}"), "ipset destroy bench".into()];
     list.push(Contender::new("iptables raw, ipset hash:net", Means::Commands(start, end)));
+    let (start, end) = (vec![xdp_filter::start()], vec![xdp_filter::end()]);
+    list.push(Contender::new(xdp_filter::NAME, Means::Commands(start, end)));
     Ok(list)
 }
 

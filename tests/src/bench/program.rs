@@ -17,12 +17,15 @@ use ollama_guard_common::{Mode, Protocol};
 
 use super::{
     Options,
-    feeder::{self, Feeder, Packet, XDP_DROP, XDP_PASS},
+    feeder::{self, Entry, Feeder, Packet, XDP_DROP, XDP_PASS},
+    flood::commands,
     lists::{self, Kind},
     report::{Report, Table},
     summary::Summary,
+    xdp_filter,
 };
 use crate::{
+    bed::{CABLE_MTU, Pair},
     loaded::{Loaded, Variant},
     packet::{Tpid, ethernet, ipv4, ipv6, tcp, udp},
     policy::{GUARDED, HostPolicy, SERVER4, SERVER6},
@@ -166,10 +169,13 @@ pub fn measure(options: &Options, report: &mut Report, say: &dyn Fn(&str)) -> Re
 fn bystander_table(options: &Options, object: &[u8], report: &mut Report) -> Result<()> {
     let loaded = guard(&rules(Kind::Hosts, 1_000))?;
     let program = Xdp::from_pin(loaded.pin("link"), XdpAttachType::Interface)?;
+    let pair = Pair::new(CABLE_MTU)?;
+    commands(&pair.server, &[xdp_filter::start()])?;
+    let filter = xdp_filter::program(&pair.server)?;
     let mut rows = Vec::new();
     for (what, packet) in bystanders() {
         let sources = lists::strangers(&[], packet.is_v6);
-        let feeder = Feeder::new(object, &packet, &sources)?;
+        let feeder = Feeder::new(object, &packet, &sources, Entry::Buffers)?;
         let mut bare = feeder::load(object, &packet, &[], 0)?;
         let bare = feeder::program(&mut bare, "bare_pass")?;
         let programs = [bare.fd()?, program.fd()?];
@@ -177,14 +183,31 @@ fn bystander_table(options: &Options, object: &[u8], report: &mut Report) -> Res
         let above = Summary::above(&ours, &bare);
         let goal = format!("bystander, program: {what}, ns above bare");
         report.at_most(goal, 3.0, above.median);
-        rows.push(vec![what.into(), format!("{:.1}", Summary::of(&bare)), format!("{above:.1}")]);
+
+        let feeder = Feeder::new(object, &packet, &sources, Entry::OneBuffer)?;
+        let mut bare_one = feeder::load(object, &packet, &[], 0)?;
+        let bare_one = feeder::program(&mut bare_one, "bare_pass_one")?;
+        let programs = [bare_one.fd()?, &filter];
+        let [bare_one, filter] = in_turn(feeder, programs, XDP_PASS, options.rounds())?;
+        let filter = Summary::above(&filter, &bare_one);
+        let goal = format!("bystander, program: {what}, ratio to xdp-filter");
+        report.at_most(goal, 0.05, above.median / filter.median);
+        rows.push(vec![
+            what.into(),
+            format!("{:.1}", Summary::of(&bare)),
+            format!("{above:.1}"),
+            format!("{filter:.1}"),
+        ]);
     }
     report.tables.push(Table {
         title: "The program: packets that are none of its business".into(),
         note: "Nanoseconds; 1,000 rules. The first column is a program that passes everything, its feeder \
-               included; the second what the guard's program takes above it."
+               included; the others what the guard's program and that of xdp-filter, with all of its features, \
+               take above it."
             .into(),
-        head: ["packet", "bare XDP_PASS", "ollama-guard above it"].map(String::from).to_vec(),
+        head: ["packet", "bare XDP_PASS", "ollama-guard above it", "xdp-filter above it"]
+            .map(String::from)
+            .to_vec(),
         rows,
     });
     Ok(())
@@ -213,7 +236,7 @@ fn knocks(
         let packet = knock(is_v6);
         let sources =
             if is_friend { lists::friends(&rules, is_v6) } else { lists::strangers(&rules, is_v6) };
-        let feeder = Feeder::new(object, &packet, &sources)?;
+        let feeder = Feeder::new(object, &packet, &sources, Entry::Buffers)?;
         let mut bare = feeder::load(object, &packet, &[], 0)?;
         let (name, verdict) =
             if is_friend { ("bare_pass", XDP_PASS) } else { ("bare_drop", XDP_DROP) };

@@ -28,7 +28,7 @@ pub struct Limits {
 /// Builds and becomes the test: its exit status is ours. Returns only if that fails.
 pub fn oracle(workspace: &Workspace, limits: &Limits) -> anyhow::Result<()> {
     let compiler = setup::setup(workspace, Needs::TESTS)?;
-    build::both_sides(workspace, &compiler, Profile::Release)?;
+    build::both_sides(workspace, &compiler, Profile::Release, &["oracle"])?;
     let program = workspace.release_binary("oracle");
     ensure!(program.is_file(), "{} was not built", program.display());
     let guard = workspace.release_binary("ollama-guard");
