@@ -10,6 +10,7 @@ mod detach;
 mod doctor;
 pub mod events;
 mod explain;
+mod groups;
 mod reload;
 pub mod rules;
 mod run;
@@ -67,6 +68,8 @@ pub enum Command {
     Verify(verify::VerifyArgs),
     /// Whether a configuration file can be used, with all its mistakes; applies nothing
     Check(check::CheckArgs),
+    /// The built-in groups that rules may name, as they are on this host now
+    Groups(groups::GroupsArgs),
     /// What `reload` would change
     Diff(reload::ReloadArgs),
     /// Have the daemon read its configuration again and put it in force, as it does by itself when
@@ -140,7 +143,8 @@ impl Cli {
             Command::Deny(told) => edit(Effect::Deny, told).await,
             Command::Status(args) => status::run(args).await,
             Command::Verify(args) => verify::run(args).await,
-            Command::Check(args) => check::run(args),
+            Command::Check(args) => check::run(args).await,
+            Command::Groups(args) => groups::run(args).await,
             Command::Diff(args) => reload::diff(args).await,
             Command::Reload(args) => reload::reload(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,

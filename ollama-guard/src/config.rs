@@ -25,22 +25,22 @@ mod difference;
 mod document;
 mod environment;
 mod file;
+mod files;
 mod fingerprint;
 mod interface;
 mod layer;
 mod overrides;
 mod problem;
 mod rule_store;
+mod surroundings;
 mod trusted_file;
 mod value;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use ollama_guard_common::{Mode, Scope};
 
+use self::files::Files;
 use crate::policy::{Port, Rule};
 
 pub use self::{
@@ -51,6 +51,7 @@ pub use self::{
     overrides::Overrides,
     problem::{Place, Problem, Problems},
     rule_store::{RuleStore, StoreError, Undo},
+    surroundings::{Nowhere, Surroundings},
     trusted_file::FileError,
 };
 
@@ -99,6 +100,8 @@ pub struct Config {
     pub paths: Paths,
     /// The files that it was read from.
     pub files: Vec<PathBuf>,
+    /// Whether a list names a built-in group, so that it changes with the host.
+    pub follows_host: bool,
     /// Whether the kernel programs log what must never happen.
     pub debug_kernel: bool,
     /// What is probably not meant, one sentence each. None of it stops anything.
@@ -169,81 +172,42 @@ pub struct Reading {
     pub config: Result<Config, Problems>,
 }
 
-/// Reads all sources: the flags as the caller parsed them, the environment, the file.
+/// Reads all sources: the flags as the caller parsed them, the environment, the files, and of the host what
+/// these name.
 ///
 /// # Errors
 ///
 /// Every problem of every source at once.
-pub fn load(overrides: &Overrides, environment: &dyn Environment) -> Result<Config, Problems> {
-    read(overrides, environment).config
+pub fn load(
+    overrides: &Overrides,
+    environment: &dyn Environment,
+    surroundings: &dyn Surroundings,
+) -> Result<Config, Problems> {
+    read(overrides, environment, surroundings).config
 }
 
 /// As [`load`], for somebody who reads them again when they change.
 #[must_use]
-pub fn read(overrides: &Overrides, environment: &dyn Environment) -> Reading {
+pub fn read(
+    overrides: &Overrides,
+    environment: &dyn Environment,
+    surroundings: &dyn Surroundings,
+) -> Reading {
     let mut problems = Vec::new();
     let flags = overrides.layer(&mut problems);
     let variables = environment::layer(environment, overrides.anyone, &mut problems);
     let named = overrides.config.clone().or_else(|| environment::config_path(environment));
-    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
-    let mut fingerprint = Fingerprint::default();
-    if let Ok(path) = std::path::absolute(&path) {
-        fingerprint.note(&path);
-    }
-    let (config, file) = match text(named, &mut problems) {
-        Some((path, text)) => {
-            let layer = file::layer(&path, &text, &mut problems);
-            (Some(path), layer)
-        }
-        None => (None, layer::Layer::default()),
-    };
+    let may_be_absent = named.is_none();
+    let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let mut files = Files::default();
+    let texts = files.texts(&path, may_be_absent, &mut problems);
+    let file = file::layer(&texts, surroundings, &mut files, &mut problems);
+    let Files { fingerprint, read } = files;
     let config = match Problems::new(problems) {
-        None => Ok(flags.over(variables.over(file)).finish(config.into_iter().collect())),
+        None => Ok(flags.over(variables.over(file)).finish(read)),
         Some(problems) => Err(problems),
     };
     Reading { fingerprint, config }
-}
-
-/// The configuration file's absolute path and its text. `None` if it is absent and need not be
-/// there, or if there is a problem with it.
-fn text(named: Option<PathBuf>, problems: &mut Vec<Problem>) -> Option<(PathBuf, String)> {
-    let may_be_absent = named.is_none();
-    let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
-    let mut problem = |path: &Path, message: String| {
-        let place = Place::File { path: path.to_owned(), position: None };
-        problems.push(Problem { place, message });
-    };
-    let path = match std::path::absolute(&path) {
-        // Rules remember the path, and are shown and kept as JSON.
-        Ok(absolute) if absolute.to_str().is_some() => absolute,
-        _ => {
-            problem(&path, "the name is not UTF-8 text: give the file another one".to_owned());
-            return None;
-        }
-    };
-    match trusted_file::read(&path, trusted_file::Links::Follow, file::MOST_BYTES) {
-        Err(FileError::Absent { .. }) if may_be_absent => None,
-        Err(error) => {
-            problem(&path, error.to_string());
-            None
-        }
-        Ok(bytes) => match String::from_utf8(bytes) {
-            // A parser would make a token, or a mistake, of each of them.
-            Ok(text) if text.contains('\0') => {
-                let before = text.split('\0').next().unwrap_or_default();
-                let line = before.matches('\n').count() + 1;
-                problem(&path, format!("line {line} has a zero byte: this is no text file"));
-                None
-            }
-            Ok(text) => Some((path, text)),
-            Err(error) => {
-                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-                let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-                problem(&path, format!("line {line} is not UTF-8 text: save the file as UTF-8"));
-                None
-            }
-        },
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod confine;
 mod cover;
 mod error;
 mod events;
+mod host;
 mod keeper;
 mod notices;
 mod reload;
@@ -50,6 +51,7 @@ use crate::{
 };
 
 pub use error::StartError;
+pub use host::Host;
 pub use reload::Sources;
 pub use selection::Chosen;
 

@@ -16,6 +16,7 @@
 
 mod addresses;
 mod choose;
+mod groups;
 mod interface;
 mod kind;
 mod link_message;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use addresses::{HostAddress, list_addresses};
 pub use choose::{Door, Plan, Selection, choose, loopback_named, unmatched};
+pub use groups::{HOST_GROUPS, HostGroups};
 pub use interface::{Interface, XdpSlots};
 pub use list::{DoorsError, list};
 pub use skip::Skip;

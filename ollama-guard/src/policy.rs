@@ -24,6 +24,7 @@ mod compile;
 mod compiled;
 mod decide;
 mod digest;
+pub mod list;
 mod port;
 mod prefix;
 #[cfg(test)]

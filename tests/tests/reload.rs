@@ -209,6 +209,28 @@ fn mode_ports_and_interfaces_are_followed() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_built_in_group_follows_the_networks_of_the_host() -> Result<()> {
+    let bed = Bed::new()?;
+    let guard = guard(&bed, "[[service]]\nallow = [\"local-networks\"]\n")?;
+    assert!(!passing(&bed, GUARDED)?.contains(&NEW4));
+    let net = "198.51.100.254/24";
+    bed.server.namespace.ip(&["address", "add", net, "dev", SERVER_DOOR])?;
+    until("the new network", SOON, || {
+        passing(&bed, GUARDED).is_ok_and(|found| found.contains(&NEW4))
+    })?;
+    let groups = guard.cli(&["groups"])?;
+    assert!(groups.stdout.contains("198.51.100.0/24"), "{groups:?}");
+    let list = guard.done(&["allow", "list"])?;
+    assert!(list.contains("group local-networks: door0"), "{list}");
+    assert!(!passing(&bed, GUARDED)?.contains(&STRANGER4));
+    bed.server.namespace.ip(&["address", "del", net, "dev", SERVER_DOOR])?;
+    until("the network to be gone", SOON, || {
+        passing(&bed, GUARDED).is_ok_and(|found| !found.contains(&NEW4))
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_file_is_checked_without_a_daemon() -> Result<()> {
     let bed = Bed::new()?;
     let guard = GuardSetup::of(SERVER_DOOR).prepare(&bed.server.namespace)?;

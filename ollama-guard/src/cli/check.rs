@@ -11,6 +11,7 @@ use clap::Args;
 use super::{NO, written};
 use crate::{
     config::{self, Config, DEFAULT_CONFIG, Overrides, ProcessEnvironment},
+    daemon::Host,
     events::text::Printable,
     policy::{Compiled, Effect, Policy, Rule},
 };
@@ -25,14 +26,14 @@ pub struct CheckArgs {
 
 /// Reads it as the daemon would, and applies nothing. Exit status 0 if it is good, 1 with every mistake
 /// if not.
-pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
     let overrides = Overrides { config: Some(file), ..Overrides::default() };
     let refused = |text: &str| -> anyhow::Result<ExitCode> {
         written(writeln!(io::stdout(), "{text}"))?;
         Ok(ExitCode::from(NO))
     };
-    let config = match config::load(&overrides, &ProcessEnvironment) {
+    let config = match config::load(&overrides, &ProcessEnvironment, &Host::look().await) {
         Ok(config) => config,
         Err(problems) => return refused(&problems.to_string()),
     };

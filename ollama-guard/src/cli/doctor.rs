@@ -12,7 +12,7 @@ use clap::Args;
 use super::{NO, written};
 use crate::{
     config::{self, Overrides, ProcessEnvironment},
-    daemon::Chosen,
+    daemon::{Chosen, Host},
     doctor::{self, Report},
     status::SelectionSource as _,
 };
@@ -47,7 +47,7 @@ pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let DoctorArgs { json, config, interfaces, ports, attach, pin_dir } = args;
     let overrides =
         Overrides { config, interfaces, ports, attach, pin_dir, ..Overrides::default() };
-    let config = config::load(&overrides, &ProcessEnvironment)
+    let config = config::load(&overrides, &ProcessEnvironment, &Host::look().await)
         .map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let chosen = Chosen::new(&config);
     let facts = doctor::examine(&config, |interfaces| chosen.choose(interfaces)).await?;

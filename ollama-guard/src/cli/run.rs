@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     config::{self, Overrides, ProcessEnvironment},
-    daemon::{self, Sources},
+    daemon::{self, Host, Sources},
     dataplane::{PinDir, Snapshot},
 };
 
@@ -64,7 +64,9 @@ pub struct RunArgs {
 /// Runs the daemon until a signal or `detach`.
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let overrides = args.into_overrides();
-    let config::Reading { fingerprint, config } = config::read(&overrides, &ProcessEnvironment);
+    let host = Host::look().await;
+    let config::Reading { fingerprint, config } =
+        config::read(&overrides, &ProcessEnvironment, &host);
     let config = match config {
         Ok(config) => config,
         Err(problems) => anyhow::bail!("{problems}{}", still_in_force(&overrides)),
@@ -72,7 +74,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let daemon = daemon::start(&config, Sources { overrides, fingerprint })
+    let daemon = daemon::start(&config, Sources { overrides, fingerprint, host })
         .await
         .context("the guard did not start")?;
     daemon.run().await;

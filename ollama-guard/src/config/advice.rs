@@ -95,7 +95,7 @@ mod tests {
     use crate::policy::Origin;
 
     fn rule(effect: Effect, text: &str, line: usize) -> Rule {
-        let origin = Origin::File { path: "/c".into(), line }.into();
+        let origin = Origin::File { path: std::path::Path::new("/c").into(), line }.into();
         Rule { prefix: text.parse().unwrap(), effect, comment: None, origin }
     }
 

@@ -1,10 +1,12 @@
 //! A corpus of broken configuration files: each with all that is to be said about it.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 
-use super::{Place, file, problem::Problems};
+use super::{
+    Nowhere, Place, file,
+    files::{Files, Text},
+    problem::Problems,
+};
 
 /// Text, and for each problem its line, its column and a part of its message.
 type Broken = (&'static str, &'static [(usize, usize, &'static str)]);
@@ -88,7 +90,11 @@ const CORPUS: &[Broken] = &[
     ("colour = 1", &[(1, 1, "write one of `mode`, `interfaces`, `exclude`")]),
     // Named by the design, and later.
     ("[metrics]\nlisten = \"127.0.0.1:9434\"", &[(1, 2, "`metrics` is not accepted yet")]),
-    ("include = [\"more.toml\"]", &[(1, 1, "`include` is not accepted yet")]),
+    ("include = [\"more.toml\"]", &[(1, 1, "write it in a group, [groups.NAME]")]),
+    ("[groups.a]\ninclude = \"/no/such/list\"", &[(2, 11, "/no/such/list: there is no such file")]),
+    ("[groups.a]\ninclude = 5", &[(2, 11, "a list belongs here, not a whole number")]),
+    ("[groups.a]\nprefix = [\"192.0.2.1\"]", &[(2, 1, "write `prefixes` or `include`")]),
+    ("[groups.a]\nprefixes = [\"192.0.2\"]", &[(2, 13, "")]),
     ("[[service]]\nscope = \"local\"", &[(2, 1, "at the top of the file")]),
     ("scope = \"host\"", &[(1, 9, "\"host\"")]),
     ("pin_dir = \"/pins\"", &[(1, 1, "use --pin-dir or OLLAMA_GUARD_PIN_DIR")]),
@@ -109,11 +115,15 @@ const CORPUS: &[Broken] = &[
     ),
 ];
 
+fn written(text: &str) -> Text {
+    Text { path: "/c".into(), text: text.to_owned() }
+}
+
 #[test]
 fn each_broken_file_is_answered_with_all_that_is_wrong_with_it() {
     for (text, expected) in CORPUS {
         let mut problems = Vec::new();
-        file::layer(Path::new("/c"), text, &mut problems);
+        file::layer(&[written(text)], &Nowhere, &mut Files::default(), &mut problems);
         let said = Problems::new(problems).map(|p| p.to_string()).unwrap_or_default();
         let context = format!("--- text\n{text}\n--- said\n{said}\n---");
         assert_eq!(said.lines().count(), expected.len(), "{context}");
@@ -138,7 +148,7 @@ proptest! {
         text.splice(start..end, added.chars());
         let text: String = text.into_iter().collect();
         let mut problems = Vec::new();
-        file::layer(Path::new("/c"), &text, &mut problems);
+        file::layer(&[written(&text)], &Nowhere, &mut Files::default(), &mut problems);
         for problem in problems {
             let Place::File { position: Some((line, column)), .. } = problem.place else {
                 panic!("{problem:?}")

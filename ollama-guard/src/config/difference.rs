@@ -106,7 +106,7 @@ mod tests {
     use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
-    use crate::config::{Overrides, load};
+    use crate::config::{Nowhere, Overrides, load};
 
     fn config(text: &str) -> Config {
         let directory = tempfile::tempdir().unwrap();
@@ -114,7 +114,7 @@ mod tests {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let flags = Overrides { config: Some(path), ..Overrides::default() };
-        load(&flags, &HashMap::<&str, String>::new()).unwrap()
+        load(&flags, &HashMap::<&str, String>::new(), &Nowhere).unwrap()
     }
 
     fn told(old: &str, new: &str) -> Difference {

@@ -1,6 +1,6 @@
 //! A TOML text with places: values of the expected type, or a problem with line and column.
 
-use std::{collections::BTreeSet, ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path, sync::Arc};
 
 use toml::{
     Spanned,
@@ -24,12 +24,13 @@ pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 /// it are found too. What a broken line may have brought about is not reported a second time.
 pub(super) struct Document<'t> {
     path: &'t Path,
+    shared_path: Arc<Path>,
     text: &'t str,
     /// Where each line starts, in bytes.
     lines: Vec<usize>,
     /// Lines that are not valid TOML, counted from 1.
     broken: BTreeSet<usize>,
-    problems: &'t mut Vec<Problem>,
+    problems: Vec<Problem>,
     warnings: Vec<String>,
     column: Column,
 }
@@ -46,19 +47,16 @@ struct Column {
 
 impl<'t> Document<'t> {
     /// Reads the text and reports each line that is not valid TOML.
-    pub(super) fn parse(
-        path: &'t Path,
-        text: &'t str,
-        problems: &'t mut Vec<Problem>,
-    ) -> (Self, DeTable<'t>) {
+    pub(super) fn parse(path: &'t Path, text: &'t str) -> (Self, DeTable<'t>) {
         let newlines = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
         let mut document = Self {
             path,
+            shared_path: path.into(),
             text,
             lines,
             broken: BTreeSet::new(),
-            problems,
+            problems: Vec::new(),
             warnings: Vec::new(),
             column: Column::default(),
         };
@@ -73,6 +71,11 @@ impl<'t> Document<'t> {
     /// The file.
     pub(super) fn path(&self) -> &'t Path {
         self.path
+    }
+
+    /// The file, for what remembers it.
+    pub(super) fn shared_path(&self) -> Arc<Path> {
+        Arc::clone(&self.shared_path)
     }
 
     /// The line on which something stands, counted from 1.
@@ -101,9 +104,14 @@ impl<'t> Document<'t> {
         self.warnings.push(format!("{} line {}: {message}", self.path.display(), self.line(at)));
     }
 
-    /// All that was remembered.
-    pub(super) fn into_warnings(self) -> Vec<String> {
-        self.warnings
+    /// Reports something that is wrong somewhere else.
+    pub(super) fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// All that was reported, and all that was remembered.
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<String>) {
+        (self.problems, self.warnings)
     }
 
     /// A text, understood by `read`. `example` is how the whole line could look.
@@ -200,6 +208,12 @@ impl<'t> Document<'t> {
     }
 
     fn push(&mut self, at: &Span, message: String) {
+        let place = self.place(at);
+        self.problems.push(Problem { place, message });
+    }
+
+    /// The place of something, by line and column.
+    pub(super) fn place(&mut self, at: &Span) -> Place {
         let line = self.line(at);
         let line_start = self.lines[line - 1];
         if !(line_start..=at.start).contains(&self.column.at) {
@@ -209,8 +223,7 @@ impl<'t> Document<'t> {
         let before = self.column.before + between.chars().count();
         self.column = Column { at: at.start, before };
         let position = Some((line, before + 1));
-        let place = Place::File { path: self.path.to_owned(), position };
-        self.problems.push(Problem { place, message });
+        Place::File { path: self.path.to_owned(), position }
     }
 }
 

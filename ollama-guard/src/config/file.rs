@@ -3,65 +3,75 @@
 mod groups;
 mod keys;
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use toml::de::{DeTable, DeValue};
 
 use self::{
-    groups::Groups,
+    groups::{Groups, Member},
     keys::{Key, Table},
 };
 use super::{
-    Interfaces, Pattern,
-    document::{Document, Span, Value},
+    Interfaces, Pattern, Surroundings,
+    document::{Document, Value},
+    files::{Files, Text},
     layer::Layer,
     problem::Problem,
     value,
 };
-use crate::policy::{Effect, Origin, Port, PortError, Prefix, PrefixError, Rule, quoted};
-
-/// The largest file that is read: more than a million prefixes.
-pub(super) const MOST_BYTES: u64 = 64 << 20;
+use crate::policy::{Effect, Port, PortError, Rule, quoted};
 
 /// How the line above a service looks.
 const SERVICE: &str = "[[service]], with two brackets on each side";
 
-/// What the file says.
-pub(super) fn layer(path: &Path, text: &str, problems: &mut Vec<Problem>) -> Layer {
-    let (document, root) = Document::parse(path, text, problems);
-    let mut reader = Reader { document, groups: Groups::default(), layer: Layer::default() };
-    // First, because the lists of services name them.
-    if let Some(groups) = find(&root, "groups") {
-        reader.groups.read(&mut reader.document, groups);
+/// What the files say, each over those before it. `files` reads the lists that they name, and
+/// `surroundings` knows the groups that are built in.
+pub(super) fn layer(
+    texts: &[Text],
+    surroundings: &dyn Surroundings,
+    files: &mut Files,
+    problems: &mut Vec<Problem>,
+) -> Layer {
+    let mut parsed: Vec<_> =
+        texts.iter().map(|Text { path, text }| Document::parse(path, text)).collect();
+    // First, because the lists of services name them, in whichever file.
+    let mut groups = Groups::new(surroundings);
+    for (number, (document, root)) in parsed.iter_mut().enumerate() {
+        if let Some(value) = find(root, "groups") {
+            groups.read(document, number, value, files);
+        }
     }
-    for (key, value) in &root {
-        reader.top(key, value);
+    let mut layer = Layer::default();
+    for (document, root) in &mut parsed {
+        let service = layer.name.clone();
+        let mut reader = Reader { document, groups: &mut groups, service, layer: Layer::default() };
+        for (key, value) in &*root {
+            reader.top(key, value);
+        }
+        layer = reader.layer.over(layer);
     }
-    reader.finish()
+    for (number, (mut document, _)) in parsed.into_iter().enumerate() {
+        for (at, message) in groups.unused(number) {
+            document.warn(at, &message);
+        }
+        let (wrong, warnings) = document.finish();
+        problems.extend(wrong);
+        layer.warnings.extend(warnings);
+    }
+    layer
 }
 
-struct Reader<'t> {
-    document: Document<'t>,
-    groups: Groups,
+struct Reader<'r, 't> {
+    document: &'r mut Document<'t>,
+    groups: &'r mut Groups<'t>,
+    /// The name of the service in the files before this one.
+    service: Option<String>,
     layer: Layer,
 }
 
-/// A prefix of an allow or deny list, written there or in a group.
-struct Listed {
-    prefix: Prefix,
-    at: Span,
-    group: Option<String>,
-}
-
-impl Reader<'_> {
-    fn finish(mut self) -> Layer {
-        self.groups.warn_of_unused(&mut self.document);
-        self.layer.warnings = self.document.into_warnings();
-        self.layer
-    }
-
+impl Reader<'_, '_> {
     fn top(&mut self, key: &Key<'_>, value: &Value<'_>) {
-        let (document, layer) = (&mut self.document, &mut self.layer);
+        let (document, layer) = (&mut *self.document, &mut self.layer);
         match key.get_ref().as_ref() {
             "mode" => layer.mode = document.text(value, "mode = \"enforce\"", value::mode),
             "interfaces" => layer.interfaces = interfaces(document, value),
@@ -87,7 +97,7 @@ impl Reader<'_> {
                     self.layer.events_per_second =
                         self.document.number(value, example, value::events_per_second);
                 }
-                _ => keys::refuse(&mut self.document, Table::Events, key),
+                _ => keys::refuse(self.document, Table::Events, key),
             }
         }
     }
@@ -99,7 +109,7 @@ impl Reader<'_> {
                     self.layer.group_may_edit =
                         self.document.boolean(value, "group_may_edit = false");
                 }
-                _ => keys::refuse(&mut self.document, Table::Control, key),
+                _ => keys::refuse(self.document, Table::Control, key),
             }
         }
     }
@@ -126,17 +136,14 @@ impl Reader<'_> {
         let (mut allow, mut deny) = (Vec::new(), Vec::new());
         for (key, value) in table {
             match key.get_ref().as_ref() {
-                "name" => {
-                    self.layer.name =
-                        self.document.text(value, "name = \"ollama\"", groups::name_text);
-                }
-                "ports" => self.layer.ports.extend(ports(&mut self.document, value)),
+                "name" => self.name(value),
+                "ports" => self.layer.ports.extend(ports(self.document, value)),
                 "allow" => allow = self.listed(value, "allow"),
                 "deny" => deny = self.listed(value, "deny"),
                 "anyone" => {
                     anyone = self.document.boolean(value, "anyone = true").unwrap_or(false);
                 }
-                _ => keys::refuse(&mut self.document, Table::Service, key),
+                _ => keys::refuse(self.document, Table::Service, key),
             }
         }
         if !anyone {
@@ -146,46 +153,58 @@ impl Reader<'_> {
         self.add(Effect::Deny, deny);
     }
 
+    fn name(&mut self, value: &Value<'_>) {
+        let name = self.document.text(value, "name = \"ollama\"", groups::name_text);
+        if let (Some(name), Some(first)) = (&name, &self.service)
+            && name != first
+        {
+            let message = format!(
+                "a second service is not accepted yet: write name = \"{first}\" or leave the line \
+                 out, and what stands here is added to that one"
+            );
+            self.document.wrong(&value.span(), message);
+        }
+        self.layer.name = name;
+    }
+
     /// The prefixes of an allow or deny list.
-    fn listed(&mut self, value: &Value<'_>, key: &str) -> Vec<Listed> {
+    fn listed(&mut self, value: &Value<'_>, key: &str) -> Vec<Member> {
         let example = format!("{key} = [\"203.0.113.0/24\"]");
         let mut listed = Vec::new();
         let mut expanded = BTreeSet::new();
         for (at, text) in self.document.texts(value, &example) {
             if let Some(members) = self.groups.members(text) {
                 if expanded.insert(text) {
-                    listed.extend(members.iter().map(|(prefix, at)| Listed {
-                        prefix: *prefix,
-                        at: at.clone(),
-                        group: Some(text.to_owned()),
-                    }));
+                    listed.extend_from_slice(members);
                 } else {
                     self.document.warn(&at, &format!("the group {} stands twice", quoted(text)));
                 }
+            } else if let Some(members) = self.groups.built_in(self.document, &at, text) {
+                listed.extend(members);
+                self.layer.follows_host = true;
             } else if groups::is_name(text) {
                 self.document.wrong_structure(&at, self.groups.no_such(text));
-            } else if let Some(prefix) = prefix(&mut self.document, &at, text) {
-                listed.push(Listed { prefix, at, group: None });
+            } else {
+                listed.extend(Member::written(self.document, &at, text));
             }
         }
         listed
     }
 
-    fn refuse_everyone(&mut self, allow: &[Listed]) {
-        for listed in allow.iter().filter(|listed| listed.prefix.is_everyone()) {
-            let message =
-                value::everyone(listed.prefix, "the line `anyone = true` to the [[service]]");
-            self.document.wrong(&listed.at, message);
+    fn refuse_everyone(&mut self, allow: &[Member]) {
+        for Member { prefix, everyone_at, .. } in allow {
+            if let Some(place) = everyone_at.clone() {
+                let message =
+                    value::everyone(*prefix, "the line `anyone = true` to the [[service]]");
+                self.document.report(Problem { place, message });
+            }
         }
     }
 
-    fn add(&mut self, effect: Effect, listed: Vec<Listed>) {
-        for Listed { prefix, at, group } in listed {
-            let path = self.document.path().to_owned();
-            let origin = Origin::File { path, line: self.document.line(&at) }.into();
-            let comment = group.map(|name| format!("group {name}").into());
-            self.layer.rules.push(Rule { prefix, effect, comment, origin });
-        }
+    fn add(&mut self, effect: Effect, listed: Vec<Member>) {
+        let rule =
+            |Member { prefix, origin, comment, .. }| Rule { prefix, effect, comment, origin };
+        self.layer.rules.extend(listed.into_iter().map(rule));
     }
 }
 
@@ -230,10 +249,6 @@ fn ports(document: &mut Document<'_>, value: &Value<'_>) -> Vec<Port> {
         text.parse().map_err(|error: PortError| document.wrong(&at, error.to_string())).ok()
     });
     ports.collect()
-}
-
-fn prefix(document: &mut Document<'_>, at: &Span, text: &str) -> Option<Prefix> {
-    text.parse().map_err(|error: PrefixError| document.wrong(at, error.to_string())).ok()
 }
 
 fn refuse_empty(document: &mut Document<'_>, value: &Value<'_>, what: &str, example: &str) {

@@ -28,6 +28,7 @@ pub(super) struct Layer {
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) socket: Option<PathBuf>,
+    pub(super) follows_host: bool,
     pub(super) debug_kernel: bool,
     pub(super) warnings: Vec<String>,
 }
@@ -53,6 +54,7 @@ impl Layer {
             pin_dir: self.pin_dir.or(weaker.pin_dir),
             state_dir: self.state_dir.or(weaker.state_dir),
             socket: self.socket.or(weaker.socket),
+            follows_host: self.follows_host || weaker.follows_host,
             debug_kernel: self.debug_kernel || weaker.debug_kernel,
             warnings: [weaker.warnings, self.warnings].concat(),
         }
@@ -81,6 +83,7 @@ impl Layer {
                 socket: self.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             },
             files,
+            follows_host: self.follows_host,
             debug_kernel: self.debug_kernel,
             warnings,
         }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use tempfile::TempDir;
@@ -37,12 +38,25 @@ impl Bed {
     }
 
     fn load(&self) -> Result<Config, Problems> {
-        load(&self.flags, &self.variables)
+        load(&self.flags, &self.variables, &Lan)
     }
 
     fn problems(&self) -> String {
         let path = format!("{}", self.path().display());
         self.load().unwrap_err().to_string().replace(&path, "FILE")
+    }
+}
+
+/// A host with a network, and with one group that it does not know at the moment.
+struct Lan;
+
+impl Surroundings for Lan {
+    fn group(&self, name: &str) -> Option<Result<Vec<(ipnet::IpNet, String)>, String>> {
+        match name {
+            "local-networks" => Some(Ok(vec![("192.0.2.0/24".parse().unwrap(), "eth0".into())])),
+            "this-host" => Some(Err("no netlink".into())),
+            _ => None,
+        }
     }
 }
 
@@ -131,7 +145,7 @@ fn groups_are_expanded_where_they_are_named() {
                 [[service]]\nallow = [\"office\"]\ndeny = [\"203.0.113.66\"]\n";
     let bed = Bed::new(file);
     let config = bed.load().unwrap();
-    let origin = Origin::File { path: bed.path(), line: 2 };
+    let origin = Origin::File { path: bed.path().into(), line: 2 };
     assert_eq!((config.rules[0].effect, &*config.rules[0].origin), (Effect::Allow, &origin));
     assert_eq!(config.rules[0].comment.as_deref(), Some("group office"));
     assert_eq!(config.rules[1].effect, Effect::Deny);
@@ -228,4 +242,135 @@ fn the_example_loads_without_a_warning_and_shows_every_key() {
     for key in file::every_key() {
         assert!(text.contains(key), "the example does not show `{key}`");
     }
+}
+
+impl Bed {
+    /// Writes a file beside the configuration.
+    fn write(&self, name: &str, text: &str) {
+        let path = self.directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    }
+
+    /// What is said, with the directory left out.
+    fn short(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.directory.path().display()), "")
+    }
+}
+
+#[test]
+fn drop_ins_go_before_the_file_in_the_order_of_their_names() {
+    let bed = Bed::new(
+        "mode = \"observe\"\n[groups]\nhome = [\"192.0.2.1\"]\n[[service]]\nname = \"llm\"\n",
+    );
+    bed.write(
+        "config.d/20-mode.toml",
+        "mode = \"enforce\"\n[[service]]\nallow = [\"home\", \"lab\"]\n",
+    );
+    bed.write(
+        "config.d/10-lab.toml",
+        "mode = \"observe\"\n[groups]\nlab = [\"198.51.100.0/24\"]\n",
+    );
+    bed.write("config.d/.hidden.toml", "nonsense");
+    bed.write("config.d/README", "nonsense");
+    let reading = read(&bed.flags, &bed.variables, &Lan);
+    let config = reading.config.unwrap();
+    assert_eq!((config.mode, config.service.name), (Mode::Enforce, "llm".to_owned()));
+    let written: Vec<_> = config.rules.iter().map(|rule| bed.short(&rule.written())).collect();
+    assert_eq!(written, ["config.toml line 3", "config.d/10-lab.toml line 3"]);
+    let files: Vec<_> =
+        config.files.iter().map(|path| bed.short(&path.display().to_string())).collect();
+    assert_eq!(files, ["config.toml", "config.d/10-lab.toml", "config.d/20-mode.toml"]);
+    // A new one is a change, and so is one that goes.
+    assert_eq!(reading.fingerprint, reading.fingerprint.now());
+    bed.write("config.d/30-more.toml", "");
+    assert_ne!(reading.fingerprint, reading.fingerprint.now());
+}
+
+#[test]
+fn mistakes_of_drop_ins_are_told_by_file() {
+    let bed = Bed::new("[groups]\nhome = [\"192.0.2.1\"]\n[[service]]\nallow = [\"home\"]\n");
+    bed.write("config.d/1.toml", "mode = \"off\"\n");
+    bed.write("config.d/2.toml", "[groups]\nhome = []\n[[service]]\nname = \"other\"\n");
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(
+        said.contains("config.d/1.toml:1:8: ") && said.contains("config.d/2.toml:2:1: "),
+        "{said}"
+    );
+    bed.write("config.d/1.toml", "[[service]]\nname = \"one\"\n");
+    bed.write("config.d/2.toml", "[[service]]\nname = \"two\"\n");
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert!(said.starts_with("config.d/2.toml:2:8: a second service"), "{said}");
+}
+
+#[test]
+fn a_directory_that_anybody_writes_to_is_not_believed() {
+    let bed = Bed::new("");
+    bed.write("config.d/1.toml", "");
+    let directory = bed.directory.path().join("config.d");
+    fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert!(said.starts_with("config.d: others than its owner may write"), "{said}");
+}
+
+#[test]
+fn a_group_takes_lists_from_files() {
+    let bed = Bed::new(
+        "[groups.blocked]\nprefixes = [\"192.0.2.9\"]\ninclude = [\"lists/a.txt\", \"lists/b.txt\"]\n\
+         [[service]]\ndeny = [\"blocked\"]\n",
+    );
+    bed.write("lists/a.txt", "# from a feed\n198.51.100.7 # seen 2026-11-01\r\n\n2001:db8::/32\n");
+    bed.write("lists/b.txt", "198.51.100.8");
+    let reading = read(&bed.flags, &bed.variables, &Lan);
+    let config = reading.config.unwrap();
+    let rules: Vec<_> = config
+        .rules
+        .iter()
+        .map(|rule| {
+            let comment = rule.comment.as_deref().unwrap_or_default();
+            format!("{} {}: {comment}", rule.prefix, bed.short(&rule.written()))
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "198.51.100.7 lists/a.txt line 2: group blocked: seen 2026-11-01",
+            "2001:db8::/32 lists/a.txt line 4: group blocked",
+            "198.51.100.8 lists/b.txt line 1: group blocked",
+            "192.0.2.9 config.toml line 2: group blocked",
+        ]
+    );
+    bed.write("lists/b.txt", "198.51.100.88");
+    assert_ne!(reading.fingerprint, reading.fingerprint.now());
+}
+
+#[test]
+fn mistakes_of_lists_are_told_by_line_and_of_very_many_the_first() {
+    let bed = Bed::new("[groups.a]\ninclude = \"list.txt\"\n[[service]]\nallow = [\"a\"]\n");
+    bed.write("list.txt", "192.0.2.1\n192.0.2\n0.0.0.0/0\n");
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("list.txt:2:1: ") && said.contains("list.txt:3:1: "), "{said}");
+    bed.write("list.txt", &"nonsense\n".repeat(1000));
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert_eq!(said.lines().count(), 21, "{said}");
+    assert!(said.contains("980 more lines are no prefixes"), "{said}");
+}
+
+#[test]
+fn a_built_in_group_is_in_a_rule_where_a_list_names_it_and_nowhere_else() {
+    assert!(Bed::new("").load().unwrap().rules.is_empty());
+    let bed = Bed::new("[[service]]\nallow = [\n\"local-networks\"]\n");
+    let config = bed.load().unwrap();
+    assert!(config.follows_host && !Bed::new("").load().unwrap().follows_host);
+    let rule = &config.rules[0];
+    assert_eq!(bed.short(&rule.written()), "config.toml line 3");
+    assert_eq!(rule.comment.as_deref(), Some("group local-networks: eth0"));
+    assert_eq!((config.rules.len(), rule.prefix.to_string()), (1, "192.0.2.0/24".to_owned()));
+    let unknown = Bed::new("[[service]]\ndeny = [\"this-host\"]\n");
+    assert!(unknown.problems().starts_with("FILE:2:9: the members of \"this-host\" are not known"));
+    let taken = Bed::new("[groups]\nlocal-networks = [\"10.0.0.0/8\"]\n");
+    assert!(taken.problems().starts_with("FILE:2:1: \"local-networks\" is built in"));
 }

@@ -1,6 +1,8 @@
 //! Reading the configuration again: by command, by SIGHUP, and when its files change.
 //!
-//! All three come to the same: all sources are read, as at the start, and what they say is put in force
+//! So it is when this host's networks change, if a list names a group of them.
+//!
+//! All of these come to the same: all sources are read, as at the start, and what they say is put in force
 //! whole, or nothing is. A configuration that can't be used changes nothing, is in the log with all of
 //! its mistakes, and stays in `status` until it is mended.
 //!
@@ -26,7 +28,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Chosen, cover};
+use super::{Chosen, Host, cover};
 use crate::{
     config::{self, Config, Difference, Fingerprint, Overrides, ProcessEnvironment},
     control::{
@@ -41,6 +43,10 @@ use crate::{
 /// How often the files are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Why the configuration is read again.
+const FILES: &str = "its files have changed";
+const HOST: &str = "the addresses or networks of this host have changed";
+
 /// Where the configuration came from.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -48,6 +54,8 @@ pub struct Sources {
     pub overrides: Overrides,
     /// The files as they were read.
     pub fingerprint: Fingerprint,
+    /// This host as it was then.
+    pub host: Host,
 }
 
 /// What a running daemon follows, beside the policy.
@@ -92,7 +100,16 @@ pub(super) struct Reloader {
 
 struct Current {
     config: Config,
+    /// What was read last, whatever came of it.
     fingerprint: Fingerprint,
+    host: Host,
+}
+
+/// What is not as it was read.
+#[derive(Debug, PartialEq, Eq)]
+enum Changed {
+    Files(Fingerprint),
+    Host(Host),
 }
 
 impl Reloader {
@@ -104,11 +121,11 @@ impl Reloader {
         settings: watch::Sender<Settings>,
         access: watch::Sender<AccessRules>,
     ) -> Self {
-        let Sources { overrides, fingerprint } = sources;
+        let Sources { overrides, fingerprint, host } = sources;
         let files = config.files.clone();
         let status =
             Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected: None });
-        let current = Mutex::new(Current { config, fingerprint });
+        let current = Mutex::new(Current { config, fingerprint, host });
         Self { overrides, handle, settings, access, current, status }
     }
 
@@ -132,21 +149,39 @@ impl Reloader {
                 () = &mut stop => return,
                 _ = hangup.recv() => self.reload_by_itself("SIGHUP").await,
                 _ = tick.tick() => {
-                    let found = self.changed_files().await;
-                    if found.is_some() && found == pending {
-                        self.reload_by_itself("its files have changed").await;
+                    let found = self.changed().await;
+                    if found == pending {
+                        match found {
+                            Some(Changed::Files(_)) => self.reload_by_itself(FILES).await,
+                            Some(Changed::Host(_)) => self.reload_by_itself(HOST).await,
+                            None => {}
+                        }
+                        pending = None;
+                    } else {
+                        pending = found;
                     }
-                    pending = found;
                 }
             }
         }
     }
 
-    /// The files as they are now, if that is not how they were read.
-    async fn changed_files(&self) -> Option<Fingerprint> {
-        let read = self.current.lock().await.fingerprint.clone();
+    /// What is not as it was read, as it is now.
+    async fn changed(&self) -> Option<Changed> {
+        let current = self.current.lock().await;
+        let (read, host) = (current.fingerprint.clone(), current.host.clone());
+        let follows_host = current.config.follows_host;
+        drop(current);
         // A file system may take its time.
-        spawn_blocking(move || Some(read.now()).filter(|now| *now != read)).await.ok().flatten()
+        let files = spawn_blocking(move || Some(read.now()).filter(|now| *now != read));
+        if let Some(files) = files.await.ok().flatten() {
+            return Some(Changed::Files(files));
+        }
+        if !follows_host {
+            return None;
+        }
+        let now = Host::look().await;
+        // One that can't be looked at is as it was.
+        (now.is_known() && now != host).then_some(Changed::Host(now))
     }
 
     /// What is said is in the log.
@@ -165,7 +200,9 @@ impl Reloader {
     ) -> Result<ReloadReply, Failure> {
         let mut current = self.current.lock().await;
         let overrides = self.overrides.clone();
-        let reading = spawn_blocking(move || config::read(&overrides, &ProcessEnvironment))
+        let host = Host::look().await;
+        let seen = host.clone();
+        let reading = spawn_blocking(move || config::read(&overrides, &ProcessEnvironment, &host))
             .await
             .map_err(|error| Failure::Internal(error.to_string()))?;
         if request.dry_run {
@@ -175,6 +212,7 @@ impl Reloader {
         }
         // Whatever comes of it, the same files are not read again by themselves.
         current.fingerprint = reading.fingerprint;
+        current.host = seen;
         let why = asked.why.clone();
         let taken = match reading.config {
             Ok(config) => self.take(&mut current.config, config, asked).await,

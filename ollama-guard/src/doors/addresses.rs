@@ -30,6 +30,8 @@ pub struct HostAddress {
     pub length: u8,
     /// The broadcast address that is set beside it.
     pub broadcast: Option<Ipv4Addr>,
+    /// The number of its interface.
+    pub ifindex: u32,
 }
 
 impl HostAddress {
@@ -53,7 +55,7 @@ impl HostAddress {
     }
 }
 
-/// Lists the addresses of the calling thread's network namespace, sorted, each once.
+/// Lists the addresses of the calling thread's network namespace, sorted, each once an interface.
 ///
 /// The namespace is that of the thread on which the future is first polled. Needs no privilege, and
 /// a tokio runtime with I/O.
@@ -101,7 +103,7 @@ fn read(bytes: &[u8]) -> Result<Option<HostAddress>, DoorsError> {
         Some(IpAddr::V4(broadcast)) => Some(broadcast),
         _ => None,
     };
-    Ok(Some(HostAddress { address, length: header[1], broadcast }))
+    Ok(Some(HostAddress { address, length: header[1], broadcast, ifindex }))
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {

@@ -41,7 +41,11 @@ impl Bench {
                 prefix: prefix.parse().unwrap(),
                 effect,
                 comment: None,
-                origin: Origin::File { path: "/etc/guard.toml".into(), line: 7 }.into(),
+                origin: Origin::File {
+                    path: std::path::Path::new("/etc/guard.toml").into(),
+                    line: 7,
+                }
+                .into(),
             })
             .collect();
         let ports = BTreeSet::from([Port::OLLAMA]);

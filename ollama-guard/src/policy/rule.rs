@@ -1,6 +1,6 @@
 //! What a person said about a prefix, and where.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub enum Origin {
     /// In the configuration file.
     File {
         /// The file.
-        path: PathBuf,
+        path: Arc<Path>,
         /// The line, counted from 1.
         line: usize,
     },
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_rule_says_where_it_was_written() {
-        let path = PathBuf::from("/etc/ollama-guard/config.toml");
+        let path = Path::new("/etc/ollama-guard/config.toml").into();
         let at = "2026-03-01T12:00:00.5Z".parse().unwrap();
         let cases = [
             (Origin::File { path, line: 12 }, "/etc/ollama-guard/config.toml line 12"),

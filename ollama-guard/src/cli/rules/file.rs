@@ -13,6 +13,7 @@ use super::PrefixCheck;
 use crate::{
     control::protocol::{Comment, NewRule},
     events::text::Printable,
+    policy::list,
 };
 
 /// Bytes of the largest list: more than the daemon takes.
@@ -94,36 +95,24 @@ pub fn read_list(path: &Path, check: PrefixCheck) -> Result<Vec<NewRule>, ListEr
 }
 
 fn parse(bytes: &[u8], check: PrefixCheck) -> Result<Vec<NewRule>, Vec<Problem>> {
-    // Editors of another system begin a file with this mark.
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
-    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        match parse_line(line, check) {
-            Ok(rule) => rules.extend(rule),
-            Err(message) => problems.push(Problem { line: index + 1, message }),
+    for (line, found) in list::lines(bytes) {
+        match found.and_then(|found| rule(found, check)) {
+            Ok(rule) => rules.push(rule),
+            Err(message) => problems.push(Problem { line, message }),
         }
     }
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
 }
 
-fn parse_line(line: &[u8], check: PrefixCheck) -> Result<Option<NewRule>, String> {
-    let line = str::from_utf8(line).map_err(|_| "not text (UTF-8)".to_owned())?;
-    let (prefix, comment) = line.split_once('#').unwrap_or((line, ""));
-    let (prefix, comment) = (prefix.trim(), comment.trim());
-    if prefix.is_empty() {
-        return Ok(None);
-    }
-    if prefix.contains(char::is_whitespace) {
-        return Err(format!(
-            "`{prefix}` is more than one word: one prefix a line, comments behind `#`"
-        ));
-    }
+fn rule(line: list::Line<'_>, check: PrefixCheck) -> Result<NewRule, String> {
+    let list::Line { prefix, comment } = line;
     check(prefix)?;
-    let comment = (!comment.is_empty())
-        .then(|| Comment::try_from(comment.replace('\t', " ")))
+    let comment = comment
+        .map(|comment| Comment::try_from(comment.replace('\t', " ")))
         .transpose()
         .map_err(|error| error.to_string())?;
-    Ok(Some(NewRule { prefix: prefix.to_owned(), comment }))
+    Ok(NewRule { prefix: prefix.to_owned(), comment })
 }
 
 #[cfg(test)]

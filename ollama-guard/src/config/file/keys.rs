@@ -20,7 +20,7 @@ pub(super) enum Table {
 }
 
 /// What belongs to the design and is not accepted yet.
-const LATER: &[&str] = &["expires", "include", "metrics"];
+const LATER: &[&str] = &["expires", "metrics"];
 
 /// What is said by flag or environment only, because the commands that find the daemon or the
 /// kernel's side by it do not read this file.
@@ -77,6 +77,9 @@ fn explain(table: Table, key: &str) -> String {
     }
     if let Some((_, instead)) = NOT_IN_THE_FILE.iter().find(|(name, _)| *name == key) {
         return format!("`{shown}` is not said in this file: use {instead}");
+    }
+    if key == "include" {
+        return format!("`{shown}` is misplaced: write it in a group, [groups.NAME]");
     }
     if let Some(meant) = value::nearest(key, table.keys().iter().copied()) {
         return format!("`{shown}` is not known: write `{meant}`");

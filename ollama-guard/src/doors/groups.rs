@@ -1,0 +1,144 @@
+//! Prefixes that are computed from this host's interfaces and addresses, by the names under which rules may
+//! take them. None of them is in any rule by itself.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::{DoorsError, HostAddress, Interface, kind::Role, list, list_addresses};
+
+/// The names of the groups, and what each is.
+pub const HOST_GROUPS: [(&str, &str); 3] = [
+    ("this-host", "the addresses of this host, one by one"),
+    ("local-networks", "the networks of its own interfaces"),
+    ("container-networks", "the networks of its bridges for containers"),
+];
+
+/// The members of each group: a network and the interface that it is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostGroups(BTreeMap<&'static str, Vec<(IpNet, String)>>);
+
+impl HostGroups {
+    /// Computes them from the calling thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// If interfaces or addresses can't be listed.
+    pub async fn read() -> Result<Self, DoorsError> {
+        Ok(Self::of(&list().await?, &list_addresses().await?))
+    }
+
+    /// Computes them from what there is.
+    #[must_use]
+    pub fn of(interfaces: &[Interface], addresses: &[HostAddress]) -> Self {
+        let [(this_host, _), (local, _), (containers, _)] = HOST_GROUPS;
+        let mut groups = BTreeMap::from(HOST_GROUPS.map(|(name, _)| (name, Vec::new())));
+        let mut put = |name, net: IpNet, interface: &Interface| {
+            let members: &mut Vec<(IpNet, String)> = groups.entry(name).or_default();
+            if !members.iter().any(|(one, _)| *one == net) {
+                members.push((net, interface.name.clone()));
+            }
+        };
+        for address in addresses {
+            let of_it = |one: &&Interface| one.ifindex == address.ifindex && !one.is_loopback();
+            // What is gone in the meantime, and what comes over loopback, needs no rule.
+            let Some(interface) = interfaces.iter().find(of_it) else { continue };
+            put(this_host, address.address.into(), interface);
+            let Ok(net) = IpNet::new(address.address, address.length) else { continue };
+            if net.prefix_len() < net.max_prefix_len() {
+                let is_for_containers = interface.kind.as_deref() == Some("bridge")
+                    && !leads_out(interface, interfaces);
+                put(if is_for_containers { containers } else { local }, net.trunc(), interface);
+            }
+        }
+        Self(groups)
+    }
+
+    /// The members of one; `None` if there is no such group.
+    #[must_use]
+    pub fn members(&self, name: &str) -> Option<&[(IpNet, String)]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+}
+
+/// Whether a bridge has something else than wires to containers and virtual machines in it: then it is this
+/// host's way to its network.
+fn leads_out(bridge: &Interface, interfaces: &[Interface]) -> bool {
+    interfaces.iter().filter(|one| one.master == Some(bridge.ifindex)).any(|one| {
+        let role = Role::of(one.kind.as_deref());
+        matches!(role, Role::Card | Role::Aggregate | Role::Stacked)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(ifindex: u32, name: &str, kind: Option<&str>, master: Option<u32>) -> Interface {
+        Interface {
+            name: name.into(),
+            ifindex,
+            arphrd: if name == "lo" { 772 } else { 1 },
+            kind: kind.map(Into::into),
+            master,
+            parent: None,
+            parent_is_here: false,
+            up: true,
+            mtu: 1500,
+            frames: None,
+            xdp: Default::default(),
+        }
+    }
+
+    fn shown(groups: &HostGroups, name: &str) -> Vec<String> {
+        let members = groups.members(name).unwrap();
+        members.iter().map(|(net, interface)| format!("{net} {interface}")).collect()
+    }
+
+    #[test]
+    fn a_bridge_with_a_card_in_it_is_the_hosts_network_and_any_other_is_for_containers() {
+        let interfaces = [
+            interface(1, "lo", None, None),
+            interface(2, "eth0", None, Some(3)),
+            interface(3, "br0", Some("bridge"), None),
+            interface(4, "docker0", Some("bridge"), None),
+            interface(5, "veth1", Some("veth"), Some(4)),
+            interface(6, "wg0", Some("wireguard"), None),
+        ];
+        let address = |ifindex, net: &str| {
+            let net: IpNet = net.parse().unwrap();
+            HostAddress { address: net.addr(), length: net.prefix_len(), broadcast: None, ifindex }
+        };
+        let groups = HostGroups::of(
+            &interfaces,
+            &[
+                address(1, "127.0.0.1/8"),
+                address(3, "192.0.2.7/24"),
+                address(3, "192.0.2.8/24"),
+                address(3, "2001:db8::7/64"),
+                address(4, "172.17.0.1/16"),
+                address(6, "10.9.0.2/32"),
+                address(9, "10.0.0.1/8"),
+            ],
+        );
+        assert_eq!(
+            shown(&groups, "this-host"),
+            [
+                "192.0.2.7/32 br0",
+                "192.0.2.8/32 br0",
+                "2001:db8::7/128 br0",
+                "172.17.0.1/32 docker0",
+                "10.9.0.2/32 wg0",
+            ]
+        );
+        assert_eq!(shown(&groups, "local-networks"), ["192.0.2.0/24 br0", "2001:db8::/64 br0"]);
+        assert_eq!(shown(&groups, "container-networks"), ["172.17.0.0/16 docker0"]);
+        assert!(groups.members("office").is_none());
+    }
+
+    #[tokio::test]
+    async fn those_of_this_machine_can_be_read() {
+        let groups = HostGroups::read().await.unwrap();
+        assert!(HOST_GROUPS.iter().all(|(name, _)| groups.members(name).is_some()));
+    }
+}
