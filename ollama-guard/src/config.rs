@@ -100,6 +100,8 @@ pub struct Config {
     pub paths: Paths,
     /// The files that it was read from.
     pub files: Vec<PathBuf>,
+    /// The main one of these, if it was there.
+    pub main_file: Option<PathBuf>,
     /// Whether a list names a built-in group, so that it changes with the host.
     pub follows_host: bool,
     /// Whether the kernel programs log what must never happen.
@@ -202,9 +204,9 @@ pub fn read(
     let mut files = Files::default();
     let texts = files.texts(&path, may_be_absent, &mut problems);
     let file = file::layer(&texts, surroundings, &mut files, &mut problems);
-    let Files { fingerprint, read } = files;
+    let Files { fingerprint, read, main } = files;
     let config = match Problems::new(problems) {
-        None => Ok(flags.over(variables.over(file)).finish(read)),
+        None => Ok(flags.over(variables.over(file)).finish(read, main)),
         Some(problems) => Err(problems),
     };
     Reading { fingerprint, config }

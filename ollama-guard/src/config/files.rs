@@ -31,6 +31,8 @@ pub(super) struct Files {
     pub(super) fingerprint: Fingerprint,
     /// Those that were there.
     pub(super) read: Vec<PathBuf>,
+    /// The main one, if it was there.
+    pub(super) main: Option<PathBuf>,
 }
 
 impl Files {
@@ -51,6 +53,7 @@ impl Files {
         };
         let mut texts = Vec::new();
         texts.extend(self.text(&path, may_be_absent, problems));
+        self.main = self.read.first().cloned();
         for drop_in in self.drop_ins(&path.with_extension("d"), problems) {
             // One that has gone in the meantime is not there.
             texts.extend(self.text(&drop_in, true, problems));

@@ -61,7 +61,7 @@ impl Layer {
     }
 
     /// The defaults for what nobody mentioned, and the warnings about the whole.
-    pub(super) fn finish(self, files: Vec<PathBuf>) -> Config {
+    pub(super) fn finish(self, files: Vec<PathBuf>, main_file: Option<PathBuf>) -> Config {
         let ports = if self.ports.is_empty() { BTreeSet::from([Port::OLLAMA]) } else { self.ports };
         let mut warnings = self.warnings;
         let rules = advice::without_repetitions(self.rules, &mut warnings);
@@ -83,6 +83,7 @@ impl Layer {
                 socket: self.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             },
             files,
+            main_file,
             follows_host: self.follows_host,
             debug_kernel: self.debug_kernel,
             warnings,

@@ -205,18 +205,18 @@ impl Reloader {
         let reading = spawn_blocking(move || config::read(&overrides, &ProcessEnvironment, &host))
             .await
             .map_err(|error| Failure::Internal(error.to_string()))?;
+        let read = reading.config.map_err(|problems| Failure::BadInput(problems.to_string()));
+        let read = read.and_then(|config| with_main_file(&current.config, config));
         if request.dry_run {
-            let config =
-                reading.config.map_err(|problems| Failure::BadInput(problems.to_string()))?;
-            return self.compared(&current.config, &config).await;
+            return self.compared(&current.config, &read?).await;
         }
         // Whatever comes of it, the same files are not read again by themselves.
         current.fingerprint = reading.fingerprint;
         current.host = seen;
         let why = asked.why.clone();
-        let taken = match reading.config {
+        let taken = match read {
             Ok(config) => self.take(&mut current.config, config, asked).await,
-            Err(problems) => Err(Failure::BadInput(problems.to_string())),
+            Err(failure) => Err(failure),
         };
         match &taken {
             Ok(reply) => self.accepted(&current.config, reply, &why),
@@ -295,6 +295,19 @@ impl Reloader {
     }
 }
 
+/// Refuses a configuration whose main file has gone: what it said would be taken for never said, and the
+/// ports that it guards would stand open.
+fn with_main_file(old: &Config, new: Config) -> Result<Config, Failure> {
+    match &old.main_file {
+        Some(path) if new.main_file.is_none() => Err(Failure::BadInput(format!(
+            "{}: the file is gone, and what it said stays in force: put it back, or restart the \
+             daemon to do without it",
+            path.display()
+        ))),
+        _ => Ok(new),
+    }
+}
+
 fn bad_input(error: super::StartError) -> Failure {
     Failure::BadInput(error.to_string())
 }
@@ -302,4 +315,28 @@ fn bad_input(error: super::StartError) -> Failure {
 fn warnings(config: &Config, plan: &cover::CoverPlan) -> Vec<String> {
     let innocents = doctor::said_at_start(&config.service.ports, config.scope, plan.doors());
     config.warnings.iter().cloned().chain(innocents.iter().map(ToString::to_string)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, path::PathBuf};
+
+    use super::*;
+    use crate::config::{Nowhere, load};
+
+    #[test]
+    fn a_main_file_that_has_gone_takes_nothing_with_it() {
+        let config = |main_file: Option<&str>| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let flags = Overrides { config: Some(file.path().to_owned()), ..Overrides::default() };
+            let config = load(&flags, &HashMap::<&str, String>::new(), &Nowhere).unwrap();
+            Config { main_file: main_file.map(PathBuf::from), ..config }
+        };
+        let (with, without) = (config(Some("/c.toml")), config(None));
+        let refused = with_main_file(&with, without.clone()).unwrap_err();
+        assert!(refused.to_string().starts_with("/c.toml: the file is gone"), "{refused}");
+        assert!(with_main_file(&with, with.clone()).is_ok());
+        assert!(with_main_file(&without, with).is_ok());
+        assert!(with_main_file(&without, without.clone()).is_ok());
+    }
 }

@@ -45,7 +45,7 @@ impl HostGroups {
             let Some(interface) = interfaces.iter().find(of_it) else { continue };
             put(this_host, address.address.into(), interface);
             let Ok(net) = IpNet::new(address.address, address.length) else { continue };
-            if net.prefix_len() < net.max_prefix_len() {
+            if net.prefix_len() < net.max_prefix_len() && !is_too_wide(&net) {
                 let is_for_containers = interface.kind.as_deref() == Some("bridge")
                     && !leads_out(interface, interfaces);
                 put(if is_for_containers { containers } else { local }, net.trunc(), interface);
@@ -58,6 +58,15 @@ impl HostGroups {
     #[must_use]
     pub fn members(&self, name: &str) -> Option<&[(IpNet, String)]> {
         self.0.get(name).map(Vec::as_slice)
+    }
+}
+
+/// Whether a network is wider than any that an interface is in: whoever answers DHCP says how wide it is, and
+/// is not to let half of the internet in.
+const fn is_too_wide(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.prefix_len() < 8,
+        IpNet::V6(net) => net.prefix_len() < 32,
     }
 }
 
@@ -118,6 +127,7 @@ mod tests {
                 address(3, "2001:db8::7/64"),
                 address(4, "172.17.0.1/16"),
                 address(6, "10.9.0.2/32"),
+                address(6, "10.9.0.2/1"),
                 address(9, "10.0.0.1/8"),
             ],
         );
