@@ -79,6 +79,23 @@ fn a_device_with_native_mode_gets_it_at_once() -> Result<()> {
     Ok(())
 }
 
+/// With its pin alone a link goes only when a worker of the kernel's comes to it: whoever attaches next
+/// must not find the interface taken.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_interface_is_free_as_soon_as_it_is_released() -> Result<()> {
+    let pair = Pair::new(CABLE_MTU)?;
+    let mut loaded = Loaded::new()?;
+    for round in 0..50 {
+        let mode = NATIVE_FIRST[round % 2];
+        let outcome = loaded.attach(&pair.server, SERVER_DOOR, &[mode])??;
+        ensure!(outcome.mode == Some(mode), "round {round}: {outcome:?}");
+        loaded.release(&pair.server, SERVER_DOOR)?;
+        assert_eq!(slots(&pair.server, SERVER_DOOR)?, XdpSlots::default(), "round {round}");
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn where_the_only_mode_is_refused_the_guard_stands_at_tc_and_says_why() -> Result<()> {

@@ -278,10 +278,33 @@ fn create_xdp(
 
 /// Removes the link of an interface at a hook, with its pin. One that is not there is no error.
 pub(super) fn remove(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<()> {
-    if hook == Hook::Clsact {
-        clsact::remove(pins, ifindex)?;
+    match hook {
+        Hook::Clsact => clsact::remove(pins, ifindex)?,
+        Hook::Xdp | Hook::Tcx => sever(pins, hook, ifindex),
     }
     pins::unpin(&pins.link(hook, ifindex))
+}
+
+/// Frees an interface at once. Its link goes with the last pin in any case, but then a worker of the
+/// kernel's takes it off (`bpf_link_put`, kernel/bpf/syscall.c), and until it has, whoever comes next
+/// finds the place taken. So a failure is no error here.
+fn sever(pins: &PinDir, hook: Hook, ifindex: u32) {
+    let Ok(link) = sys::obj_get(&pins.link(hook, ifindex)) else { return };
+    let is_ours = |info: sys::LinkInfo| Some(info.kind) == kind(hook) && info.ifindex == ifindex;
+    if sys::link_info(link.as_fd()).is_ok_and(is_ours)
+        && let Err(error) = sys::link_detach(link.as_fd())
+    {
+        tracing::debug!(%error, %hook, ifindex, "the link could not be detached ahead of its pin");
+    }
+}
+
+/// What the kernel calls the link of a hook; a clsact filter has none.
+const fn kind(hook: Hook) -> Option<LinkKind> {
+    match hook {
+        Hook::Xdp => Some(LinkKind::Xdp),
+        Hook::Tcx => Some(LinkKind::TcxIngress),
+        Hook::Clsact => None,
+    }
 }
 
 /// The pinned links, dead or alive.
@@ -302,11 +325,9 @@ fn state(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<Option<LinkState>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(DataplaneError::pin("open", path)(error)),
     };
-    let kind = match hook {
-        Hook::Xdp => LinkKind::Xdp,
-        Hook::Tcx => LinkKind::TcxIngress,
+    let Some(kind) = kind(hook) else {
         // The pin is the program's.
-        Hook::Clsact => return clsact::state(pins, ifindex).map(Some),
+        return clsact::state(pins, ifindex).map(Some);
     };
     let info = sys::link_info(object.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
     let mut state = LinkState {
@@ -327,11 +348,7 @@ fn state(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<Option<LinkState>> {
 /// Refuses a pin of ours that holds what somebody else has put there.
 fn check(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<()> {
     let path = pins.link(hook, ifindex);
-    let kind = match hook {
-        Hook::Xdp => LinkKind::Xdp,
-        Hook::Tcx => LinkKind::TcxIngress,
-        Hook::Clsact => return Ok(()),
-    };
+    let Some(kind) = kind(hook) else { return Ok(()) };
     let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
     let info = sys::link_info(link.as_fd()).map_err(DataplaneError::pin("look at", &path))?;
     let problem = if info.kind != kind {
