@@ -8,6 +8,7 @@
 mod doors;
 mod rules;
 mod selection;
+mod services;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -15,15 +16,16 @@ pub use self::{
     doors::{DOOR_PLACES, door_number, door_places, door_word},
     rules::{DECLARED_RULE_BLOCKS, RULE_BLOCK_WORDS, RuleBlock, RuleSet, THE_SERVICE, rule_blocks},
     selection::Selection,
+    services::{
+        MAX_PAIRS, MAX_SERVICES, PORT_BYTES, PORT_PLACES, SERVICE_NAME_BYTES, ServiceCounters,
+        ServiceName, guarded_by, guardian_in, port_at, port_place,
+    },
 };
 
-use crate::{
-    flow::Protocol,
-    verdict::{Mode, Reason},
-};
+use crate::verdict::{Mode, Reason};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps, as the object declares them and as they are pinned.
 ///
@@ -43,6 +45,8 @@ pub mod maps {
     pub const DOORS: &str = "OG_DOORS";
     /// `PerCpuArray<DoorCounters, MAX_DOORS>`: counters by door number.
     pub const COUNTERS: &str = "OG_COUNTERS";
+    /// `PerCpuArray<ServiceCounters, MAX_SERVICES>`: counters by the number of a service.
+    pub const SERVICES: &str = "OG_SERVICES";
     /// `PerCpuArray<Books, 1>`: what became of the events.
     pub const BOOKS: &str = "OG_BOOKS";
     /// `PerCpuArray<u64, 1>`: how many events each CPU may still try to submit. The program takes one
@@ -53,8 +57,8 @@ pub mod maps {
     pub const EVENTS: &str = "OG_EVENTS";
 
     /// Every pinned map.
-    pub const ALL: [&str; 8] =
-        [POLICY, RULES, ADDRESSES, DOORS, COUNTERS, BOOKS, ALLOWANCE, EVENTS];
+    pub const ALL: [&str; 9] =
+        [POLICY, RULES, ADDRESSES, DOORS, COUNTERS, SERVICES, BOOKS, ALLOWANCE, EVENTS];
 }
 
 /// Names of the entry programs. Each exists for both starts; at XDP with and without multi-buffer.
@@ -86,25 +90,6 @@ pub mod globals {
 /// Policy slots: the one in force and the one that the next policy is built in.
 pub const SLOTS: u32 = 2;
 
-/// 64-bit words of guarded ports for one protocol.
-pub const WORDS_PER_PROTOCOL: usize = 65_536 / 64;
-/// 64-bit words of guarded ports for one slot.
-pub const PORT_WORDS_PER_SLOT: usize = WORDS_PER_PROTOCOL * Protocol::ALL.len();
-
-/// The word that holds a port's bit, counted within its slot.
-#[inline(always)]
-#[must_use]
-pub const fn port_word(protocol: Protocol, port: u16) -> usize {
-    protocol.index() * WORDS_PER_PROTOCOL + (port >> 6) as usize
-}
-
-/// A port's bit within its word.
-#[inline(always)]
-#[must_use]
-pub const fn port_bit(port: u16) -> u64 {
-    1 << (port & 63)
-}
-
 /// Addresses of this host that fit.
 pub const MAX_ADDRESSES: u32 = 8192;
 
@@ -132,7 +117,7 @@ pub struct SlotInfo {
     /// A fingerprint of everything else here, of the ports and of the rules, as user space wrote
     /// them. The program does not look at it.
     pub digest: u64,
-    /// [`Mode`] as a number.
+    /// [`Mode`] as a number: of packets in doubt, and of the one service if there is one.
     pub mode: u32,
     /// One bit for each protocol with a guarded port, at [`Protocol::index`].
     pub protocols: u32,
@@ -148,6 +133,14 @@ pub struct SlotInfo {
     pub scope: u32,
     /// Words of the array of rules that are in use.
     pub words: u32,
+    /// One bit for each number that a service has.
+    pub services: u32,
+    /// One bit for each service whose mode is [`Mode::Observe`].
+    pub observed: u32,
+    /// One bit for each service that the source of a packet in doubt has to be allowed to reach.
+    pub doubted: u32,
+    /// Bits of a rule set for one class of doors: above every number of a service.
+    pub stride: u32,
     /// The entry that the IPv4 trie begins with: see [`crate::trie::entry4`].
     pub root4: u64,
     /// The entry that the IPv6 trie begins with: see [`crate::trie::entry6`].
@@ -168,8 +161,13 @@ pub struct PolicyTable {
     pub reserved: [u64; 7],
     /// What each slot holds.
     pub slots: [SlotInfo; SLOTS as usize],
-    /// The guarded ports of each slot, one bit each. See [`port_word`].
-    pub ports: [[u64; PORT_WORDS_PER_SLOT]; SLOTS as usize],
+    /// The names of the services of each slot, by their numbers. The program does not look at them.
+    pub names: [[ServiceName; MAX_SERVICES]; SLOTS as usize],
+    /// By door number, in each slot: where the bits of a rule set begin that stand for the class of the
+    /// door. The first class is that of doors about which nothing is known.
+    pub classes: [[u8; MAX_DOORS as usize]; SLOTS as usize],
+    /// By port, in each slot, two in a byte: [`guarded_by`] its service, or 0. See [`port_place`].
+    pub ports: [[u8; PORT_BYTES]; SLOTS as usize],
 }
 
 /// Packets for guarded ports and undecidable packets at one door on one CPU.
@@ -251,11 +249,12 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
-    assert!(size_of::<SlotInfo>() == 112);
-    assert!(size_of::<PolicyTable>() == 64 + 2 * (112 + PORT_WORDS_PER_SLOT * 8));
+    assert!(size_of::<SlotInfo>() == 128);
+    assert!(size_of::<PolicyTable>() == 64 + 2 * (128 + 15 * 32 + 256 + PORT_BYTES));
     assert!(core::mem::offset_of!(PolicyTable, slots) == 64);
     assert!(rule_blocks(1_000_000) as usize * size_of::<RuleBlock>() <= 16_000_000 + (4 << 20));
     assert!(size_of::<DoorCounters>() == 528);
+    assert!(size_of::<ServiceCounters>() == 512);
     assert!(size_of::<Books>() == 32);
     assert!(size_of::<DropEvent>() == 56);
     assert!(core::mem::offset_of!(DropEvent, ifindex) == 40);

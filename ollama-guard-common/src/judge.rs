@@ -1,10 +1,11 @@
 //! The decision.
 
 use crate::{
+    abi::THE_SERVICE,
     flow::{Ends, Network, Protocol, Source},
     frame::Frame,
     parse::{Located, Outcome, Start, locate, locate_plainly},
-    verdict::{Reason, Scope, Verdict},
+    verdict::{Mode, Reason, Scope, Verdict},
 };
 
 /// What a policy says about a source.
@@ -20,6 +21,41 @@ pub enum Standing {
     RulesAbsent,
 }
 
+/// What a packet asks the rules for, and what comes of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Bits of a [`crate::abi::RuleSet`]: its source has to be allowed all of them.
+    pub pairs: u32,
+    /// What it is for, as far as that is known.
+    pub terms: Terms,
+}
+
+/// The terms on which a packet is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The number of its service, or [`Terms::IN_DOUBT`].
+    pub service: u8,
+    /// Whether the verdict is carried out.
+    pub mode: Mode,
+}
+
+impl Terms {
+    /// No service's number: the packet could be for any.
+    pub const IN_DOUBT: u8 = u8::MAX;
+}
+
+impl Wanted {
+    /// What there is to want with one service and no difference between doors.
+    #[inline(always)]
+    #[must_use]
+    pub const fn plainly(mode: Mode) -> Self {
+        Self { pairs: THE_SERVICE, terms: Terms { service: 0, mode } }
+    }
+}
+
+/// A guarded port that a packet is for; `None` if it could be for any.
+pub type Target = Option<(Protocol, u16)>;
+
 /// Which ports are guarded, and who may reach them.
 ///
 /// The source is looked up only for a packet that is, or could be, for a guarded port, so that
@@ -31,9 +67,15 @@ pub trait Policy {
     /// Whether any port of this protocol is guarded.
     fn guards_any(&self, protocol: Protocol) -> bool;
 
-    /// What the rules say about a source. With several services: about all of them at once, so
-    /// that an undecidable packet passes only if its source may reach every one.
-    fn standing(&self, source: &Source) -> Standing;
+    /// What a packet for this target wants. A packet in doubt wants every service whose rules are
+    /// enforced, so that it passes only if its source may reach every one.
+    #[inline(always)]
+    fn wanted(&self, _target: Target) -> Wanted {
+        Wanted::plainly(Mode::Enforce)
+    }
+
+    /// What the rules say about a source, about all of these pairs at once.
+    fn standing(&self, source: &Source, pairs: u32) -> Standing;
 
     /// Whose packets are decided on.
     #[inline(always)]
@@ -49,11 +91,28 @@ pub trait Policy {
     }
 }
 
+/// The decision about one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// Why. It implies the verdict.
+    pub reason: Reason,
+    /// On what terms; of no meaning if it is none of ours.
+    pub terms: Terms,
+}
+
+impl Ruling {
+    /// For a packet that is none of ours.
+    pub const NOT_GUARDED: Self =
+        Self { reason: Reason::NotGuarded, terms: Wanted::plainly(Mode::Enforce).terms };
+}
+
 /// The outcome for one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// Why. It implies the verdict.
     pub reason: Reason,
+    /// On what terms; of no meaning if it is none of ours.
+    pub terms: Terms,
     /// Where the IP header stands, if it was found.
     pub network: Option<Network>,
     /// The transport protocol, if it is known.
@@ -79,10 +138,8 @@ where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    let reason = judge_with(frame, start, policy, || match locate_ours(frame, start, policy) {
-        Some(packet) => decide(frame, &packet, policy),
-        None => Reason::NotGuarded,
-    });
+    let ruling = judge_plainly(frame, start, policy);
+    let Ruling { reason, terms } = ruling.unwrap_or_else(|| judge_carefully(frame, start, policy));
     let packet = match reason {
         Reason::NotGuarded => Located::ELSEWHERE,
         _ => locate(frame, start),
@@ -90,34 +147,38 @@ where
     let is_certain = matches!(packet.outcome, Outcome::At);
     Judgement {
         reason,
+        terms,
         network: packet.has_network.then_some(packet.network),
         protocol: packet.protocol,
         transport: is_certain.then_some(packet.transport),
     }
 }
 
-/// The reason of [`judge`] only; `carefully` judges packets that [`locate_plainly`] has no answer for:
-/// by [`locate_ours`], then [`decide`].
-///
-/// A program for the kernel has each of these two in a function of its own. The verifier looks at
-/// their many ways once, and not once for every kind of packet that a program can have found before,
-/// and the usual packet's few steps stay few.
+/// The decision of [`judge`] about most packets. `None` for those that [`locate_plainly`] has no answer for.
 #[inline(always)]
-pub fn judge_with<F, P>(
-    frame: &F,
-    start: Start,
-    policy: &P,
-    carefully: impl FnOnce() -> Reason,
-) -> Reason
+pub fn judge_plainly<F, P>(frame: &F, start: Start, policy: &P) -> Option<Ruling>
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
-    match locate_plainly(frame, start) {
-        Some(flow) if !policy.is_guarded(flow.protocol, flow.port) => Reason::NotGuarded,
-        Some(flow) => decide(frame, &Located::at(flow), policy),
-        None => carefully(),
+    let flow = locate_plainly(frame, start)?;
+    if !policy.is_guarded(flow.protocol, flow.port) {
+        return Some(Ruling::NOT_GUARDED);
     }
+    let Wanted { pairs, terms } = policy.wanted(Some((flow.protocol, flow.port)));
+    Some(Ruling { reason: decide(frame, &Located::at(flow), pairs, policy), terms })
+}
+
+/// The decision about any packet: by [`locate_ours`], [`Policy::wanted`], then [`decide`].
+#[inline(always)]
+pub fn judge_carefully<F, P>(frame: &F, start: Start, policy: &P) -> Ruling
+where
+    F: Frame + ?Sized,
+    P: Policy + ?Sized,
+{
+    let Some(packet) = locate_ours(frame, start, policy) else { return Ruling::NOT_GUARDED };
+    let Wanted { pairs, terms } = policy.wanted(packet.target());
+    Ruling { reason: decide(frame, &packet, pairs, policy), terms }
 }
 
 /// Finds the port that a frame is for. `None` if it is not for a guarded one, and can't be.
@@ -137,15 +198,15 @@ where
     if is_ours { Some(packet) } else { None }
 }
 
-/// Judges a packet that is for a guarded port, or could be.
+/// Judges a packet that is for a guarded port, or could be, and wants these pairs.
 #[inline(always)]
-pub fn decide<F, P>(frame: &F, packet: &Located, policy: &P) -> Reason
+pub fn decide<F, P>(frame: &F, packet: &Located, pairs: u32, policy: &P) -> Reason
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
     let is_certain = matches!(packet.outcome, Outcome::At);
-    let known = if packet.has_network { knock(frame, packet.network, policy) } else { None };
+    let known = if packet.has_network { knock(frame, packet.network, pairs, policy) } else { None };
     match known {
         Some(reason) if is_certain => reason,
         // A packet that is in doubt passes only if its source is known and allowed, or if it is
@@ -167,19 +228,19 @@ where
 /// The families part here once and for all: where they met again in between, the compiler would have
 /// to carry one's addresses, which were never read, past the other's.
 #[inline(always)]
-fn knock<F, P>(frame: &F, network: Network, policy: &P) -> Option<Reason>
+fn knock<F, P>(frame: &F, network: Network, pairs: u32, policy: &P) -> Option<Reason>
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
 {
     match network {
-        Network::V4(header) => knock_of_family(frame, Network::V4(header), policy),
-        Network::V6(header) => knock_of_family(frame, Network::V6(header), policy),
+        Network::V4(header) => knock_of_family(frame, Network::V4(header), pairs, policy),
+        Network::V6(header) => knock_of_family(frame, Network::V6(header), pairs, policy),
     }
 }
 
 #[inline(always)]
-fn knock_of_family<F, P>(frame: &F, network: Network, policy: &P) -> Option<Reason>
+fn knock_of_family<F, P>(frame: &F, network: Network, pairs: u32, policy: &P) -> Option<Reason>
 where
     F: Frame + ?Sized,
     P: Policy + ?Sized,
@@ -197,7 +258,7 @@ where
     if destination.is_loopback() {
         return Some(Reason::DestinationLoopback);
     }
-    Some(match policy.standing(&source) {
+    Some(match policy.standing(&source, pairs) {
         Standing::Allowed => Reason::Allowed,
         Standing::Denied => Reason::Denied,
         Standing::NotListed => Reason::NotListed,

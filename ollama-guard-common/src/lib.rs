@@ -43,6 +43,9 @@ pub mod verdict;
 
 pub use flow::{Flow, Network, Protocol, Source};
 pub use frame::Frame;
-pub use judge::{Judgement, Policy, Standing, decide, judge, judge_with, locate_ours};
+pub use judge::{
+    Judgement, Policy, Ruling, Standing, Target, Terms, Wanted, decide, judge, judge_carefully,
+    judge_plainly, locate_ours,
+};
 pub use parse::{Located, Outcome, Start, locate};
 pub use verdict::{Mode, Reason, Scope, Verdict};

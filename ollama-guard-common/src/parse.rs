@@ -13,6 +13,7 @@ mod ports;
 use crate::{
     flow::{Flow, Network, Protocol},
     frame::Frame,
+    judge::Target,
     verdict::Reason,
 };
 
@@ -87,6 +88,16 @@ impl Located {
         let protocol = Some(protocol);
         let (outcome, has_network) = (Outcome::At, true);
         Self { outcome, has_network, network, protocol, transport, port, ..Self::ELSEWHERE }
+    }
+
+    /// The port that it is for, if that is certain.
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        match (self.outcome, self.protocol) {
+            (Outcome::At, Some(protocol)) => Some((protocol, self.port)),
+            _ => None,
+        }
     }
 
     /// A packet of which not even the source is known.

@@ -26,10 +26,17 @@ pub trait Arrived: Frame {
     fn length(&self) -> u32;
 
     /// [`ollama_guard_common::locate_ours`] as a function of its own.
-    fn locate_ours(&self, start: Start, policy: &LivePolicy) -> Option<Packed>;
+    fn locate_ours(&self, start: Start, policy: &LivePolicy<'_, Self>) -> Option<Packed>
+    where
+        Self: Sized;
 
     /// [`ollama_guard_common::decide`] as a function of its own.
-    fn decide(&self, packet: Packed, policy: &LivePolicy) -> Reason;
+    fn decide(&self, packet: Packed, pairs: u32, policy: &LivePolicy<'_, Self>) -> Reason
+    where
+        Self: Sized;
+
+    /// [`wanted`](crate::policy::wanted) as a function of its own, because few policies need it.
+    fn wanted(&self, selection: u64, target: u32) -> u64;
 
     /// [`crate::report::submit`] as a function of its own, because a flood rarely gets there.
     fn submit(&self, packet: Packed, mode: Mode) -> bool;
@@ -68,8 +75,8 @@ fn far<T: Copy>(copy: impl FnOnce(*mut T) -> i64) -> Option<T> {
 
 /// [`locate_ours`]. 0 if the packet is not for a guarded port.
 #[inline(always)]
-fn packed(frame: &impl Frame, start: Start, selection: u64) -> u64 {
-    let Some(policy) = LivePolicy::of(selection) else {
+fn packed(frame: &impl Arrived, start: Start, selection: u64) -> u64 {
+    let Some(policy) = LivePolicy::of(frame, selection) else {
         return Packed::UNKNOWN.number();
     };
     match locate_ours(frame, start, &policy) {
@@ -80,9 +87,10 @@ fn packed(frame: &impl Frame, start: Start, selection: u64) -> u64 {
 
 /// [`decide`]. The reason's number.
 #[inline(always)]
-fn reason(frame: &impl Frame, packet: u64, selection: u64) -> u32 {
-    match LivePolicy::of(selection) {
-        Some(policy) => decide(frame, &Packed::from_number(packet).unpack(), &policy) as u32,
+fn reason(frame: &impl Arrived, packet: u64, pairs: u32, selection: u64) -> u32 {
+    let packet = Packed::from_number(packet).unpack();
+    match LivePolicy::of(frame, selection) {
+        Some(policy) => decide(frame, &packet, pairs, &policy) as u32,
         None => Reason::RulesAbsent as u32,
     }
 }

@@ -4,7 +4,9 @@ pub mod tc;
 pub mod xdp;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use ollama_guard_common::{Mode, Reason, Start, Verdict, abi::test_run_return, judge_with};
+use ollama_guard_common::{
+    Mode, Policy as _, Reason, Ruling, Start, Verdict, Wanted, abi::test_run_return, judge_plainly,
+};
 
 use crate::{
     frames::Arrived,
@@ -21,19 +23,19 @@ struct Actions {
 
 /// Judge, report, translate.
 #[inline(always)]
-fn run(frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
-    let Some(policy) = LivePolicy::select() else {
+fn run<A: Arrived>(frame: &A, start: Start, actions: &Actions) -> u32 {
+    let Some(policy) = LivePolicy::select(frame) else {
         return actions.drop;
     };
-    let reason = judge_with(frame, start, &policy, || match frame.locate_ours(start, &policy) {
-        Some(packet) => frame.decide(packet, &policy),
-        None => Reason::NotGuarded,
-    });
+    let ruling = match judge_plainly(frame, start, &policy) {
+        Some(ruling) => ruling,
+        None => judge_carefully(frame, start, &policy),
+    };
+    let Ruling { reason, terms } = ruling;
     if reason == Reason::NotGuarded && REPORT.load() != 0 {
         return actions.pass;
     }
-    let mode = policy.mode();
-    let is_dropped = matches!((reason.verdict(), mode), (Verdict::Drop, Mode::Enforce));
+    let is_dropped = matches!((reason.verdict(), terms.mode), (Verdict::Drop, Mode::Enforce));
     if REPORT.load() == 0 {
         // The same numbers at every hook: they are for user space, not for the kernel.
         return test_run_return(if is_dropped { XDP_DROP } else { XDP_PASS }, reason);
@@ -41,6 +43,18 @@ fn run(frame: &impl Arrived, start: Start, actions: &Actions) -> u32 {
     if reason == Reason::RulesAbsent {
         og_log_absent(policy.slot());
     }
-    report(frame, start, reason, &policy);
+    report(frame, start, ruling, &policy);
     if is_dropped { actions.drop } else { actions.pass }
+}
+
+/// As `ollama_guard_common::judge_carefully`, by way of functions of their own. The verifier looks at their
+/// many ways once, and not once for every kind of packet that a program can have found before, and the
+/// usual packet's few steps stay few.
+#[inline(always)]
+fn judge_carefully<A: Arrived>(frame: &A, start: Start, policy: &LivePolicy<'_, A>) -> Ruling {
+    let Some(packet) = frame.locate_ours(start, policy) else {
+        return Ruling::NOT_GUARDED;
+    };
+    let Wanted { pairs, terms } = policy.wanted(packet.target());
+    Ruling { reason: frame.decide(packet, pairs, policy), terms }
 }

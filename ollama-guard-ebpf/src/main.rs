@@ -8,6 +8,7 @@
 #![no_std]
 #![no_main]
 
+mod doors;
 mod frames;
 mod hooks;
 mod maps;

@@ -7,10 +7,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ollama_guard_common::{
-    Reason,
+    Mode, Reason,
     abi::{
         Books, DECLARED_RULE_BLOCKS, DOOR_PLACES, DoorCounters, DropEvent, EVENT_RING_BYTES,
-        MAX_ADDRESSES, MAX_DOORS, PolicyTable, RuleBlock, SLOTS, WORDS_PER_PROTOCOL,
+        MAX_ADDRESSES, MAX_DOORS, MAX_SERVICES, PolicyTable, RuleBlock, SLOTS, ServiceCounters,
     },
 };
 
@@ -30,6 +30,8 @@ pub static OG_DOORS: Array<u64, { DOOR_PLACES as usize }, { BPF_F_MMAPABLE as us
     Array::new();
 #[btf_map]
 pub static OG_COUNTERS: PerCpuArray<DoorCounters, { MAX_DOORS as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static OG_SERVICES: PerCpuArray<ServiceCounters, MAX_SERVICES> = PerCpuArray::new();
 #[btf_map]
 pub static OG_BOOKS: PerCpuArray<Books, 1> = PerCpuArray::new();
 #[btf_map]
@@ -52,9 +54,15 @@ pub static LOAD_BYTES: Global<u32> = Global::new(0);
 // Masks that the verifier knows, since they are frozen, and the compiler does not: what is masked with one
 // is within a table, as the verifier has to see and the compiler would not leave to be seen.
 
-/// For an index of a protocol's words of ports.
+/// For a pair of ports.
 #[unsafe(no_mangle)]
-pub static PORT_WORDS_MASK: Global<u32> = Global::new(WORDS_PER_PROTOCOL as u32 - 1);
+pub static PORTS_MASK: Global<u32> = Global::new((1 << 15) - 1);
+/// For a door number.
+#[unsafe(no_mangle)]
+pub static DOORS_MASK: Global<u32> = Global::new(MAX_DOORS - 1);
+/// For an index of a mode's counters.
+#[unsafe(no_mangle)]
+pub static MODES_MASK: Global<u32> = Global::new(Mode::COUNT as u32 - 1);
 /// For an index of the counters of reasons.
 #[unsafe(no_mangle)]
 pub static REASONS_MASK: Global<u32> = Global::new(Reason::SLOTS as u32 - 1);

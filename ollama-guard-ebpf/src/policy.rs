@@ -1,41 +1,49 @@
 //! The policy in force, read from the maps.
 
+mod apart;
+
 use ollama_guard_common::{
-    Mode, Policy, Protocol, Scope, Source, Standing,
+    Policy, Protocol, Scope, Source, Standing, Target, Wanted,
     abi::{
-        PolicyTable, RULE_BLOCK_WORDS, RuleSet, SLOTS, Selection, SlotInfo, THE_SERVICE,
-        WORDS_PER_PROTOCOL, port_bit,
+        PolicyTable, RULE_BLOCK_WORDS, RuleSet, SLOTS, Selection, SlotInfo, guardian_in, port_place,
     },
     flow::{halves, whole},
     trie::{Words, find4, find6, is_stranger4, is_stranger6},
 };
 
-use crate::maps::{OG_ADDRESSES, OG_POLICY, OG_RULES, PORT_WORDS_MASK, Rules};
+use crate::{
+    frames::Arrived,
+    maps::{OG_ADDRESSES, OG_POLICY, OG_RULES, PORTS_MASK, Rules},
+};
+
+pub use apart::wanted;
 
 /// The policy of the slot that was selected when the packet came in.
 ///
 /// The selection is read once for each packet: everything about it is decided by the old policy or
 /// by the new one, never by a mixture.
-pub struct LivePolicy {
+pub struct LivePolicy<'a, A> {
+    /// The packet, for the door that it came in through.
+    arrived: &'a A,
     table: *const PolicyTable,
     selection: Selection,
 }
 
-impl LivePolicy {
+impl<'a, A: Arrived> LivePolicy<'a, A> {
     /// Selects the slot for one packet. Always `Some`: the table is one element, and it is there.
     #[inline(always)]
-    pub fn select() -> Option<Self> {
+    pub fn select(arrived: &'a A) -> Option<Self> {
         let table = OG_POLICY.get_ptr(0)?;
         // SAFETY: a field of a live array element.
         let selection = unsafe { &raw const (*table).selection };
         // SAFETY: as above.
-        Some(Self { table, selection: Selection(unsafe { word(selection) }) })
+        Some(Self { arrived, table, selection: Selection(unsafe { word(selection) }) })
     }
 
     /// The policy that was selected for this packet, in a function that goes on with it.
     #[inline(always)]
-    pub fn of(selection: u64) -> Option<Self> {
-        Some(Self { table: OG_POLICY.get_ptr(0)?, selection: Selection(selection) })
+    pub fn of(arrived: &'a A, selection: u64) -> Option<Self> {
+        Some(Self { arrived, table: OG_POLICY.get_ptr(0)?, selection: Selection(selection) })
     }
 
     /// How it was selected.
@@ -48,12 +56,6 @@ impl LivePolicy {
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
         self.selection.slot()
-    }
-
-    /// Whether verdicts are carried out.
-    #[inline(always)]
-    pub fn mode(&self) -> Mode {
-        self.selection.mode()
     }
 }
 
@@ -69,22 +71,22 @@ unsafe fn word(place: *const u64) -> u64 {
     unsafe { place.read_volatile() }
 }
 
-impl Policy for LivePolicy {
+/// What stands in the table of ports for one: 0 if it is not guarded.
+#[inline(always)]
+fn guardian(table: *const PolicyTable, slot: u32, protocol: Protocol, port: u16) -> u8 {
+    let index = port_place(protocol, 0) / 2 + (u32::from(port) >> 1 & PORTS_MASK.load()) as usize;
+    // SAFETY: a slot is 0 or 1, and a field of the table.
+    let ports = unsafe { &raw const (*table).ports[(slot % SLOTS) as usize] };
+    // SAFETY: within the bytes of a slot: those of a protocol are as many as the mask has numbers.
+    let place = unsafe { ports.cast::<u8>().add(index) };
+    // SAFETY: as above. Volatile, as user space may write to it meanwhile.
+    guardian_in(unsafe { place.read_volatile() }, port)
+}
+
+impl<A: Arrived> Policy for LivePolicy<'_, A> {
     #[inline(always)]
     fn is_guarded(&self, protocol: Protocol, port: u16) -> bool {
-        if !self.selection.may_guard(port) {
-            return false;
-        }
-        let within = u32::from(port) >> 6 & PORT_WORDS_MASK.load();
-        let index = protocol.index() * WORDS_PER_PROTOCOL + within as usize;
-        // SAFETY: a slot is 0 or 1, and a field of the table.
-        let ports = unsafe { &raw const (*self.table).ports[self.slot() as usize] };
-        // SAFETY: within the words of a slot: the index of a protocol is below their number, and
-        // `within` is masked to the words of one.
-        let place = unsafe { ports.cast::<u64>().add(index) };
-        // SAFETY: as above.
-        let bits = unsafe { word(place) };
-        bits & port_bit(port) != 0
+        self.selection.may_guard(port) && guardian(self.table, self.slot(), protocol, port) != 0
     }
 
     #[inline(always)]
@@ -104,19 +106,27 @@ impl Policy for LivePolicy {
     }
 
     #[inline(always)]
-    fn standing(&self, source: &Source) -> Standing {
-        self.look_up(source).map_or(Standing::RulesAbsent, |set| set.standing(THE_SERVICE))
+    fn wanted(&self, target: Target) -> Wanted {
+        if !self.selection.is_apart() {
+            return Wanted::plainly(self.selection.mode());
+        }
+        apart::unpacked(self.arrived.wanted(self.selection.0, apart::packed(target)))
+    }
+
+    #[inline(always)]
+    fn standing(&self, source: &Source, pairs: u32) -> Standing {
+        self.look_up(source).map_or(Standing::RulesAbsent, |set| set.standing(pairs))
     }
 }
 
-impl LivePolicy {
+impl<A> LivePolicy<'_, A> {
     /// What the rules say about a source. `None` if they are not there, or damaged.
     ///
     /// A stranger whom no rule is near is settled here, as a flood is made of them; for all others
     /// there are the functions.
     #[inline(always)]
     fn look_up(&self, source: &Source) -> Option<RuleSet> {
-        let slot = self.slot();
+        let slot = self.selection.slot();
         let info = description(self.table, slot);
         let rules = Table(OG_RULES.get(slot)?);
         let found = match *source {

@@ -9,14 +9,15 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_boot_ns};
 use aya_log_ebpf::error;
 use ollama_guard_common::{
-    Mode, Network, Reason, Start, Verdict,
-    abi::{DOOR_UNKNOWN, DropEvent, door_number, door_places},
+    Mode, Network, Ruling, Start, Verdict,
+    abi::DropEvent,
     parse::{Located, Outcome, Packed},
 };
 
 use crate::{
+    doors,
     frames::Arrived,
-    maps::{OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_DOORS, OG_EVENTS, REASONS_MASK},
+    maps::{MODES_MASK, OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_EVENTS, OG_SERVICES, REASONS_MASK},
     policy::LivePolicy,
 };
 
@@ -26,38 +27,38 @@ const ADAPTIVE_WAKE_UP: u64 = 0;
 /// Counts a decision about a packet that is for a guarded port, or could be, and tells user space
 /// about it if it is a drop.
 #[inline(always)]
-pub fn report(frame: &impl Arrived, start: Start, reason: Reason, policy: &LivePolicy) {
-    let Some(counters) = OG_COUNTERS.get_ptr_mut(door(frame.ifindex())) else {
+pub fn report<A: Arrived>(frame: &A, start: Start, ruling: Ruling, policy: &LivePolicy<'_, A>) {
+    let Some(counters) = OG_COUNTERS.get_ptr_mut(doors::number(frame.ifindex())) else {
         return;
     };
     // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
     // another on the same CPU (softirqs do not nest).
     let counters = unsafe { &mut *counters };
-    let mode = policy.mode() as usize;
+    let Ruling { reason, terms } = ruling;
+    let mode = (terms.mode as u32 & MODES_MASK.load()) as usize;
     // Always there.
-    if let Some(count) =
-        counters.packets[mode].get_mut((reason as u32 & REASONS_MASK.load()) as usize)
-    {
+    let index = (reason as u32 & REASONS_MASK.load()) as usize;
+    if let Some(count) = counters.packets[mode].get_mut(index) {
         *count += 1;
     }
-    if reason.verdict() == Verdict::Drop && !tell(frame, start, reason, policy) {
-        counters.suppressed[mode] += 1;
+    // Of a packet in doubt there is no service.
+    if policy.selection().is_apart()
+        && let Some(counters) = OG_SERVICES.get_ptr_mut(u32::from(terms.service))
+    {
+        // SAFETY: as above.
+        let counters = unsafe { &mut *counters };
+        if let Some(count) = counters.packets[mode].get_mut(index) {
+            *count += 1;
+        }
     }
-}
-
-#[inline(always)]
-fn door(ifindex: u32) -> u32 {
-    let [first, second] = door_places(ifindex);
-    let number = |place| door_number(*OG_DOORS.get(place)?, ifindex);
-    match number(first) {
-        Some(number) => number,
-        None => number(second).unwrap_or(DOOR_UNKNOWN),
+    if reason.verdict() == Verdict::Drop && !tell(frame, start, ruling, policy) {
+        counters.suppressed[mode] += 1;
     }
 }
 
 /// Tells about a drop. `false` if the allowance is used up: in a flood, that is nearly always.
 #[inline(always)]
-fn tell(frame: &impl Arrived, start: Start, reason: Reason, policy: &LivePolicy) -> bool {
+fn tell<A: Arrived>(frame: &A, start: Start, ruling: Ruling, policy: &LivePolicy<'_, A>) -> bool {
     let Some(allowance) = OG_ALLOWANCE.get_ptr_mut(0) else {
         return false;
     };
@@ -74,10 +75,12 @@ fn tell(frame: &impl Arrived, start: Start, reason: Reason, policy: &LivePolicy)
     *allowance -= 1;
     // Found once more instead of kept: only here anybody wants to know.
     let packet = frame.locate_ours(start, policy).unwrap_or(Packed::UNKNOWN);
-    let mode = policy.mode();
-    match frame.submit(packet.with_reason(reason), mode) {
-        true => books.modes[mode as usize].submitted += 1,
-        false => books.modes[mode as usize].lost += 1,
+    let Ruling { reason, terms } = ruling;
+    let mode = (terms.mode as u32 & MODES_MASK.load()) as usize;
+    let Some(book) = books.modes.get_mut(mode) else { return true };
+    match frame.submit(packet.with_reason(reason), terms.mode) {
+        true => book.submitted += 1,
+        false => book.lost += 1,
     }
     true
 }

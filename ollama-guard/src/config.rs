@@ -32,6 +32,7 @@ mod layer;
 mod overrides;
 mod problem;
 mod rule_store;
+mod services;
 mod surroundings;
 mod trusted_file;
 mod value;
@@ -41,13 +42,15 @@ use std::{collections::BTreeSet, path::PathBuf};
 use ollama_guard_common::{Mode, Scope};
 
 use self::files::Files;
-use crate::policy::{Port, Rule};
+use crate::policy::{Port, Rule, Service};
+
+pub use crate::policy::{Pattern, PatternError};
 
 pub use self::{
     difference::Difference,
     environment::{Environment, ProcessEnvironment},
     fingerprint::Fingerprint,
-    interface::{Interfaces, Pattern, PatternError},
+    interface::Interfaces,
     overrides::Overrides,
     problem::{Place, Problem, Problems},
     rule_store::{RuleStore, StoreError, Undo},
@@ -76,8 +79,6 @@ pub const MAX_EVENTS_PER_SECOND: u32 = 1_000_000;
 /// Everything that the daemon is told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Whether verdicts are carried out.
-    pub mode: Mode,
     /// Which interfaces are to be guarded.
     pub interfaces: Interfaces,
     /// Interfaces that are not to be guarded, whatever `interfaces` says.
@@ -86,8 +87,8 @@ pub struct Config {
     pub attach: AttachChoice,
     /// Whose packets are decided on.
     pub scope: Scope,
-    /// What is guarded.
-    pub service: Service,
+    /// What is guarded. Never empty.
+    pub services: Vec<Service>,
     /// The rules of the file, then of the environment, then of the flags. None stands twice.
     pub rules: Vec<Rule>,
     /// Different prefixes that fit: 1 to [`MAX_CAPACITY`].
@@ -110,6 +111,19 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+impl Config {
+    /// Every guarded port.
+    #[must_use]
+    pub fn ports(&self) -> BTreeSet<Port> {
+        self.services.iter().flat_map(|service| &service.ports).copied().collect()
+    }
+
+    /// The services whose verdicts are not carried out.
+    pub fn observed(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().filter(|service| service.mode == Mode::Observe)
+    }
+}
+
 /// How the kernel programs are attached to interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachChoice {
@@ -120,15 +134,6 @@ pub enum AttachChoice {
     Native,
     /// Generic everywhere.
     Generic,
-}
-
-/// What is guarded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Its name in messages.
-    pub name: String,
-    /// Its ports. Never empty.
-    pub ports: BTreeSet<Port>,
 }
 
 /// Who may give commands to the daemon.
@@ -205,8 +210,9 @@ pub fn read(
     let texts = files.texts(&path, may_be_absent, &mut problems);
     let file = file::layer(&texts, surroundings, &mut files, &mut problems);
     let Files { fingerprint, read, main } = files;
+    let config = flags.over(variables.over(file)).finish(read, main, &mut problems);
     let config = match Problems::new(problems) {
-        None => Ok(flags.over(variables.over(file)).finish(read, main)),
+        None => Ok(config),
         Some(problems) => Err(problems),
     };
     Reading { fingerprint, config }

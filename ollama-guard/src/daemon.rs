@@ -31,7 +31,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::geteuid,
 };
-use ollama_guard_common::{Mode, Scope};
+use ollama_guard_common::Scope;
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -105,7 +105,7 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
     // Before the listing, so that no change between the two is missed.
     let watch = Watch::open(config.scope == Scope::Local)?;
     let plan = cover::plan(&chosen).await?;
-    for finding in doctor::said_at_start(&config.service.ports, config.scope, plan.doors()) {
+    for finding in doctor::said_at_start(&config.ports(), config.scope, plan.doors()) {
         tracing::warn!("{finding}");
     }
 
@@ -126,7 +126,8 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
     let is_adopted = dataplane.is_adopted();
     let mut guard = Guard::new(dataplane, Desired::from(config), store)?;
     if !guard.all().any(|rule| rule.effect == Effect::Allow) {
-        let word = if config.mode == Mode::Enforce { "is" } else { "would be" };
+        let is_observed = config.observed().count() == config.services.len();
+        let word = if is_observed { "would be" } else { "is" };
         tracing::warn!(
             "the allowlist is empty: every packet to a guarded port {word} dropped; let somebody \
              in with `ollama-guard allow add`"
@@ -138,6 +139,7 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
             tracing::error!("{error}");
         }
     }
+    guard.know_doors(cover::names(&plan))?;
     // New maps get the policy before any program that reads them is attached. Adopted ones have a
     // policy, which stays in force until nothing can fail any more.
     if !is_adopted {

@@ -146,8 +146,12 @@ fn allowed_here(facts: &Facts, config: &Config, pins: &PinDir) -> Vec<facts::All
     }
     let rule_for = |address| -> Option<String> {
         if facts.guard.loaded {
-            let found = crate::dataplane::matching_rule(pins, address).ok().flatten()?;
-            return (found.1 == crate::policy::Effect::Allow).then_some(found.0);
+            let allowed = facts.guard.ports.iter().find_map(|&port| {
+                let found = crate::dataplane::matching_rule(pins, address, port, None);
+                let (prefix, effect) = found.ok().flatten()?;
+                (effect == crate::policy::Effect::Allow).then_some(prefix)
+            });
+            return allowed;
         }
         let covering = |effect| {
             let rules = config.rules.iter().filter(move |rule| rule.effect == effect);
@@ -193,7 +197,7 @@ impl GuardFacts {
                     let what = format!("the guard's pins in {}", pins.root().display());
                     not_seen.push(NotSeen::new(what, &error));
                 }
-                let ports = config.service.ports.clone();
+                let ports = config.ports();
                 Self { scope: config.scope, ports, unknown, ..Self::default() }
             }
         }

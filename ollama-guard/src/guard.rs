@@ -11,20 +11,25 @@
 
 mod actor;
 mod error;
+mod host;
 mod plan;
 mod reconfigure;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
-use ollama_guard_common::{Mode, Scope};
+use ollama_guard_common::Scope;
 
 use crate::{
     config::{RuleStore, Undo},
-    control::protocol::{Edit, EditReply, RuleList, RuleView, Terms},
+    control::protocol::{Edit, EditReply, RuleList, RuleView, ServiceTerms, Terms},
     dataplane::{Dataplane, DataplaneError, Found, PolicySink},
     policy::{
-        Change, CompileError, Compiled, Digest, Digests, MapImage, Origin, Policy, Port, Rule,
+        Change, CompileError, Compiled, Digest, Digests, Layout, MapImage, Named, Origin, Policy,
+        Rule, Service, Statement,
     },
 };
 
@@ -35,12 +40,10 @@ pub use plan::{Plan, Planned};
 /// What the configuration demands.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// Whether verdicts are carried out.
-    pub mode: Mode,
     /// Whose packets are decided on.
     pub scope: Scope,
-    /// The guarded ports.
-    pub ports: BTreeSet<Port>,
+    /// What is guarded.
+    pub services: Vec<Service>,
     /// The rules of the configuration file, the environment and the command line.
     pub rules: Vec<Rule>,
     /// Different prefixes that the kernel's table must have room for.
@@ -54,6 +57,8 @@ pub struct Guard<S> {
     store: RuleStore,
     /// The desired scope, or everybody's packets while this host's addresses are not known.
     scope: Scope,
+    /// The interfaces that are guarded, by index, for rules that hold at some only.
+    doors: BTreeMap<u32, String>,
     /// What all the rules come to. `None` after an edit that failed: then it is made from them.
     compiled: Option<Compiled>,
     generation: u64,
@@ -65,8 +70,18 @@ impl<S: PolicySink> Guard<S> {
     /// Checks that what is configured and stored compiles. Nothing is in force yet.
     pub fn new(sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
         let scope = desired.scope;
-        let compiled = Some(Compiled::new(policy(&desired, scope, store.rules()))?);
-        Ok(Self { sink, desired, store, scope, compiled, generation: 0, digest: Digest::new() })
+        let mut guard = Self {
+            sink,
+            desired,
+            store,
+            scope,
+            doors: BTreeMap::new(),
+            compiled: None,
+            generation: 0,
+            digest: Digest::new(),
+        };
+        guard.compiled = Some(guard.compile(&guard.desired, scope, guard.store.rules())?);
+        Ok(guard)
     }
 
     /// Puts what is configured and stored in force.
@@ -82,8 +97,18 @@ impl<S: PolicySink> Guard<S> {
     fn compiled(&mut self) -> Result<Compiled, CompileError> {
         match self.compiled.take() {
             Some(compiled) => Ok(compiled),
-            None => Compiled::new(policy(&self.desired, self.scope, self.store.rules())),
+            None => self.compile(&self.desired, self.scope, self.store.rules()),
         }
+    }
+
+    /// Compiles what a configuration and the stored rules come to, at the doors that there are.
+    fn compile(
+        &self,
+        desired: &Desired,
+        scope: Scope,
+        stored: &[Rule],
+    ) -> Result<Compiled, CompileError> {
+        compile(desired, scope, stored, &self.doors, &self.sink.services())
     }
 
     fn swap(&mut self, image: &MapImage) -> Result<(), DataplaneError> {
@@ -97,12 +122,23 @@ impl<S: PolicySink> Guard<S> {
     #[must_use]
     pub fn rules(&self) -> RuleList {
         let rules = self.all().map(view).collect();
-        let terms = Terms {
-            mode: self.desired.mode.name().into(),
-            scope: self.scope.name().into(),
-            ports: self.desired.ports.iter().map(ToString::to_string).collect(),
+        let terms = self.compiled.as_ref().map(|compiled| self.terms(compiled.layout()));
+        RuleList { generation: self.generation, rules, terms }
+    }
+
+    /// What a policy holds beside its rules.
+    fn terms(&self, layout: &Layout) -> Terms {
+        let service = |(number, service): (u8, &Service)| ServiceTerms {
+            number,
+            name: service.name.to_string(),
+            mode: service.mode.name().into(),
+            ports: service.ports.iter().map(ToString::to_string).collect(),
         };
-        RuleList { generation: self.generation, rules, terms: Some(terms) }
+        Terms {
+            scope: self.scope.name().into(),
+            services: layout.services().map(service).collect(),
+            doors: self.doors.clone(),
+        }
     }
 
     /// The number of the policy in force.
@@ -129,7 +165,7 @@ impl<S: PolicySink> Guard<S> {
     pub fn edit(&mut self, edit: &Edit, by: &str, at: Timestamp) -> Result<EditReply, GuardError> {
         let origin = Arc::new(Origin::Cli { by: by.to_owned(), at });
         let Plan { rules, mut reply } =
-            plan::plan(edit, &self.desired.rules, self.store.rules(), &origin)?;
+            plan::plan(edit, &self.desired, self.store.rules(), &origin)?;
         let changes_policy = match rules {
             Planned::Same => false,
             Planned::Some(change) => self.change(change)?,
@@ -148,18 +184,43 @@ impl<S: PolicySink> Guard<S> {
             self.store.change(change)?;
             return Ok(false);
         }
-        let added: Vec<_> = change.add.iter().map(Rule::said).collect();
-        // What the configuration says as well goes on being said.
-        let removed: Vec<_> = change
-            .remove
-            .iter()
-            .map(|named| (named.prefix, named.effect))
-            .filter(|said| !self.desired.rules.iter().any(|rule| rule.said() == *said))
-            .collect();
-        let compiled = self.compiled()?.edited(&added, &removed)?;
+        let compiled = self.edited(&change)?;
         let undo = self.store.change(change)?;
         self.put_in_force(compiled, undo)?;
         Ok(true)
+    }
+
+    /// What all the rules come to after a change.
+    fn edited(&mut self, change: &Change) -> Result<Compiled, CompileError> {
+        let named = change.remove.iter().map(|named| named.limits.as_ref());
+        let mut limits = change.add.iter().map(|rule| rule.limits.as_ref()).chain(named);
+        if limits.any(|limits| limits.is_some_and(|limits| !limits.on.is_empty())) {
+            // Other doors may be told apart then.
+            let mut rules = self.store.rules().to_vec();
+            change.clone().carry_out(&mut rules);
+            return self.compile(&self.desired, self.scope, &rules);
+        }
+        let compiled = self.compiled()?;
+        let layout = compiled.layout();
+        let added: Vec<Statement> =
+            change.add.iter().filter_map(|rule| layout.statement(rule)).collect();
+        let goes = |rule: &Rule| change.remove.iter().any(|named| named.said() == rule.said());
+        let removed: BTreeSet<Statement> = change
+            .remove
+            .iter()
+            .filter_map(|named| {
+                let pairs = layout.pairs(named.effect, named.limits.as_deref());
+                let Named { prefix, effect, .. } = *named;
+                (pairs != 0).then_some(Statement { prefix, effect, pairs })
+            })
+            .collect();
+        // What another rule says as well goes on being said.
+        let stays = self.desired.rules.iter().chain(self.store.rules().iter().filter(|r| !goes(r)));
+        let about = |rule: &&Rule| change.remove.iter().any(|named| named.prefix == rule.prefix);
+        let still: BTreeSet<Statement> =
+            stays.filter(about).filter_map(|rule| layout.statement(rule)).collect();
+        let removed: Vec<Statement> = removed.difference(&still).copied().collect();
+        compiled.edited(&added, &removed)
     }
 
     /// Puts other rules in the place of the stored ones. Returns whether the kernel had to know.
@@ -168,7 +229,7 @@ impl<S: PolicySink> Guard<S> {
             self.store.replace(rules)?;
             return Ok(false);
         }
-        let compiled = Compiled::new(policy(&self.desired, self.scope, &rules))?;
+        let compiled = self.compile(&self.desired, self.scope, &rules)?;
         let undo = self.store.replace(rules)?;
         // Not two of them at a time, of long lists.
         self.compiled = None;
@@ -190,32 +251,6 @@ impl<S: PolicySink> Guard<S> {
 }
 
 impl Guard<Dataplane> {
-    /// Takes note of this host's own addresses, if only packets for these are to be decided on.
-    /// `own` is `None` if they are not known. While they are not, or are too many, everybody's
-    /// packets are decided on; the error says so.
-    ///
-    /// Before the first policy nothing but the note is taken.
-    pub fn know_addresses(&mut self, own: Option<&BTreeSet<IpAddr>>) -> Result<(), GuardError> {
-        if self.desired.scope == Scope::All {
-            return Ok(());
-        }
-        let outcome = match own {
-            None => Err(GuardError::AddressesUnknown),
-            Some(own) => match self.sink.know_addresses(own) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(GuardError::TooManyAddresses { count: own.len() }),
-                Err(error) => Err(error.into()),
-            },
-        };
-        let scope = if outcome.is_ok() { Scope::Local } else { Scope::All };
-        let before = std::mem::replace(&mut self.scope, scope);
-        if before != scope && self.generation > 0 {
-            // Should it fail, the kernel goes on with what it has, and the next call tries again.
-            self.apply().inspect_err(|_| self.scope = before)?;
-        }
-        outcome
-    }
-
     /// Reads the policy in force back from the kernel. If it is not the one that was put there, it
     /// is put there again. Returns what was wrong.
     pub fn mend_policy(&mut self) -> Result<Option<String>, GuardError> {
@@ -249,14 +284,29 @@ impl Guard<Dataplane> {
     }
 }
 
-fn policy(desired: &Desired, scope: Scope, stored: &[Rule]) -> Policy {
-    Policy {
-        mode: desired.mode,
-        scope,
-        ports: desired.ports.clone(),
-        rules: desired.rules.iter().chain(stored).map(Rule::said).collect(),
-        capacity: desired.capacity,
-    }
+/// Whether a configuration compiles, beside no stored rules and at no interface.
+///
+/// # Errors
+///
+/// If it does not.
+pub fn check(desired: &Desired) -> Result<(), CompileError> {
+    compile(desired, desired.scope, &[], &BTreeMap::new(), &[]).map(drop)
+}
+
+/// Compiles what a configuration and the stored rules come to at these doors, after a policy with these
+/// services.
+fn compile(
+    desired: &Desired,
+    scope: Scope,
+    stored: &[Rule],
+    doors: &BTreeMap<u32, String>,
+    before: &[(u8, String)],
+) -> Result<Compiled, CompileError> {
+    let all = || desired.rules.iter().chain(stored);
+    let limits = all().filter_map(|rule| rule.limits.as_deref());
+    let layout = Layout::new(desired.services.clone(), before, limits, doors)?;
+    let rules = all().filter_map(|rule| layout.statement(rule)).collect();
+    Compiled::new(Policy { scope, layout, rules, capacity: desired.capacity })
 }
 
 /// A rule as it is shown to a person.
@@ -265,6 +315,7 @@ pub fn view(rule: &Rule) -> RuleView {
     RuleView {
         prefix: rule.prefix.to_string(),
         effect: rule.effect,
+        limits: rule.limits.as_deref().cloned(),
         comment: rule.comment.as_deref().map(str::to_owned),
         origin: rule.written(),
         removable: matches!(*rule.origin, Origin::Cli { .. }),

@@ -24,7 +24,11 @@ mod compile;
 mod compiled;
 mod decide;
 mod digest;
+mod image;
+mod layout;
+mod limits;
 pub mod list;
+mod pattern;
 mod port;
 mod prefix;
 #[cfg(test)]
@@ -34,13 +38,17 @@ pub mod trie;
 
 pub use self::{
     change::{Change, Commented, Named, Reversal},
-    compile::{CompileError, MapImage, Policy, compile},
+    compile::{CompileError, Policy, compile},
     compiled::Compiled,
     decide::deciding_rule,
     digest::{Digest, Digests},
+    image::{MapImage, ServiceImage},
+    layout::{Layout, Service, Statement},
+    limits::Limits,
+    pattern::{Pattern, PatternError},
     port::{Port, PortError},
     prefix::{Family, Prefix, PrefixError},
-    rule::{Effect, Origin, Rule},
+    rule::{Effect, Origin, Rule, Said},
     trie::RuleTable,
 };
 

@@ -13,7 +13,7 @@ mod text;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::Timestamp;
-use ollama_guard_common::Reason;
+use ollama_guard_common::{Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         DataplaneError, PinDir, Snapshot,
         counters::{AllCounts, BookTotals},
         ring::RingBooks,
-        snapshot::{ProgramState, RuleTotals},
+        snapshot::{ProgramState, RuleTotals, ServiceState},
     },
     doors::{Door, DoorsError, Interface, Selection, choose, list},
 };
@@ -35,7 +35,7 @@ pub struct StatusReport {
     pub enforcing: bool,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
-    /// "enforce" or "observe".
+    /// "enforce" or "observe"; with services of either sort "enforce".
     pub mode: String,
     /// Whose packets are decided on: "all" that cross a door, or the "local" host's only.
     #[serde(default)]
@@ -44,6 +44,9 @@ pub struct StatusReport {
     pub generation: u64,
     /// The guarded ports.
     pub ports: Vec<String>,
+    /// The services that these belong to.
+    #[serde(default)]
+    pub services: Vec<ServiceState>,
     /// The rules in force, in entries of the kernel's tables.
     pub rules: RuleTotals,
     /// Every interface, and how it is covered or why not.
@@ -234,12 +237,14 @@ fn assemble(
     ));
     problems.extend(daemon.troubles.iter().cloned());
     StatusReport {
-        enforcing: problems.is_empty() && snapshot.mode == "enforce",
+        enforcing: problems.is_empty()
+            && snapshot.services.iter().all(|one| one.mode == Mode::Enforce.name()),
         problems,
         mode: snapshot.mode,
         scope: snapshot.scope,
         generation: snapshot.generation,
         ports: snapshot.ports,
+        services: snapshot.services,
         rules: snapshot.rules,
         doors,
         counters: by_reason(&snapshot.counters),

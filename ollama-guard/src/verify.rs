@@ -21,8 +21,12 @@ pub mod live;
 mod probes;
 mod report;
 mod standing;
+mod wanted;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ollama_guard_common::{Mode, Reason, Scope, Start, Verdict};
 
@@ -128,12 +132,19 @@ fn try_program(
 ) -> Result<ProgramFindings, DataplaneError> {
     let mut failures = twin_problems(pins, hook, start)?;
     let twin = Twin::open(pins, hook, start)?;
-    let (probes, short): (Vec<_>, Vec<_>) = probes::probes(image, own, start)
+    let (probes, short): (Vec<_>, Vec<_>) = classes(image)
         .into_iter()
-        .partition(|probe| probe.frame.len() >= SHORTEST_FRAME);
+        .flat_map(|(shift, door)| {
+            probes::probes(image, own, start, shift).into_iter().map(move |probe| (door, probe))
+        })
+        .partition(|(_, probe)| probe.frame.len() >= SHORTEST_FRAME);
     let (mut wrong, mut refused) = (Vec::new(), 0);
-    for probe in &probes {
-        let answer = match twin.run(&probe.frame) {
+    for (door, probe) in &probes {
+        let answer = match door {
+            Some(ifindex) => twin.run_at(&probe.frame, *ifindex),
+            None => twin.run(&probe.frame),
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             // Newer kernels make no socket buffer of an IP frame without a whole IP header.
             Err(_) if hook != Hook::Xdp && probe.expected == Reason::IpHeaderCut => {
@@ -146,7 +157,7 @@ fn try_program(
                 continue;
             }
         };
-        let drops = probe.expected.verdict() == Verdict::Drop && image.mode == Mode::Enforce;
+        let drops = probe.expected.verdict() == Verdict::Drop && probe.mode == Mode::Enforce;
         if (answer.reason, answer.dropped) != (probe.expected, drops) {
             wrong.push(format!(
                 "{}: {} ({}), and {} ({}) was to be expected",
@@ -174,13 +185,20 @@ fn try_program(
          takes none",
         short.len()
     ));
-    let tried: BTreeSet<Reason> = probes.iter().map(|probe| probe.expected).collect();
+    let tried: BTreeSet<Reason> = probes.iter().map(|(_, probe)| probe.expected).collect();
     for reason in Reason::ALL.iter().filter(|reason| !tried.contains(reason)) {
         if let Some(why) = why_not(*reason, start) {
             not_checked.insert(format!("no packet for {}: {why}", reason.name()));
         }
     }
     Ok(ProgramFindings { hook, start, packets: probes.len() - refused, failures })
+}
+
+/// Where the bits of each class of doors begin, with a door of that class; none for those that nothing is
+/// known about.
+fn classes(image: &MapImage) -> BTreeMap<u32, Option<u32>> {
+    let known = image.doors.iter().map(|(&ifindex, &shift)| (shift, Some(ifindex)));
+    known.chain([(0, None)]).collect()
 }
 
 const fn verdict(dropped: bool) -> &'static str {

@@ -22,7 +22,7 @@ use ollama_guard::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
         PolicySink as _, Snapshot, Twin, links::Target,
     },
-    policy::{Digests, Effect, Policy, Port, compile},
+    policy::{Digests, Effect, Policy, Port, Service, compile},
 };
 use ollama_guard_common::{Mode, Start};
 use tempfile::TempDir;
@@ -108,12 +108,11 @@ impl Loaded {
                 let prefix = net.to_string().parse()?;
                 Ok((prefix, effect))
             })
-            .collect::<Result<_>>()?;
-        let ports =
-            policy.ports.iter().map(|&(protocol, number)| Port { protocol, number }).collect();
+            .collect::<Result<Vec<_>>>()?;
+        let ports = policy.ports.iter().map(|&(protocol, number)| Port { protocol, number });
         let scope = ollama_guard_common::Policy::scope(policy);
-        let capacity = self.capacity;
-        let image = compile(&Policy { mode, scope, ports, rules, capacity })?;
+        let plain = Policy::plain(Service::ollama(mode, ports), rules, self.capacity)?;
+        let image = compile(&Policy { scope, ..plain })?;
         let digests = Digests::of(&image);
         let own = policy.own.iter().flatten().copied().collect();
         anyhow::ensure!(self.dataplane()?.know_addresses(&own)?, "too many addresses");

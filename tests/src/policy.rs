@@ -154,7 +154,7 @@ impl Policy for HostPolicy {
         self.own.as_ref().is_none_or(|own| own.contains(&destination))
     }
 
-    fn standing(&self, source: &Source) -> Standing {
+    fn standing(&self, source: &Source, _: u32) -> Standing {
         let source: IpAddr = match *source {
             Source::V4(octets) => octets.into(),
             Source::V6(octets) => octets.into(),
@@ -172,12 +172,14 @@ impl Policy for HostPolicy {
 
 #[cfg(test)]
 mod tests {
+    use ollama_guard_common::abi::THE_SERVICE;
+
     use super::*;
 
     #[test]
     fn the_known_sources_stand_as_their_names_say() {
         let policy = Lists::Standard.policy();
-        let standing = |source: &Source| policy.standing(source);
+        let standing = |source: &Source| policy.standing(source, THE_SERVICE);
         assert_eq!(standing(&Source::V4(FRIEND4.octets())), Standing::Allowed);
         assert_eq!(standing(&Source::V6(FRIEND6.octets())), Standing::Allowed);
         assert_eq!(standing(&Source::V4(DENIED4.octets())), Standing::Denied);

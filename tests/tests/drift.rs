@@ -20,7 +20,7 @@ use nix::{
 };
 use ollama_guard_common::{
     Mode, Protocol, Scope,
-    abi::{RuleBlock, Selection, SlotInfo, port_bit, port_word},
+    abi::{RuleBlock, Selection, SlotInfo, port_place},
     trie::entry4,
 };
 use ollama_guard_tests::{
@@ -224,14 +224,14 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
     })?;
     // The port is not guarded any more.
     noticed_and_repaired(&bed, &mut guard, told, "changed by somebody else", |guard| {
-        tamper(guard, |table, slot| table.ports[slot][port_word(Protocol::Tcp, GUARDED)] = 0)?;
+        tamper(guard, |table, slot| table.ports[slot][port_place(Protocol::Tcp, GUARDED) / 2] = 0)?;
         everyone_is_served(&bed)
     })?;
     // Observe instead of enforce.
     noticed_and_repaired(&bed, &mut guard, told, "changed by somebody else", |guard| {
         tamper(guard, |table, slot| {
             let observe = Selection::new(slot as u32, Mode::Observe, Scope::All, 1);
-            table.selection = observe.with_ports(port_bit(GUARDED)).0;
+            table.selection = observe.with_port(GUARDED).0;
         })?;
         everyone_is_served(&bed)
     })?;

@@ -10,7 +10,8 @@ use aya::maps::{Map, MapData, RingBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ollama_guard::dataplane::{Hook, test_run::Answer};
 use ollama_guard_common::{
-    Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict, abi::DropEvent,
+    Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict,
+    abi::{DropEvent, THE_SERVICE},
 };
 use ollama_guard_tests::{
     bed::{kernel_release, takes_short_linear_part},
@@ -222,12 +223,13 @@ fn the_tables_of_the_kernel_and_the_host_model_agree() {
         let twin = loaded.twin(Start::Network).unwrap();
         for _ in 0..2_000 {
             let (source, packet) = random_knock(&mut rng, &policy);
-            let expected = source.forbidden().unwrap_or(match policy.standing(&source) {
-                Standing::Allowed => Reason::Allowed,
-                Standing::Denied => Reason::Denied,
-                Standing::NotListed => Reason::NotListed,
-                Standing::RulesAbsent => unreachable!("the host model always has rules"),
-            });
+            let expected =
+                source.forbidden().unwrap_or(match policy.standing(&source, THE_SERVICE) {
+                    Standing::Allowed => Reason::Allowed,
+                    Standing::Denied => Reason::Denied,
+                    Standing::NotListed => Reason::NotListed,
+                    Standing::RulesAbsent => unreachable!("the host model always has rules"),
+                });
             let answer = twin.run(&packet).unwrap();
             assert_eq!(answer.reason, expected, "{source:?} under {policy:?}");
             *seen.entry(expected).or_insert(0) += 1;

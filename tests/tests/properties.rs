@@ -414,7 +414,7 @@ impl Policy for WithoutRules {
         protocol == Protocol::Tcp
     }
 
-    fn standing(&self, _: &Source) -> Standing {
+    fn standing(&self, _: &Source, _: u32) -> Standing {
         Standing::RulesAbsent
     }
 }

@@ -8,7 +8,7 @@ mod second_opinion;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ollama_guard_common::{Judgement, Reason, Start, Verdict, judge};
+use ollama_guard_common::{Judgement, Mode, Reason, Start, Verdict, Wanted, judge};
 use ollama_guard_tests::table::table;
 
 use self::second_opinion::{Lists, agree, check};
@@ -107,5 +107,11 @@ fn a_judge_that_is_wrong_in_one_way_is_noticed() {
 }
 
 const fn judged(reason: Reason) -> Judgement {
-    Judgement { reason, network: None, protocol: None, transport: None }
+    Judgement {
+        reason,
+        terms: Wanted::plainly(Mode::Enforce).terms,
+        network: None,
+        protocol: None,
+        transport: None,
+    }
 }

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::XdpMode;
-use ollama_guard_common::{Protocol, abi::port_word, trie::entry4};
+use ollama_guard_common::{Protocol, abi::port_place, trie::entry4};
 use ollama_guard_tests::{
     bed::{
         Bed, Finished, Foreign, Guard, GuardSetup, SERVER_DOOR, Standin, VERSION_DIRECTORY,
@@ -153,8 +153,9 @@ fn a_guard_that_only_observes_holds_nothing() -> Result<()> {
 fn a_changed_map_is_found_and_named() -> Result<()> {
     let bed = Bed::new()?;
     let mut guard = setup().start(&bed.server.namespace)?;
-    let no_port =
-        || tamper(&guard, |table, slot| table.ports[slot][port_word(Protocol::Tcp, GUARDED)] = 0);
+    let no_port = || {
+        tamper(&guard, |table, slot| table.ports[slot][port_place(Protocol::Tcp, GUARDED) / 2] = 0)
+    };
     for (breaks, reasons) in [
         (
             &(|| begin_with(&guard, everyone(NOT_LISTED))) as &dyn Fn() -> Result<()>,

@@ -255,7 +255,7 @@ impl Policy for Lists {
         OWN.contains(&IpAddr::from(*destination).to_canonical())
     }
 
-    fn standing(&self, source: &Source) -> Standing {
+    fn standing(&self, source: &Source, _: u32) -> Standing {
         self.rules(match *source {
             Source::V4(octets) => octets.into(),
             Source::V6(octets) => octets.into(),

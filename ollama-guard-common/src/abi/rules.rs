@@ -2,8 +2,8 @@
 
 use crate::judge::Standing;
 
-/// What the rules say about a source, once for each pair of a service and a class of doors: bit 0 is
-/// the one service at any door.
+/// What the rules say about a source, once for each pair of a service and a class of doors: with one
+/// service and no rule for some doors only, bit 0 is all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleSet {
     /// An allow rule covers the source, and no deny rule does.
@@ -48,7 +48,7 @@ impl RuleSet {
     }
 }
 
-/// The bit in a [`RuleSet`] for the guarded ports, at any door.
+/// The bit in a [`RuleSet`] for the one service that there is, at any door.
 pub const THE_SERVICE: u32 = 1;
 
 /// An element of an array of rules: words, the first one first. A cache line.

@@ -12,8 +12,9 @@ use crate::{
 /// | bits | |
 /// | --- | --- |
 /// | 0 | the slot |
-/// | 1 | [`Mode`] |
+/// | 1 | [`Mode`], of packets in doubt and of the one service |
 /// | 2 | [`Scope`] |
+/// | 3 | whether services or doors have to be told apart |
 /// | 8..=12 | protocols with a guarded port, at [`Protocol::index`] |
 /// | 32..=63 | one bit for each remainder of a guarded port modulo 32 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,7 @@ pub struct Selection(pub u64);
 impl Selection {
     const MODE: u32 = 1;
     const SCOPE: u32 = 2;
+    const APART: u32 = 3;
     const PROTOCOLS: u32 = 8;
     const PORTS: u32 = 32;
 
@@ -32,10 +34,16 @@ impl Selection {
         Self((slot % SLOTS) as u64 | bits | (protocols as u64 & 0x1f) << Self::PROTOCOLS)
     }
 
-    /// The same with the ports of a word of [`super::PolicyTable::ports`].
+    /// The same for a policy with several services, or with rules that hold at some doors only.
     #[must_use]
-    pub const fn with_ports(self, word: u64) -> Self {
-        Self(self.0 | (word | word >> 32) << Self::PORTS)
+    pub const fn apart(self) -> Self {
+        Self(self.0 | 1 << Self::APART)
+    }
+
+    /// The same with one more guarded port.
+    #[must_use]
+    pub const fn with_port(self, port: u16) -> Self {
+        Self(self.0 | 1 << (Self::PORTS + (port as u32 & 31)))
     }
 
     /// The slot.
@@ -57,6 +65,13 @@ impl Selection {
     #[must_use]
     pub const fn scope(self) -> Scope {
         Scope::from_number((self.0 >> Self::SCOPE & 1) as u32)
+    }
+
+    /// Whether services or doors have to be told apart.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_apart(self) -> bool {
+        self.0 >> Self::APART & 1 == 1
     }
 
     /// Whether any port of this protocol is guarded.

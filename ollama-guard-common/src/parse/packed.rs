@@ -2,6 +2,7 @@
 
 use crate::{
     flow::{Network, Protocol},
+    judge::Target,
     verdict::Reason,
 };
 
@@ -67,6 +68,19 @@ impl Packed {
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
+    }
+
+    /// [`Located::target`] of what is packed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(self) -> Target {
+        let Self(number) = self;
+        match Protocol::from_number((number >> PROTOCOL) as u8) {
+            Some(protocol) if number >> OUTCOME & 3 == 1 => {
+                Some((protocol, (number >> PORT) as u16))
+            }
+            _ => None,
+        }
     }
 
     /// The same packet with another reason.
@@ -138,6 +152,7 @@ mod tests {
                                 let packed = located.pack();
                                 assert_eq!(Packed::from_number(packed.number()), packed);
                                 assert_eq!(packed.unpack(), located);
+                                assert_eq!(packed.target(), located.target());
                                 let other = Reason::Denied;
                                 assert_eq!(
                                     packed.with_reason(other).unpack(),

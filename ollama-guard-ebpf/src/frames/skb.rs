@@ -4,7 +4,10 @@ use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcCon
 use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
 
 use super::{Arrived, MAX_OFFSET, blurred, far, found, known, packed, reason};
-use crate::{policy::LivePolicy, report::submit};
+use crate::{
+    policy::{LivePolicy, wanted},
+    report::submit,
+};
 
 /// A packet at the TC hook. It starts with the link header where the device has one: the kernel
 /// goes back to it before it runs the program (`sch_handle_ingress`, net/core/dev.c).
@@ -103,8 +106,20 @@ extern "C" fn og_skb_network(context: *mut __sk_buff, selection: u64) -> u64 {
 /// [`Arrived::decide`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_skb_decide(context: *mut __sk_buff, packet: u64, selection: u64) -> u32 {
-    reason(&SkbFrame::new(&TcContext::new(context)), packet, selection)
+extern "C" fn og_skb_decide(
+    context: *mut __sk_buff,
+    packet: u64,
+    pairs: u32,
+    selection: u64,
+) -> u32 {
+    reason(&SkbFrame::new(&TcContext::new(context)), packet, pairs, selection)
+}
+
+/// [`Arrived::wanted`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_skb_wanted(context: *mut __sk_buff, selection: u64, target: u32) -> u64 {
+    wanted(&SkbFrame::new(&TcContext::new(context)), selection, target)
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
@@ -116,7 +131,7 @@ extern "C" fn og_skb_submit(context: *mut __sk_buff, packet: u64, mode: u32) -> 
 
 impl Arrived for SkbFrame<'_> {
     #[inline(always)]
-    fn locate_ours(&self, start: Start, policy: &LivePolicy) -> Option<Packed> {
+    fn locate_ours(&self, start: Start, policy: &LivePolicy<'_, Self>) -> Option<Packed> {
         let (context, selection) = (self.context.skb.skb, policy.selection().0);
         found(match start {
             Start::Link => og_skb_link(context, selection),
@@ -125,8 +140,13 @@ impl Arrived for SkbFrame<'_> {
     }
 
     #[inline(always)]
-    fn decide(&self, packet: Packed, policy: &LivePolicy) -> Reason {
-        known(og_skb_decide(self.context.skb.skb, packet.number(), policy.selection().0))
+    fn decide(&self, packet: Packed, pairs: u32, policy: &LivePolicy<'_, Self>) -> Reason {
+        known(og_skb_decide(self.context.skb.skb, packet.number(), pairs, policy.selection().0))
+    }
+
+    #[inline(always)]
+    fn wanted(&self, selection: u64, target: u32) -> u64 {
+        og_skb_wanted(self.context.skb.skb, selection, target)
     }
 
     #[inline(always)]

@@ -8,7 +8,11 @@ use aya_ebpf::{
 use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
 
 use super::{Arrived, MAX_OFFSET, blurred, far, found, known, packed, reason};
-use crate::{maps::LOAD_BYTES, policy::LivePolicy, report::submit};
+use crate::{
+    maps::{LOAD_BYTES, REPORT},
+    policy::{LivePolicy, wanted},
+    report::submit,
+};
 
 /// A packet at the XDP hook, possibly in several buffers.
 pub struct XdpFrame<'a> {
@@ -57,6 +61,24 @@ impl XdpFrame<'_> {
         // SAFETY: the bytes at `start` lie before `data_end`, which was compared just above;
         // the verifier proves the same again before it lets the program run.
         Some(unsafe { (start as *const T).read_unaligned() })
+    }
+}
+
+impl XdpFrame<'_> {
+    /// The interface that a test run wants its packet to come from: metadata in front of it. Never for a
+    /// program that is attached: a driver could have put anything there.
+    #[inline(always)]
+    fn pretended(&self) -> Option<u32> {
+        if REPORT.load() != 0 {
+            return None;
+        }
+        let start = self.context.metadata();
+        if start + size_of::<u32>() > self.context.data() {
+            return None;
+        }
+        // SAFETY: the bytes at `start` lie before the packet, which was compared just above; the verifier
+        // proves the same again before it lets the program run.
+        Some(unsafe { (start as *const u32).read_unaligned() })
     }
 }
 
@@ -113,8 +135,15 @@ extern "C" fn og_xdp_network(context: *mut xdp_md, selection: u64) -> u64 {
 /// [`Arrived::decide`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn og_xdp_decide(context: *mut xdp_md, packet: u64, selection: u64) -> u32 {
-    reason(&XdpFrame::new(&XdpContext::new(context)), packet, selection)
+extern "C" fn og_xdp_decide(context: *mut xdp_md, packet: u64, pairs: u32, selection: u64) -> u32 {
+    reason(&XdpFrame::new(&XdpContext::new(context)), packet, pairs, selection)
+}
+
+/// [`Arrived::wanted`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_xdp_wanted(context: *mut xdp_md, selection: u64, target: u32) -> u64 {
+    wanted(&XdpFrame::new(&XdpContext::new(context)), selection, target)
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
@@ -126,7 +155,7 @@ extern "C" fn og_xdp_submit(context: *mut xdp_md, packet: u64, mode: u32) -> u32
 
 impl Arrived for XdpFrame<'_> {
     #[inline(always)]
-    fn locate_ours(&self, start: Start, policy: &LivePolicy) -> Option<Packed> {
+    fn locate_ours(&self, start: Start, policy: &LivePolicy<'_, Self>) -> Option<Packed> {
         let (context, selection) = (self.context.ctx, policy.selection().0);
         found(match start {
             Start::Link => og_xdp_link(context, selection),
@@ -135,8 +164,13 @@ impl Arrived for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn decide(&self, packet: Packed, policy: &LivePolicy) -> Reason {
-        known(og_xdp_decide(self.context.ctx, packet.number(), policy.selection().0))
+    fn decide(&self, packet: Packed, pairs: u32, policy: &LivePolicy<'_, Self>) -> Reason {
+        known(og_xdp_decide(self.context.ctx, packet.number(), pairs, policy.selection().0))
+    }
+
+    #[inline(always)]
+    fn wanted(&self, selection: u64, target: u32) -> u64 {
+        og_xdp_wanted(self.context.ctx, selection, target)
     }
 
     #[inline(always)]
@@ -146,7 +180,17 @@ impl Arrived for XdpFrame<'_> {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        self.context.ingress_ifindex() as u32
+        match self.pretended() {
+            Some(ifindex) => ifindex,
+            // Volatile, so that the compiler does not make one read of both ways: the verifier would not
+            // have it.
+            None => {
+                // SAFETY: a field of the context, which is the kernel's.
+                let place = unsafe { &raw const (*self.context.ctx).ingress_ifindex };
+                // SAFETY: as above.
+                unsafe { place.read_volatile() }
+            }
+        }
     }
 
     #[inline(always)]

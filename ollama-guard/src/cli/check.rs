@@ -13,7 +13,8 @@ use crate::{
     config::{self, Config, DEFAULT_CONFIG, Overrides, ProcessEnvironment},
     daemon::Host,
     events::text::Printable,
-    policy::{Compiled, Effect, Policy, Rule},
+    guard::{self, Desired},
+    policy::{Effect, Service},
 };
 
 /// Arguments of `check`.
@@ -37,14 +38,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(problems) => return refused(&problems.to_string()),
     };
-    let policy = Policy {
-        mode: config.mode,
-        scope: config.scope,
-        ports: config.service.ports.clone(),
-        rules: config.rules.iter().map(Rule::said).collect(),
-        capacity: config.capacity,
-    };
-    if let Err(error) = Compiled::new(policy) {
+    if let Err(error) = guard::check(&Desired::from(&config)) {
         return refused(&error.to_string());
     }
     written(writeln!(io::stdout(), "{}", summary(&config)))
@@ -56,15 +50,23 @@ fn summary(config: &Config) -> String {
         text.push_str(&format!("warning: {}\n", Printable(warning)));
     }
     let count = |effect| config.rules.iter().filter(|rule| rule.effect == effect).count();
-    let ports: Vec<_> = config.service.ports.iter().map(ToString::to_string).collect();
+    let services: Vec<_> = config.services.iter().map(|one| said(one, config)).collect();
     let files: Vec<_> = config.files.iter().map(|path| path.display().to_string()).collect();
     text.push_str(&format!(
-        "{}: good: mode {}, ports {}, {} allow rules, {} deny rules",
+        "{}: good: {}, {} allow rules, {} deny rules",
         files.join(", "),
-        config.mode.name(),
-        ports.join(", "),
+        services.join("; "),
         count(Effect::Allow),
         count(Effect::Deny)
     ));
     text
+}
+
+fn said(service: &Service, config: &Config) -> String {
+    let ports: Vec<_> = service.ports.iter().map(ToString::to_string).collect();
+    let (mode, ports) = (service.mode.name(), ports.join(", "));
+    match config.services.len() {
+        1 => format!("mode {mode}, ports {ports}"),
+        _ => format!("{}: mode {mode}, ports {ports}", service.name),
+    }
 }

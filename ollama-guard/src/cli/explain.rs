@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     net::IpAddr,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use crate::{
     control::{Client, protocol::RuleView},
     dataplane::{Hook, PinDir, Snapshot, Twin, addresses, matching_rule},
     doors,
-    policy::{Effect, Origin, Port, Prefix, Rule, deciding_rule},
+    policy::{Effect, Limits, Origin, Port, Prefix, Rule, deciding_rule},
     verify::{destination, knock},
 };
 
@@ -55,6 +56,9 @@ struct Explanation {
     reason: &'static str,
     mode: String,
     generation: u64,
+    /// The service that the port is of, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<DecidingRule>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +70,8 @@ struct Explanation {
 struct DecidingRule {
     prefix: String,
     effect: Effect,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Limits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
     origin: String,
@@ -82,10 +88,12 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             None => bail!("no port is guarded"),
         },
     };
-    let Arrival { hook, start, uncovered } = arrival(&args, &snapshot).await?;
+    let Arrival { hook, start, ifindex, uncovered } = arrival(&args, &snapshot).await?;
     if let Some(interface) = uncovered {
         return say_uncovered(&args, port, &interface, snapshot);
     }
+    let service = snapshot.services.iter().find(|one| one.ports.contains(&port.to_string()));
+    let service = service.filter(|_| snapshot.services.len() > 1).map(|one| one.name.clone());
     let own = if snapshot.scope == Scope::Local.name() {
         addresses::read(&pins)?
     } else {
@@ -93,7 +101,11 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let here = destination(args.address, &own);
     let frame = knock(args.address, here, port, start);
-    let answer = Twin::open(&pins, hook, start)?.run(&frame)?;
+    let twin = Twin::open(&pins, hook, start)?;
+    let answer = match ifindex {
+        Some(ifindex) => twin.run_at(&frame, ifindex)?,
+        None => twin.run(&frame)?,
+    };
     let would_drop = answer.reason.verdict() == Verdict::Drop;
     let explanation = Explanation {
         source: args.address,
@@ -104,12 +116,15 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             (false, false) => "pass",
         },
         reason: answer.reason.name(),
-        mode: snapshot.mode,
+        mode: if would_drop && !answer.dropped { "observe".into() } else { snapshot.mode },
         generation: snapshot.generation,
         rule: match answer.reason {
-            Reason::Allowed | Reason::Denied => rule(&args, &pins).await?,
+            Reason::Allowed | Reason::Denied => {
+                rule(&args, &pins, &Knock { port, service: service.as_deref(), ifindex }).await?
+            }
             _ => None,
         },
+        service,
         note: None,
     };
     let text = if args.json {
@@ -136,6 +151,7 @@ fn say_uncovered(
         mode: snapshot.mode,
         generation: snapshot.generation,
         rule: None,
+        service: None,
         note: Some(format!("{interface} is not covered: nothing is judged there")),
     };
     let text = if args.json {
@@ -155,6 +171,8 @@ struct Arrival {
     /// Where it is judged.
     hook: Hook,
     start: Start,
+    /// The interface, if one is named.
+    ifindex: Option<u32>,
     /// The interface, if it is one where nothing is judged.
     uncovered: Option<String>,
 }
@@ -162,7 +180,8 @@ struct Arrival {
 /// Where frames start on the interface in question, and whether it is covered.
 async fn arrival(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Arrival> {
     let Some(name) = &args.interface else {
-        return Ok(Arrival { hook: Hook::Xdp, start: Start::Link, uncovered: None });
+        let (hook, start) = (Hook::Xdp, Start::Link);
+        return Ok(Arrival { hook, start, ifindex: None, uncovered: None });
     };
     let interfaces = doors::list().await?;
     let Some(interface) = interfaces.iter().find(|interface| interface.name == *name) else {
@@ -173,18 +192,26 @@ async fn arrival(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Arri
     Ok(Arrival {
         hook: link.map_or(Hook::Xdp, |link| link.hook),
         start: interface.start().unwrap_or(Start::Link),
+        ifindex: Some(interface.ifindex),
         uncovered: link.is_none().then(|| name.clone()),
     })
 }
 
 /// The rule behind the answer: with its comment and origin if a daemon runs, and otherwise what
 /// the kernel's table has.
-async fn rule(args: &ExplainArgs, pins: &PinDir) -> anyhow::Result<Option<DecidingRule>> {
+async fn rule(
+    args: &ExplainArgs,
+    pins: &PinDir,
+    knock: &Knock<'_>,
+) -> anyhow::Result<Option<DecidingRule>> {
     // The verdict is known; a daemon that is busy or that refuses is no reason to keep it back.
     let Ok(Ok(list)) = timeout(PATIENCE, Client::new(&args.socket.socket).rules()).await else {
-        return Ok(matching_rule(pins, args.address)?.map(|(prefix, effect)| DecidingRule {
+        let Knock { port, ifindex, .. } = *knock;
+        let found = matching_rule(pins, args.address, port, ifindex)?;
+        return Ok(found.map(|(prefix, effect)| DecidingRule {
             prefix,
             effect,
+            limits: None,
             comment: None,
             origin: "read from the kernel; no daemon answers that knows where it comes from".into(),
         }));
@@ -193,23 +220,47 @@ async fn rule(args: &ExplainArgs, pins: &PinDir) -> anyhow::Result<Option<Decidi
     let rules = views
         .iter()
         .map(|view| {
+            let RuleView { effect, ref limits, .. } = *view;
             let prefix: Prefix = view.prefix.parse()?;
-            Ok(Rule { prefix, effect: view.effect, comment: None, origin: Origin::Flag.into() })
+            let limits = limits.clone().map(Arc::new);
+            Ok(Rule { prefix, effect, limits, comment: None, origin: Origin::Flag.into() })
         })
         .collect::<anyhow::Result<Vec<Rule>>>()?;
-    let position =
-        deciding_rule(&rules, args.address).and_then(|found| rules.element_offset(found));
+    let holds = |rule: &Rule| holds(rule, knock.service, args.interface.as_deref());
+    let found = deciding_rule(&rules, args.address, holds);
+    let position = found.and_then(|found| rules.element_offset(found));
     Ok(position.and_then(|position| views.into_iter().nth(position)).map(deciding))
 }
 
 fn deciding(view: RuleView) -> DecidingRule {
-    let RuleView { prefix, effect, comment, origin, .. } = view;
-    DecidingRule { prefix, effect, comment, origin }
+    let RuleView { prefix, effect, limits, comment, origin, .. } = view;
+    DecidingRule { prefix, effect, limits, comment, origin }
+}
+
+/// A knock, as rules tell them apart.
+struct Knock<'a> {
+    port: Port,
+    /// The service, if there are several.
+    service: Option<&'a str>,
+    ifindex: Option<u32>,
+}
+
+/// Whether a rule holds for a service, at an interface. Where none is named it is one about which nothing
+/// is known: there, of the rules for some interfaces, only those hold that close.
+fn holds(rule: &Rule, service: Option<&str>, interface: Option<&str>) -> bool {
+    let Some(Limits { service: only, on }) = rule.limits.as_deref() else { return true };
+    let is_there = match interface {
+        _ if on.is_empty() => true,
+        Some(name) => on.iter().any(|pattern| pattern.matches(name)),
+        None => rule.effect == Effect::Deny,
+    };
+    is_there && only.as_deref().is_none_or(|only| service.is_none_or(|service| service == only))
 }
 
 fn describe(found: &Explanation, reason: Reason) -> String {
+    let service = found.service.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
     let mut text = format!(
-        "{} to {}: {} ({})\n  {}",
+        "{} to {}{service}: {} ({})\n  {}",
         found.source,
         found.port,
         found.verdict.to_uppercase(),
@@ -217,7 +268,9 @@ fn describe(found: &Explanation, reason: Reason) -> String {
         reason.description()
     );
     if let Some(rule) = &found.rule {
-        text.push_str(&format!("\n  rule: {} {} ({})", rule.effect, rule.prefix, rule.origin));
+        let limits = rule.limits.as_ref().map_or_else(String::new, |limits| format!(" {limits}"));
+        let DecidingRule { prefix, effect, origin, .. } = rule;
+        text.push_str(&format!("\n  rule: {effect} {prefix}{limits} ({origin})"));
         if let Some(comment) = &rule.comment {
             text.push_str(&format!(": {}", crate::events::text::Printable(comment)));
         }

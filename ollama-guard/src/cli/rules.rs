@@ -7,6 +7,7 @@ use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
@@ -15,9 +16,12 @@ use clap::{Args, Subcommand};
 pub use file::{ListError, Problem, read_list};
 
 use super::written;
-use crate::control::{
-    Client, Effect,
-    protocol::{AddRequest, Comment, RemoveRequest, ReplaceRequest},
+use crate::{
+    control::{
+        Client, Effect,
+        protocol::{AddRequest, Comment, RemoveRequest, ReplaceRequest},
+    },
+    policy::{Limits, Pattern},
 };
 
 /// Says what is wrong with the text of a prefix, before anything is sent.
@@ -39,6 +43,9 @@ pub enum RulesCommand {
         /// Addresses or prefixes, such as 192.0.2.7 or 2001:db8::/32
         #[arg(value_name = "PREFIX", required = true)]
         prefixes: Vec<String>,
+        #[command(flatten)]
+        /// Where they hold
+        limits: LimitArgs,
         /// A word on what they are for
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
@@ -51,6 +58,9 @@ pub enum RulesCommand {
         /// Prefixes as they are listed
         #[arg(value_name = "PREFIX", required = true)]
         prefixes: Vec<String>,
+        #[command(flatten)]
+        /// Where they hold
+        limits: LimitArgs,
     },
     /// Show the rules and where they come from
     List {
@@ -63,10 +73,32 @@ pub enum RulesCommand {
         /// One prefix a line, a comment behind `#`; `-` reads standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        #[command(flatten)]
+        /// Where they hold
+        limits: LimitArgs,
         /// Confirm that a prefix of all addresses (0.0.0.0/0, ::/0) is meant
         #[arg(long)]
         anyone: bool,
     },
+}
+
+/// Where rules hold.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LimitArgs {
+    /// Only for this service [default: for all of them]
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Only for what comes in through these interfaces, such as eth1 or wg* [default: all of them]
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',')]
+    pub on: Vec<Pattern>,
+}
+
+impl LimitArgs {
+    /// As they go over the socket.
+    fn limits(self) -> Option<Limits> {
+        let limits = Limits::new(self.service.map(Arc::from), self.on);
+        limits.map(Arc::unwrap_or_clone)
+    }
 }
 
 /// Reads or changes the rules of one effect in the daemon at `socket`.
@@ -105,18 +137,21 @@ pub async fn execute(
             let shown = show::list(effect, &list, json, out, err).and_then(|()| out.flush());
             return written(shown);
         }
-        RulesCommand::Add { prefixes, comment, anyone } => {
+        RulesCommand::Add { prefixes, limits, comment, anyone } => {
+            let limits = limits.limits();
             check_all(&prefixes, check)?;
             let comment = comment.map(Comment::try_from).transpose().context("--comment")?;
-            client.add(&AddRequest { effect, prefixes, comment, anyone }).await?
+            client.add(&AddRequest { effect, prefixes, limits, comment, anyone }).await?
         }
-        RulesCommand::Remove { prefixes } => {
+        RulesCommand::Remove { prefixes, limits } => {
+            let limits = limits.limits();
             check_all(&prefixes, check)?;
-            client.remove(&RemoveRequest { effect, prefixes }).await?
+            client.remove(&RemoveRequest { effect, prefixes, limits }).await?
         }
-        RulesCommand::Replace { file, anyone } => {
+        RulesCommand::Replace { file, limits, anyone } => {
+            let limits = limits.limits();
             let rules = read_list(&file, check)?;
-            client.replace(&ReplaceRequest { effect, rules, anyone }).await?
+            client.replace(&ReplaceRequest { effect, rules, limits, anyone }).await?
         }
     };
     show::warnings(&reply, err)?;

@@ -14,10 +14,13 @@ use tokio::time::{sleep, timeout};
 use super::{NO, SocketArg, status, written};
 use crate::{
     config::DEFAULT_PIN_DIR,
-    control::{Client, ClientError, protocol::RuleList},
+    control::{
+        Client, ClientError,
+        protocol::{RuleList, RuleView, ServiceTerms},
+    },
     dataplane::{Hook, PinDir, addresses, check_privileges, readback::generation},
     doors::list_addresses,
-    policy::{Effect, Policy, Prefix, compile},
+    policy::{Layout, Policy, Service, Statement, compile},
     status::{DaemonStatus, DoorState, DoorStatus, StatusError, StatusReport, report},
     verify::{DoorProof, Findings, Meant, VerifyReport, examine, live::knock_for_real},
 };
@@ -219,22 +222,34 @@ async fn meant_by_the_daemon(socket: &Path, told: &StatusReport) -> Result<Optio
 /// `None` if the daemon is an older one, which does not tell everything.
 fn policy(list: RuleList, told: &StatusReport) -> anyhow::Result<Option<Policy>> {
     let Some(terms) = list.terms else { return Ok(None) };
-    let rule = |view: crate::control::protocol::RuleView| -> anyhow::Result<(Prefix, Effect)> {
-        Ok((view.prefix.parse()?, view.effect))
+    let limits = list.rules.iter().filter_map(|rule| rule.limits.as_ref());
+    let numbers: Vec<_> = terms.services.iter().map(|one| (one.number, one.name.clone())).collect();
+    let services = terms.services.iter().map(service).collect::<anyhow::Result<_>>()?;
+    let layout = Layout::new(services, &numbers, limits, &terms.doors)?;
+    let statement = |view: &RuleView| -> anyhow::Result<Option<Statement>> {
+        let (prefix, effect) = (view.prefix.parse()?, view.effect);
+        let pairs = layout.pairs(effect, view.limits.as_ref());
+        Ok((pairs != 0).then_some(Statement { prefix, effect, pairs }))
     };
+    let rules = list.rules.iter().filter_map(|view| statement(view).transpose());
     Ok(Some(Policy {
-        mode: Mode::ALL
-            .into_iter()
-            .find(|mode| mode.name() == terms.mode)
-            .ok_or_else(|| anyhow::anyhow!("there is no mode {}", terms.mode))?,
         scope: Scope::ALL
             .into_iter()
             .find(|scope| scope.name() == terms.scope)
             .ok_or_else(|| anyhow::anyhow!("there is no scope {}", terms.scope))?,
-        ports: terms.ports.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
-        rules: list.rules.into_iter().map(rule).collect::<anyhow::Result<_>>()?,
+        rules: rules.collect::<anyhow::Result<_>>()?,
+        layout,
         capacity: told.rules.capacity,
     }))
+}
+
+fn service(terms: &ServiceTerms) -> anyhow::Result<Service> {
+    let mode = Mode::ALL.into_iter().find(|mode| mode.name() == terms.mode);
+    Ok(Service {
+        name: terms.name.as_str().into(),
+        mode: mode.ok_or_else(|| anyhow::anyhow!("there is no mode {}", terms.mode))?,
+        ports: terms.ports.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+    })
 }
 
 fn assemble(told: &StatusReport, seen: &StatusReport, findings: Findings) -> VerifyReport {

@@ -13,7 +13,7 @@ pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) 
     let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
     let mut repeated = Vec::new();
     for rule in rules {
-        match first.entry((rule.prefix, rule.effect)) {
+        match first.entry((rule.prefix, rule.effect, rule.limits.clone())) {
             Entry::Vacant(entry) => {
                 entry.insert(kept.len());
                 kept.push(rule);
@@ -44,12 +44,13 @@ fn without_effect(rules: &[Rule]) -> Vec<String> {
     // Sorted, a network stands before everything within it; of the same prefix, deny first.
     sorted.sort_by_key(|rule| (rule.prefix, rule.effect == Effect::Allow));
     // Networks within the last deny rule lie within it or outside of it altogether: one is enough.
+    // Only of those that hold everywhere: another one leaves something.
     let mut denied: Option<&Rule> = None;
     let mut messages = Vec::new();
     for rule in sorted {
         let around = denied.filter(|deny| deny.prefix.covers(&rule.prefix));
         match (rule.effect, around) {
-            (Effect::Deny, None) => denied = Some(rule),
+            (Effect::Deny, None) if rule.limits.is_none() => denied = Some(rule),
             (Effect::Allow, Some(deny)) => messages.push(format!(
                 "{}: allow {} has no effect, because deny wins and {} denies {}",
                 rule.written(),
@@ -96,7 +97,7 @@ mod tests {
 
     fn rule(effect: Effect, text: &str, line: usize) -> Rule {
         let origin = Origin::File { path: std::path::Path::new("/c").into(), line }.into();
-        Rule { prefix: text.parse().unwrap(), effect, comment: None, origin }
+        Rule { prefix: text.parse().unwrap(), effect, limits: None, comment: None, origin }
     }
 
     fn warnings(rules: Vec<Rule>) -> Vec<String> {

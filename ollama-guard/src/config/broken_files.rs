@@ -37,7 +37,7 @@ const CORPUS: &[Broken] = &[
     ("service = 5", &[(1, 11, "write [[service]], with two brackets")]),
     (
         "[[service]]\n[[service]]\nports = [\"0\"]",
-        &[(2, 1, "not accepted yet"), (3, 10, "no port")],
+        &[(1, 1, "needs a name"), (2, 1, "needs a name"), (3, 10, "no port")],
     ),
     ("[[service]]\nname = \"a service\"", &[(2, 8, "a letter first")]),
     ("[[service]]\nports = []", &[(2, 9, "so nothing would be guarded")]),
@@ -84,7 +84,18 @@ const CORPUS: &[Broken] = &[
     ("[[services]]\nports = [\"0\"]", &[(1, 3, "write `service`")]),
     ("[[service]]\nport = [\"0\"]", &[(2, 1, "`port` is not known: write `ports`")]),
     ("allow = [\"10.0.0.0/8\"]", &[(1, 1, "misplaced: write it under [[service]]")]),
-    ("[[service]]\nmode = \"observe\"", &[(2, 1, "at the top of the file")]),
+    ("[[service]]\nmode = \"off\"", &[(2, 8, "enforce")]),
+    ("[[service]]\nallow = [{ on = [\"eth1\"] }]", &[(2, 10, "whom is this entry about?")]),
+    ("[[service]]\nallow = [{ from = 5 }]", &[(2, 19, "a list belongs here")]),
+    (
+        "[[service]]\nallow = [{ from = \"10.0.0.0/8\", at = [\"eth1\"] }]",
+        &[(2, 33, "`at` is not known in an entry of a list")],
+    ),
+    ("[[service]]\nallow = [7]", &[(2, 10, "text in quotes, or an entry in braces")]),
+    (
+        "[[service]]\nallow = [{ from = \"10.0.0.0/8\", on = [\"eth 1\"] }]",
+        &[(2, 39, "is no interface name")],
+    ),
     ("[[service]]\nper_second = 1", &[(2, 1, "misplaced: write it under [events]")]),
     ("[events]\nburst = 5", &[(2, 1, "not known under [events]: write one of `per_second`")]),
     ("colour = 1", &[(1, 1, "write one of `mode`, `interfaces`, `exclude`")]),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Config, Interfaces};
-use crate::policy::{Effect, Prefix, Rule};
+use crate::policy::{Rule, Said, Service};
 
 /// Rules that are named one by one, of those that come and of those that go.
 const MOST: usize = 50;
@@ -26,10 +26,8 @@ impl Difference {
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut found = Self::default();
         let changes = &mut found.changes;
-        single(changes, "mode", old.mode.name(), new.mode.name());
         single(changes, "scope", old.scope.name(), new.scope.name());
-        single(changes, "service", &old.service.name, &new.service.name);
-        list(changes, "port", &old.service.ports, &new.service.ports);
+        services(changes, &old.services, &new.services);
         rules(changes, &old.rules, &new.rules);
         single(changes, "interfaces", interfaces(old), interfaces(new));
         list(changes, "excluded interface", &texts(&old.exclude), &texts(&new.exclude));
@@ -54,6 +52,29 @@ impl Difference {
     pub const fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.later.is_empty()
     }
+}
+
+fn services(lines: &mut Vec<String>, old: &[Service], new: &[Service]) {
+    if let ([old], [new]) = (old, new) {
+        single(lines, "mode", old.mode.name(), new.mode.name());
+        single(lines, "service", &old.name, &new.name);
+        return list(lines, "port", &old.ports, &new.ports);
+    }
+    let named =
+        |services: &[Service], name: &str| services.iter().find(|one| *one.name == *name).cloned();
+    for service in new {
+        let Service { name, mode, ports } = service;
+        let Some(before) = named(old, name) else {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            let (mode, ports) = (mode.name(), ports.join(", "));
+            lines.push(format!("+ service {name} ({ports}, {mode})"));
+            continue;
+        };
+        single(lines, &format!("mode of {name}"), before.mode.name(), mode.name());
+        list(lines, &format!("port of {name}:"), &before.ports, ports);
+    }
+    let gone = old.iter().filter(|service| named(new, &service.name).is_none());
+    lines.extend(gone.map(|service| format!("- service {}", service.name)));
 }
 
 fn interfaces(config: &Config) -> String {
@@ -85,20 +106,22 @@ fn list<T: Ord + Display>(
 }
 
 fn rules(lines: &mut Vec<String>, old: &[Rule], new: &[Rule]) {
-    let by_word = |rules: &[Rule]| -> BTreeMap<(Prefix, Effect), usize> {
-        rules.iter().enumerate().map(|(at, rule)| (rule.said(), at)).collect()
-    };
     let (before, after) = (by_word(old), by_word(new));
     for (sign, here, rules, there) in [("+", &after, new, &before), ("-", &before, old, &after)] {
         let only = || here.iter().filter(|(said, _)| !there.contains_key(said));
-        for (&(prefix, effect), &at) in only().take(MOST) {
-            lines.push(format!("{sign} {effect} {prefix} ({})", rules[at].written()));
+        for (&(prefix, effect, limits), &at) in only().take(MOST) {
+            let limits = limits.map_or_else(String::new, |limits| format!(" {limits}"));
+            lines.push(format!("{sign} {effect} {prefix}{limits} ({})", rules[at].written()));
         }
         let count = only().count();
         if count > MOST {
             lines.push(format!("{sign} {} more rules", count - MOST));
         }
     }
+}
+
+fn by_word(rules: &[Rule]) -> BTreeMap<Said<'_>, usize> {
+    rules.iter().enumerate().map(|(at, rule)| (rule.said(), at)).collect()
 }
 
 #[cfg(test)]
@@ -142,8 +165,8 @@ mod tests {
                    [[service]]\nname = \"llm\"\nports = [\"8080\"]\nallow = [\"192.0.2.1\"]\n\
                    [events]\nper_second = 5\n[control]\ngroup_may_edit = true\n";
         let changes = [
-            "mode: enforce -> observe",
             "scope: all -> local",
+            "mode: enforce -> observe",
             "service: ollama -> llm",
             "+ port 8080/tcp",
             "- port 11434/tcp",

@@ -148,6 +148,15 @@ impl<'t> Document<'t> {
         texts
     }
 
+    /// The items of a list.
+    pub(super) fn items<'v, 'a>(&mut self, value: &'v Value<'a>, example: &str) -> &'v [Value<'a>] {
+        if let DeValue::Array(items) = value.get_ref() {
+            return items;
+        }
+        self.wrong_type(value, "a list", example);
+        &[]
+    }
+
     /// A number, understood by `read` from its digits and their base.
     pub(super) fn number<T>(
         &mut self,
@@ -186,7 +195,8 @@ impl<'t> Document<'t> {
         table
     }
 
-    fn wrong_type(&mut self, value: &Value<'_>, expected: &str, example: &str) {
+    /// Reports a value of another type.
+    pub(super) fn wrong_type(&mut self, value: &Value<'_>, expected: &str, example: &str) {
         let found = match value.get_ref() {
             DeValue::String(_) => "text",
             DeValue::Integer(_) => "a whole number",

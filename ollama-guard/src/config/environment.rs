@@ -75,6 +75,7 @@ pub(super) fn layer(
     rules.extend(said.rules(Place::Variable(DENY), Effect::Deny, &deny));
     Layer {
         mode: said.one(Place::Variable(MODE), mode.as_deref(), value::mode),
+        is_mode_of_all: true,
         interfaces: said.interfaces(Place::Variable(INTERFACES), &interfaces),
         exclude: exclude
             .iter()

@@ -3,7 +3,7 @@
 mod groups;
 mod keys;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use toml::de::{DeTable, DeValue};
 
@@ -12,14 +12,14 @@ use self::{
     keys::{Key, Table},
 };
 use super::{
-    Interfaces, Pattern, Surroundings,
-    document::{Document, Value},
+    Interfaces, Pattern, Place, Surroundings,
+    document::{Document, Span, Value},
     files::{Files, Text},
     layer::Layer,
     problem::Problem,
-    value,
+    services, value,
 };
-use crate::policy::{Effect, Port, PortError, Rule, quoted};
+use crate::policy::{Effect, Limits, Port, PortError, Rule, quoted};
 
 /// How the line above a service looks.
 const SERVICE: &str = "[[service]], with two brackets on each side";
@@ -43,8 +43,8 @@ pub(super) fn layer(
     }
     let mut layer = Layer::default();
     for (document, root) in &mut parsed {
-        let service = layer.name.clone();
-        let mut reader = Reader { document, groups: &mut groups, service, layer: Layer::default() };
+        let known = layer.services.iter().map(|service| service.name.clone()).collect();
+        let mut reader = Reader { document, groups: &mut groups, known, layer: Layer::default() };
         for (key, value) in &*root {
             reader.top(key, value);
         }
@@ -64,8 +64,8 @@ pub(super) fn layer(
 struct Reader<'r, 't> {
     document: &'r mut Document<'t>,
     groups: &'r mut Groups<'t>,
-    /// The name of the service in the files before this one.
-    service: Option<String>,
+    /// The names of the services in the files before this one.
+    known: Vec<String>,
     layer: Layer,
 }
 
@@ -75,7 +75,7 @@ impl Reader<'_, '_> {
         match key.get_ref().as_ref() {
             "mode" => layer.mode = document.text(value, "mode = \"enforce\"", value::mode),
             "interfaces" => layer.interfaces = interfaces(document, value),
-            "exclude" => layer.exclude = exclude(document, value),
+            "exclude" => layer.exclude = exclude(document, value, "exclude = [\"eth1\"]"),
             "attach" => layer.attach = document.text(value, "attach = \"auto\"", value::attach),
             "scope" => layer.scope = document.text(value, "scope = \"all\"", value::scope),
             "capacity" => {
@@ -119,27 +119,27 @@ impl Reader<'_, '_> {
             let message = format!("each service is an item of a list: write {SERVICE}");
             return self.document.wrong_structure(&value.span(), message);
         };
-        for (position, service) in services.iter().enumerate() {
-            if position > 0 {
-                let message = "a second [[service]] is not accepted yet: move its ports and lists \
-                               into the first";
-                self.document.wrong_structure(&service.span(), message.to_owned());
-            }
+        for service in services {
             if let Some(table) = self.document.table(service, SERVICE) {
-                self.service(table);
+                let name = self.name(table, &service.span(), services.len() == 1);
+                let place = self.document.place(&service.span());
+                self.service(table, name, place);
             }
         }
     }
 
-    fn service(&mut self, table: &DeTable<'_>) {
+    fn service(&mut self, table: &DeTable<'_>, name: Arc<str>, place: Place) {
         let mut anyone = false;
         let (mut allow, mut deny) = (Vec::new(), Vec::new());
+        let (mut mode, mut own) = (None, BTreeSet::new());
         for (key, value) in table {
             match key.get_ref().as_ref() {
-                "name" => self.name(value),
-                "ports" => self.layer.ports.extend(ports(self.document, value)),
-                "allow" => allow = self.listed(value, "allow"),
-                "deny" => deny = self.listed(value, "deny"),
+                // Read before.
+                "name" => {}
+                "mode" => mode = self.document.text(value, "mode = \"observe\"", value::mode),
+                "ports" => own.extend(ports(self.document, value)),
+                "allow" => allow = self.listed(value, "allow", &name),
+                "deny" => deny = self.listed(value, "deny", &name),
                 "anyone" => {
                     anyone = self.document.boolean(value, "anyone = true").unwrap_or(false);
                 }
@@ -151,48 +151,112 @@ impl Reader<'_, '_> {
         }
         self.add(Effect::Allow, allow);
         self.add(Effect::Deny, deny);
+        let said = services::Said { name: name.to_string(), place, mode, ports: own };
+        services::add(&mut self.layer.services, said);
     }
 
-    fn name(&mut self, value: &Value<'_>) {
-        let name = self.document.text(value, "name = \"ollama\"", groups::name_text);
-        if let (Some(name), Some(first)) = (&name, &self.service)
-            && name != first
-        {
-            let message = format!(
-                "a second service is not accepted yet: write name = \"{first}\" or leave the line \
-                 out, and what stands here is added to that one"
-            );
-            self.document.wrong(&value.span(), message);
+    /// The name of a service. One without a name is the one that there is.
+    fn name(&mut self, table: &DeTable<'_>, at: &Span, is_alone: bool) -> Arc<str> {
+        let default = services::DEFAULT_NAME.into();
+        if let Some(value) = find(table, "name") {
+            let name = self.document.text(value, "name = \"ollama\"", groups::name_text);
+            return name.map_or(default, Arc::from);
         }
-        self.layer.name = name;
+        match &self.known[..] {
+            _ if !is_alone => {
+                let message = "each of several services needs a name: add a line like \
+                               name = \"web\"";
+                self.document.wrong_structure(at, message.to_owned());
+                default
+            }
+            [] => default,
+            [one] => one.as_str().into(),
+            several => {
+                let message = format!(
+                    "which service is this? Add one of the lines name = {}",
+                    several.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", name = ")
+                );
+                self.document.wrong_structure(at, message);
+                default
+            }
+        }
     }
 
-    /// The prefixes of an allow or deny list.
-    fn listed(&mut self, value: &Value<'_>, key: &str) -> Vec<Member> {
+    /// The prefixes of an allow or deny list, each with where it holds.
+    fn listed(&mut self, value: &Value<'_>, key: &str, service: &Arc<str>) -> Vec<Entry> {
         let example = format!("{key} = [\"203.0.113.0/24\"]");
         let mut listed = Vec::new();
         let mut expanded = BTreeSet::new();
-        for (at, text) in self.document.texts(value, &example) {
-            if let Some(members) = self.groups.members(text) {
-                if expanded.insert(text) {
-                    listed.extend_from_slice(members);
-                } else {
-                    self.document.warn(&at, &format!("the group {} stands twice", quoted(text)));
+        let everywhere = Limits::new(Some(Arc::clone(service)), Vec::new());
+        for item in self.document.items(value, &example) {
+            let (limits, texts) = match item.get_ref() {
+                DeValue::String(text) => (everywhere.clone(), vec![(item.span(), text.as_ref())]),
+                DeValue::Table(table) => self.entry(table, &item.span(), service),
+                _ => {
+                    let expected = "text in quotes, or an entry in braces,";
+                    self.document.wrong_type(item, expected, &example);
+                    continue;
                 }
-            } else if let Some(members) = self.groups.built_in(self.document, &at, text) {
-                listed.extend(members);
-                self.layer.follows_host = true;
-            } else if groups::is_name(text) {
-                self.document.wrong_structure(&at, self.groups.no_such(text));
-            } else {
-                listed.extend(Member::written(self.document, &at, text));
+            };
+            for (at, text) in texts {
+                if !expanded.insert((text, limits.clone())) && self.groups.members(text).is_some() {
+                    let message = format!("the group {} stands twice", quoted(text));
+                    self.document.warn(&at, &message);
+                    continue;
+                }
+                listed.extend(self.members(&at, text).into_iter().map(|one| (one, limits.clone())));
             }
         }
         listed
     }
 
-    fn refuse_everyone(&mut self, allow: &[Member]) {
-        for Member { prefix, everyone_at, .. } in allow {
+    /// An entry that holds at some interfaces only.
+    fn entry<'v>(
+        &mut self,
+        table: &'v DeTable<'_>,
+        at: &Span,
+        service: &Arc<str>,
+    ) -> (Option<Arc<Limits>>, Vec<(Span, &'v str)>) {
+        let (mut texts, mut on) = (Vec::new(), Vec::new());
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "from" => match value.get_ref() {
+                    DeValue::String(text) => texts.push((value.span(), text.as_ref())),
+                    _ => texts = self.document.texts(value, "from = \"203.0.113.0/24\""),
+                },
+                "on" => {
+                    refuse_empty(self.document, value, "interface", "on = [\"eth1\"]");
+                    on = exclude(self.document, value, "on = [\"eth1\"]");
+                }
+                _ => keys::refuse(self.document, Table::Entry, key),
+            }
+        }
+        if find(table, "from").is_none() {
+            let message = "whom is this entry about? Write { from = \"203.0.113.0/24\", on = \
+                           [\"eth1\"] }";
+            self.document.wrong(at, message.to_owned());
+        }
+        (Limits::new(Some(Arc::clone(service)), on), texts)
+    }
+
+    /// What one text of a list stands for.
+    fn members(&mut self, at: &Span, text: &str) -> Vec<Member> {
+        if let Some(members) = self.groups.members(text) {
+            return members.to_vec();
+        }
+        if let Some(members) = self.groups.built_in(self.document, at, text) {
+            self.layer.follows_host = true;
+            return members;
+        }
+        if groups::is_name(text) {
+            self.document.wrong_structure(at, self.groups.no_such(text));
+            return Vec::new();
+        }
+        Member::written(self.document, at, text).into_iter().collect()
+    }
+
+    fn refuse_everyone(&mut self, allow: &[Entry]) {
+        for (Member { prefix, everyone_at, .. }, _) in allow {
             if let Some(place) = everyone_at.clone() {
                 let message =
                     value::everyone(*prefix, "the line `anyone = true` to the [[service]]");
@@ -201,12 +265,20 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn add(&mut self, effect: Effect, listed: Vec<Member>) {
-        let rule =
-            |Member { prefix, origin, comment, .. }| Rule { prefix, effect, comment, origin };
+    fn add(&mut self, effect: Effect, listed: Vec<Entry>) {
+        let rule = |(Member { prefix, origin, comment, .. }, limits): Entry| Rule {
+            prefix,
+            effect,
+            limits,
+            comment,
+            origin,
+        };
         self.layer.rules.extend(listed.into_iter().map(rule));
     }
 }
+
+/// A prefix of a list, and where it holds.
+type Entry = (Member, Option<Arc<Limits>>);
 
 fn find<'v, 'a>(table: &'v DeTable<'a>, name: &str) -> Option<&'v Value<'a>> {
     table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
@@ -233,8 +305,8 @@ fn interfaces(document: &mut Document<'_>, value: &Value<'_>) -> Option<Interfac
     })
 }
 
-fn exclude(document: &mut Document<'_>, value: &Value<'_>) -> Vec<Pattern> {
-    let texts = document.texts(value, "exclude = [\"eth1\"]");
+fn exclude(document: &mut Document<'_>, value: &Value<'_>, example: &str) -> Vec<Pattern> {
+    let texts = document.texts(value, example);
     let patterns = texts.into_iter().filter_map(|(at, text)| {
         value::pattern(text).map_err(|message| document.wrong(&at, message)).ok()
     });

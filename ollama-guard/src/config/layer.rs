@@ -1,26 +1,29 @@
 //! What one source says, before the sources are laid over each other.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use ollama_guard_common::{Mode, Scope};
 
 use super::{
     AttachChoice, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR,
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces, Paths, Pattern, Service, advice,
-    interface::union,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces, Paths, Pattern, Place, Problem, advice,
+    interface::union, services,
 };
-use crate::policy::{Port, Rule};
+use crate::policy::{Limits, Port, Rule};
 
 /// What one source says. What it does not mention is `None` or empty.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) mode: Option<Mode>,
+    /// Whether `mode` goes before what a weaker source said about one service.
+    pub(super) is_mode_of_all: bool,
     pub(super) interfaces: Option<Interfaces>,
     pub(super) exclude: Vec<Pattern>,
     pub(super) attach: Option<AttachChoice>,
     pub(super) scope: Option<Scope>,
-    pub(super) name: Option<String>,
-    pub(super) ports: BTreeSet<Port>,
+    pub(super) services: Vec<services::Said>,
+    /// Ports of the one service, and where they are written.
+    pub(super) ports: BTreeMap<Port, Place>,
     pub(super) rules: Vec<Rule>,
     pub(super) capacity: Option<u32>,
     pub(super) events_per_second: Option<u32>,
@@ -35,9 +38,17 @@ pub(super) struct Layer {
 
 impl Layer {
     /// This source over a weaker one: single values go before its values, lists add up.
-    pub(super) fn over(self, weaker: Self) -> Self {
+    pub(super) fn over(self, mut weaker: Self) -> Self {
+        if self.is_mode_of_all && self.mode.is_some() {
+            weaker.services.iter_mut().for_each(|service| service.mode = None);
+        }
+        for service in self.services {
+            services::add(&mut weaker.services, service);
+        }
+        weaker.ports.extend(self.ports);
         Self {
             mode: self.mode.or(weaker.mode),
+            is_mode_of_all: self.is_mode_of_all,
             interfaces: match self.interfaces {
                 Some(mine) => Some(mine.over(weaker.interfaces)),
                 None => weaker.interfaces,
@@ -45,8 +56,8 @@ impl Layer {
             exclude: union(weaker.exclude, self.exclude),
             attach: self.attach.or(weaker.attach),
             scope: self.scope.or(weaker.scope),
-            name: self.name.or(weaker.name),
-            ports: &weaker.ports | &self.ports,
+            services: weaker.services,
+            ports: weaker.ports,
             rules: [weaker.rules, self.rules].concat(),
             capacity: self.capacity.or(weaker.capacity),
             events_per_second: self.events_per_second.or(weaker.events_per_second),
@@ -61,18 +72,27 @@ impl Layer {
     }
 
     /// The defaults for what nobody mentioned, and the warnings about the whole.
-    pub(super) fn finish(self, files: Vec<PathBuf>, main_file: Option<PathBuf>) -> Config {
-        let ports = if self.ports.is_empty() { BTreeSet::from([Port::OLLAMA]) } else { self.ports };
+    pub(super) fn finish(
+        self,
+        files: Vec<PathBuf>,
+        main_file: Option<PathBuf>,
+        problems: &mut Vec<Problem>,
+    ) -> Config {
+        let mode = self.mode.unwrap_or(Mode::Enforce);
+        let services = services::finish(self.services, &self.ports, mode, problems);
+        let mut rules = self.rules;
+        if services.len() == 1 {
+            rules.iter_mut().for_each(forget_service);
+        }
         let mut warnings = self.warnings;
-        let rules = advice::without_repetitions(self.rules, &mut warnings);
+        let rules = advice::without_repetitions(rules, &mut warnings);
         advice::warn(&rules, &mut warnings);
         Config {
-            mode: self.mode.unwrap_or(Mode::Enforce),
             interfaces: self.interfaces.unwrap_or_default(),
             exclude: self.exclude,
             attach: self.attach.unwrap_or_default(),
             scope: self.scope.unwrap_or_default(),
-            service: Service { name: self.name.unwrap_or_else(|| "ollama".to_owned()), ports },
+            services,
             rules,
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             events_per_second: self.events_per_second.unwrap_or(DEFAULT_EVENTS_PER_SECOND),
@@ -88,5 +108,14 @@ impl Layer {
             debug_kernel: self.debug_kernel,
             warnings,
         }
+    }
+}
+
+/// Of the one service that there is, a rule is for everything.
+fn forget_service(rule: &mut Rule) {
+    if let Some(limits) = &rule.limits
+        && limits.service.is_some()
+    {
+        rule.limits = Limits::new(None, limits.on.clone());
     }
 }

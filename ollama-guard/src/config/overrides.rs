@@ -50,6 +50,7 @@ impl Overrides {
         rules.extend(said.rules(Place::Flag("--deny"), Effect::Deny, &self.deny));
         Layer {
             mode: self.observe.then_some(ollama_guard_common::Mode::Observe),
+            is_mode_of_all: true,
             interfaces: said.interfaces(Place::Flag("--interface"), &self.interfaces),
             attach: said.one(Place::Flag("--attach"), self.attach.as_deref(), value::attach),
             scope: said.one(Place::Flag("--scope"), self.scope.as_deref(), value::scope),
@@ -116,11 +117,12 @@ impl Said<'_> {
         &mut self,
         place: Place,
         texts: &[impl AsRef<str>],
-    ) -> impl Iterator<Item = Port> {
+    ) -> impl Iterator<Item = (Port, Place)> {
         texts.iter().filter_map(move |text| {
-            self.one(place.clone(), Some(text.as_ref()), |text| {
+            let port = self.one(place.clone(), Some(text.as_ref()), |text| {
                 text.parse::<Port>().map_err(|error| error.to_string())
-            })
+            });
+            Some((port?, place.clone()))
         })
     }
 
@@ -142,7 +144,8 @@ impl Said<'_> {
                 Ok(prefix)
             });
             let origin = Arc::clone(&self.origin);
-            rules.extend(prefix.map(|prefix| Rule { prefix, effect, comment: None, origin }));
+            let rule = |prefix| Rule { prefix, effect, limits: None, comment: None, origin };
+            rules.extend(prefix.map(rule));
         }
         rules
     }

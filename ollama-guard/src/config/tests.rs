@@ -67,10 +67,10 @@ fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
 #[test]
 fn an_empty_file_is_the_defaults() {
     let config = Bed::new("").load().unwrap();
-    assert_eq!(config.mode, Mode::Enforce);
+    assert_eq!(config.services[0].mode, Mode::Enforce);
     assert_eq!(config.interfaces, Interfaces::Auto);
     assert_eq!((config.attach, config.scope), (AttachChoice::Auto, Scope::All));
-    assert_eq!(strings(config.service.ports), ["11434/tcp"]);
+    assert_eq!(strings(config.ports()), ["11434/tcp"]);
     assert_eq!((config.capacity, config.events_per_second), (65_536, 1000));
     assert!(!config.control.group_may_edit);
     assert_eq!(config.paths.socket, Path::new(DEFAULT_SOCKET));
@@ -86,7 +86,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
         .set("OLLAMA_GUARD_ATTACH", "")
         .set("OLLAMA_GUARD_STATE_DIR", "/state");
     let config = bed.load().unwrap();
-    assert_eq!((config.mode, config.capacity), (Mode::Enforce, 2));
+    assert_eq!((config.services[0].mode, config.capacity), (Mode::Enforce, 2));
     assert_eq!(config.attach, AttachChoice::Generic, "an empty variable is not set");
     assert_eq!(config.scope, Scope::Local);
     assert_eq!(config.paths.state_dir, Path::new("/state"));
@@ -97,7 +97,8 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     bed.flags.capacity = Some("3".into());
     bed.flags.state_dir = Some("/flag".into());
     let config = bed.load().unwrap();
-    assert_eq!((config.mode, config.scope, config.capacity), (Mode::Observe, Scope::Local, 3));
+    assert_eq!(config.services[0].mode, Mode::Observe);
+    assert_eq!((config.scope, config.capacity), (Scope::Local, 3));
     assert_eq!(config.paths.state_dir, Path::new("/flag"));
 }
 
@@ -114,10 +115,10 @@ fn lists_of_all_sources_add_up_and_rules_know_where_they_stand() {
     bed.flags.ports = vec!["11434".into()];
     bed.flags.allow = vec!["2001:db8::/32".into()];
     let config = bed.load().unwrap();
-    let Interfaces::Named(names) = config.interfaces else { panic!("named") };
+    let Interfaces::Named(names) = &config.interfaces else { panic!("named") };
     assert_eq!(strings(names), ["eth0", "wg*"]);
-    assert_eq!(strings(config.exclude), ["eth9", "eth8"]);
-    assert_eq!(strings(config.service.ports), ["8080/tcp", "11434/tcp", "11434/udp"]);
+    assert_eq!(strings(&config.exclude), ["eth9", "eth8"]);
+    assert_eq!(strings(config.ports()), ["8080/tcp", "11434/tcp", "11434/udp"]);
     let rules: Vec<String> = config
         .rules
         .iter()
@@ -235,7 +236,7 @@ fn the_example_loads_without_a_warning_and_shows_every_key() {
     let text = include_str!("../../deploy/config.example.toml");
     let config = Bed::new(text).load().unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
-    assert_eq!(config.mode, Mode::Enforce);
+    assert_eq!(config.services[0].mode, Mode::Enforce);
     assert_eq!(config.capacity, DEFAULT_CAPACITY);
     assert_eq!(config.events_per_second, DEFAULT_EVENTS_PER_SECOND);
     assert!(config.rules.iter().any(|rule| rule.effect == Effect::Deny));
@@ -276,7 +277,8 @@ fn drop_ins_go_before_the_file_in_the_order_of_their_names() {
     bed.write("config.d/README", "nonsense");
     let reading = read(&bed.flags, &bed.variables, &Lan);
     let config = reading.config.unwrap();
-    assert_eq!((config.mode, config.service.name), (Mode::Enforce, "llm".to_owned()));
+    let [service] = &config.services[..] else { panic!("one service") };
+    assert_eq!((service.mode, &*service.name), (Mode::Enforce, "llm"));
     let written: Vec<_> = config.rules.iter().map(|rule| bed.short(&rule.written())).collect();
     assert_eq!(written, ["config.toml line 3", "config.d/10-lab.toml line 3"]);
     let files: Vec<_> =
@@ -299,10 +301,65 @@ fn mistakes_of_drop_ins_are_told_by_file() {
         said.contains("config.d/1.toml:1:8: ") && said.contains("config.d/2.toml:2:1: "),
         "{said}"
     );
-    bed.write("config.d/1.toml", "[[service]]\nname = \"one\"\n");
+    bed.write("config.d/1.toml", "[[service]]\nname = \"one\"\nports = [\"1\"]\n");
     bed.write("config.d/2.toml", "[[service]]\nname = \"two\"\n");
     let said = bed.short(&bed.load().unwrap_err().to_string());
-    assert!(said.starts_with("config.d/2.toml:2:8: a second service"), "{said}");
+    assert!(said.starts_with("config.d/2.toml:1:1: the service \"two\" has no ports"), "{said}");
+    bed.write("config.d/2.toml", "[[service]]\nallow = [\"192.0.2.1\"]\n");
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert!(said.contains("2.toml:1:1: which service is this?"), "{said}");
+    assert!(said.ends_with("name = \"ollama\", name = \"one\""), "{said}");
+}
+
+const SEVERAL: &str = "mode = \"observe\"\n[groups]\noffice = [\"192.0.2.0/24\"]\n\
+    [[service]]\nname = \"ollama\"\nmode = \"enforce\"\nallow = [\"office\"]\n\
+    [[service]]\nname = \"web\"\nports = [\"8080\"]\n\
+    allow = [\"office\", { from = [\"10.0.0.0/8\", \"office\"], on = [\"eth1\", \"wg*\"] }]\n";
+
+#[test]
+fn each_service_has_its_own_ports_mode_and_rules() {
+    let mut bed = Bed::new(SEVERAL).set("OLLAMA_GUARD_ALLOW", "198.51.100.7");
+    let config = bed.load().unwrap();
+    let services: Vec<_> = config
+        .services
+        .iter()
+        .map(|one| format!("{} {} {}", one.name, one.mode.name(), strings(&one.ports).join(",")))
+        .collect();
+    assert_eq!(services, ["ollama enforce 11434/tcp", "web observe 8080/tcp"]);
+    let rule = |rule: &Rule| match &rule.limits {
+        Some(limits) => format!("{} {limits}", rule.prefix),
+        None => rule.prefix.to_string(),
+    };
+    let rules: Vec<_> = config.rules.iter().map(rule).collect();
+    assert_eq!(
+        rules,
+        [
+            "192.0.2.0/24 for ollama",
+            "192.0.2.0/24 for web",
+            "10.0.0.0/8 for web, on eth1 and wg*",
+            "192.0.2.0/24 for web, on eth1 and wg*",
+            "198.51.100.7",
+        ]
+    );
+    // What is said for all goes before what a file says of one.
+    bed.flags.observe = true;
+    assert_eq!(bed.load().unwrap().observed().count(), 2);
+    bed.flags.ports = vec!["9000".into()];
+    let said = bed.problems();
+    assert!(said.starts_with("--port on the command line: there are several services"), "{said}");
+}
+
+#[test]
+fn a_port_has_one_service() {
+    let bed = Bed::new(&format!("{SEVERAL}[[service]]\nname = \"more\"\nports = [\"8080\"]\n"));
+    let said = bed.problems();
+    assert!(said.contains("8080/tcp is a port of \"web\" and of \"more\""), "{said}");
+}
+
+#[test]
+fn the_rules_of_the_only_service_hold_for_it_whatever_its_name() {
+    let config = Bed::new("[[service]]\nname = \"llm\"\nallow = [\"192.0.2.1\"]").load().unwrap();
+    assert_eq!(config.rules[0].limits, None);
 }
 
 #[test]

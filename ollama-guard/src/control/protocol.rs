@@ -1,10 +1,12 @@
 //! What goes over the socket, as JSON. Fields that are not known are refused in requests, so that
 //! a misspelt `anyone` is an error, and ignored in answers, so that a newer daemon may say more.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use thiserror::Error;
 
-pub use crate::policy::Effect;
+pub use crate::policy::{Effect, Limits};
 
 use crate::events::text::misleading;
 
@@ -70,6 +72,9 @@ pub struct AddRequest {
     /// Whom they cover; at least one.
     #[serde(deserialize_with = "at_least_one")]
     pub prefixes: Vec<String>,
+    /// Where they hold; nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// One comment for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Comment>,
@@ -87,6 +92,9 @@ pub struct RemoveRequest {
     /// Whom they cover; at least one.
     #[serde(deserialize_with = "at_least_one")]
     pub prefixes: Vec<String>,
+    /// Only rules with exactly these limits; otherwise whatever theirs are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 /// Replaces all added rules of one effect, whole or not at all.
@@ -97,6 +105,9 @@ pub struct ReplaceRequest {
     pub effect: Effect,
     /// The new ones; there may be none.
     pub rules: Vec<NewRule>,
+    /// Where they hold. Only rules with exactly these limits are replaced; otherwise all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// That a prefix which covers everyone is meant.
     #[serde(default)]
     pub anyone: bool,
@@ -171,6 +182,9 @@ pub struct RuleView {
     pub prefix: String,
     /// What it does.
     pub effect: Effect,
+    /// Where it holds, if not everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// What it is for.
     pub comment: Option<String>,
     /// Where it comes from, in words.
@@ -194,10 +208,25 @@ pub struct RuleList {
 /// What a policy holds beside its rules, as the daemon means it to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// "enforce" or "observe".
-    pub mode: String,
     /// "all" or "local".
     pub scope: String,
+    /// What is guarded.
+    #[serde(default)]
+    pub services: Vec<ServiceTerms>,
+    /// The names of the guarded interfaces, by index.
+    #[serde(default)]
+    pub doors: BTreeMap<u32, String>,
+}
+
+/// A service of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTerms {
+    /// Its number in the kernel.
+    pub number: u8,
+    /// Its name.
+    pub name: String,
+    /// "enforce" or "observe".
+    pub mode: String,
     /// The guarded ports.
     pub ports: Vec<String>,
 }

@@ -1,5 +1,7 @@
 //! Covering the doors: what is to be covered, and the first time it is done.
 
+use std::collections::BTreeMap;
+
 use ollama_guard_common::Start;
 
 use super::{Chosen, StartError};
@@ -128,6 +130,11 @@ pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) {
     if others > 0 {
         tracing::info!("interfaces not guarded: {others}; `ollama-guard status` says why for each");
     }
+}
+
+/// The names of the interfaces to be guarded, by index.
+pub(super) fn names(plan: &CoverPlan) -> BTreeMap<u32, String> {
+    wanted(plan).map(|wanted| (wanted.ifindex(), wanted.name().to_owned())).collect()
 }
 
 /// An interface to be guarded.

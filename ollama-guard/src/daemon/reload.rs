@@ -79,9 +79,8 @@ impl Settings {
 impl From<&Config> for Desired {
     fn from(config: &Config) -> Self {
         Self {
-            mode: config.mode,
             scope: config.scope,
-            ports: config.service.ports.clone(),
+            services: config.services.clone(),
             rules: config.rules.clone(),
             capacity: config.capacity,
         }
@@ -313,7 +312,7 @@ fn bad_input(error: super::StartError) -> Failure {
 }
 
 fn warnings(config: &Config, plan: &cover::CoverPlan) -> Vec<String> {
-    let innocents = doctor::said_at_start(&config.service.ports, config.scope, plan.doors());
+    let innocents = doctor::said_at_start(&config.ports(), config.scope, plan.doors());
     config.warnings.iter().cloned().chain(innocents.iter().map(ToString::to_string)).collect()
 }
 

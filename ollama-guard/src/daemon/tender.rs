@@ -104,8 +104,10 @@ impl Tender {
                 self.see_to(dataplane, &wanted, link, &mut round);
             }
         }
+        // Of interfaces that have gone, the numbers are given back first.
         let present: Vec<u32> = plan.doors().iter().map(|door| door.interface.ifindex).collect();
         round.note(dataplane.forget_departed(&present));
+        round.note(guard.know_doors(cover::names(plan)));
         self.refused.retain(|ifindex, _| present.contains(ifindex));
         self.suspects.retain(|ifindex, _| present.contains(ifindex));
         self.behind.retain(|ifindex| present.contains(ifindex));

@@ -4,11 +4,16 @@ use std::path::Path;
 
 use aya::maps::MapInfo;
 use ollama_guard_common::{
-    Mode, Scope,
+    Mode,
     abi::{SlotInfo, maps as names},
 };
 
-use super::{DataplaneError, Result, maps::Maps, pins, rules, selection, sys};
+use super::{
+    DataplaneError, Result, counters,
+    maps::Maps,
+    pins, rules, sys,
+    table::{self, Slot},
+};
 use crate::policy::Digest;
 
 /// How often a policy is read that changes while it is being read.
@@ -57,7 +62,7 @@ pub(super) struct Known {
 
 /// Reads the whole policy in force, but for the rules that are known.
 pub(super) fn read(maps: &Maps, directory: &Path, known: Option<Known>) -> Result<InForce> {
-    let in_force = || (maps.selected_slot(), maps.slot_info(maps.selected_slot()));
+    let in_force = || (maps.selected_slot(), table::info(maps.policy(), maps.selected_slot()));
     let mut selected = in_force();
     for _ in 0..ATTEMPTS {
         let (slot, info) = selected;
@@ -86,13 +91,23 @@ fn found(
     let mut digest = Digest::new();
     digest.settings([info.mode, info.protocols, info.ports, info.capacity]);
     digest.scope(info.scope);
-    let ports = maps.port_words(slot);
-    for (index, word) in ports.iter().enumerate() {
-        digest.port_word(index as u32, *word);
+    let content = Slot::read(maps.policy(), slot);
+    for &(place, guardian) in &content.ports {
+        digest.port(place, guardian);
+    }
+    for (&number, service) in &content.services {
+        digest.service(number, &service.name, service.mode == Mode::Observe);
+    }
+    digest.apart([u32::from(info.stride != 0), info.doubted, info.stride]);
+    let numbers = counters::numbers(maps);
+    for (ifindex, shift) in content.doors(&numbers) {
+        digest.door(ifindex, shift);
+    }
+    if content.has_stray_classes(&numbers) {
+        digest.door(0, u32::MAX);
     }
     // What the program reads first has to say the same.
-    let (mode, scope) = (Mode::from_number(info.mode), Scope::from_number(info.scope));
-    let meant = selection::of(slot, mode, scope, info.protocols, &ports);
+    let meant = content.selection(slot);
     let selected = maps.selection();
     if selected.slot() == slot && selected != meant {
         digest.settings([selected.0 as u32, (selected.0 >> 32) as u32, u32::MAX, u32::MAX]);

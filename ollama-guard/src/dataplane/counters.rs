@@ -6,15 +6,16 @@ use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use ollama_guard_common::{
     Mode, Reason, Verdict,
     abi::{
-        Book, Books, DOOR_DEPARTED, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS, door_number,
-        door_places, door_word, maps as names,
+        Book, Books, DOOR_DEPARTED, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS,
+        ServiceCounters, door_number, door_places, door_word, maps as names,
     },
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     DataplaneError, Result,
-    maps::{CounterWords, Maps},
+    maps::{CounterWords, Maps, ServiceWords},
+    table,
 };
 
 /// Packets by mode at the time and by reason, summed over the CPUs.
@@ -27,9 +28,9 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn of(counters: &DoorCounters) -> Self {
+    fn of(packets: &[[u64; Reason::SLOTS]; Mode::COUNT]) -> Self {
         let by_name = |mode: Mode| {
-            let counts = &counters.packets[mode as usize];
+            let counts = &packets[mode as usize];
             let named = Reason::ALL.iter().map(|reason| (reason, counts[reason.index()]));
             named.filter(|&(_, n)| n > 0).map(|(reason, n)| (reason.name().into(), n)).collect()
         };
@@ -103,12 +104,12 @@ pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
     for (ifindex, number) in listed.chain(unlisted) {
         let counters = sum(&maps.counters, number)?;
         add(&mut sums, &counters);
-        let counts = Counts::of(&counters);
+        let counts = Counts::of(&counters.packets);
         if ifindex.is_some() || counts != Counts::default() {
             doors.push(DoorCounts { ifindex, counts });
         }
     }
-    Ok(AllCounts { total: Counts::of(&sums), doors, suppressed: sums.suppressed })
+    Ok(AllCounts { total: Counts::of(&sums.packets), doors, suppressed: sums.suppressed })
 }
 
 /// Reads the books of every CPU.
@@ -167,12 +168,34 @@ pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
             maps.set_door(place, 0)?;
         }
     }
+    table::forget_class(maps, number)?;
     for (number, values) in [(DOOR_DEPARTED, sums), (number, zeros)] {
         let values = PerCpuValues::try_from(values)
             .map_err(|source| DataplaneError::Image(format!("counters of every CPU: {source}")))?;
         maps.counters.set(number, values, 0).map_err(at("write"))?;
     }
     Ok(())
+}
+
+/// Packets for the ports of the service with this number, since there are several.
+pub(super) fn read_service(maps: &Maps, number: u8) -> Result<Counts> {
+    let values = maps.services.get(&u32::from(number), 0);
+    let values = values.map_err(DataplaneError::map("read", names::SERVICES))?;
+    let mut packets = [[0; Reason::SLOTS]; Mode::COUNT];
+    for words in values.iter() {
+        add_packets(&mut packets, &bytemuck::cast::<ServiceWords, ServiceCounters>(*words).packets);
+    }
+    Ok(Counts::of(&packets))
+}
+
+/// Begins to count anew for a number that another service has now.
+pub(super) fn clear_service(maps: &mut Maps, number: u8) -> Result<()> {
+    let at = |action| DataplaneError::map(action, names::SERVICES);
+    let processors = maps.services.get(&u32::from(number), 0).map_err(at("read"))?.len();
+    let zeros = vec![[0; size_of::<ServiceCounters>() / 8]; processors];
+    let zeros = PerCpuValues::try_from(zeros)
+        .map_err(|source| DataplaneError::Image(format!("counters of every CPU: {source}")))?;
+    maps.services.set(u32::from(number), zeros, 0).map_err(at("write"))
 }
 
 /// The interfaces with a door number.
@@ -186,7 +209,7 @@ pub(super) fn read_one<T: Borrow<MapData>>(
     counters: &PerCpuArray<T, CounterWords>,
     number: u32,
 ) -> Result<Counts> {
-    Ok(Counts::of(&sum(counters, number)?))
+    Ok(Counts::of(&sum(counters, number)?.packets))
 }
 
 fn sum<T: Borrow<MapData>>(
@@ -202,12 +225,17 @@ fn sum<T: Borrow<MapData>>(
 }
 
 fn add(sum: &mut DoorCounters, counters: &DoorCounters) {
-    for (sum, counts) in sum.packets.iter_mut().zip(&counters.packets) {
-        for (sum, count) in sum.iter_mut().zip(counts) {
-            *sum += count;
-        }
-    }
+    add_packets(&mut sum.packets, &counters.packets);
     for (sum, count) in sum.suppressed.iter_mut().zip(&counters.suppressed) {
+        *sum += count;
+    }
+}
+
+fn add_packets(
+    sum: &mut [[u64; Reason::SLOTS]; Mode::COUNT],
+    packets: &[[u64; Reason::SLOTS]; Mode::COUNT],
+) {
+    for (sum, count) in sum.as_flattened_mut().iter_mut().zip(packets.as_flattened()) {
         *sum += count;
     }
 }

@@ -30,6 +30,7 @@ use super::{
     rules,
     slots::{PolicySink, Slots},
     sys,
+    table::Slot,
 };
 use crate::policy::{Digests, MapImage};
 
@@ -137,8 +138,7 @@ impl Dataplane {
         let entries = Entries::open(loading)?;
         let maps = Maps::open(directory)?;
         // Of what another daemon left, the number of its policy goes on.
-        let before =
-            Maps::open(&pins.current()).map(|maps| maps.slot_info(maps.selected_slot()).generation);
+        let before = Maps::open(&pins.current()).map(|maps| maps.generation());
         Ok(Self {
             slots: Slots::new(before.unwrap_or(0)),
             entries,
@@ -163,7 +163,7 @@ impl Dataplane {
 
     /// The generation of the policy in force; 0 before the first.
     pub fn generation(&self) -> Result<u64> {
-        Ok(self.maps.slot_info(self.maps.selected_slot()).generation)
+        Ok(self.maps.generation())
     }
 
     /// Whether an interface has a pinned link that lives and is to go on. A link at TC goes on if
@@ -436,10 +436,15 @@ impl Drop for Dataplane {
 
 impl PolicySink for Dataplane {
     fn swap(&mut self, image: &MapImage, digests: &Digests) -> Result<u64> {
-        let generation = self.slots.swap(&self.maps, &self.directory, image, digests)?;
+        let generation = self.slots.swap(&mut self.maps, &self.directory, image, digests)?;
         if self.is_committed {
             self.hold_rules();
         }
         Ok(generation)
+    }
+
+    fn services(&self) -> Vec<(u8, String)> {
+        let services = Slot::read(self.maps.policy(), self.maps.selected_slot()).services;
+        services.into_iter().map(|(number, service)| (number, service.name)).collect()
     }
 }

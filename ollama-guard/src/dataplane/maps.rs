@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
 };
@@ -10,23 +9,31 @@ use std::{
 use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray};
 use aya_obj::generated::BPF_F_MMAPABLE;
 use ollama_guard_common::abi::{
-    Books, DOOR_PLACES, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS,
-    PORT_WORDS_PER_SLOT, PolicyTable, SLOTS, Selection, SlotInfo, maps,
+    Books, DOOR_PLACES, DoorCounters, EVENT_RING_BYTES, MAX_ADDRESSES, MAX_DOORS, MAX_SERVICES,
+    PolicyTable, SLOTS, Selection, ServiceCounters, maps,
 };
 
 use super::{
-    DataplaneError, Result, sys,
+    DataplaneError, Result, sys, table,
     words::{Words, WritableWords},
 };
 
 /// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
 /// them to the shared structs with sizes and alignments checked by the compiler.
 pub(super) type CounterWords = [u64; size_of::<DoorCounters>() / 8];
+pub(super) type ServiceWords = [u64; size_of::<ServiceCounters>() / 8];
 pub(super) type BooksWords = [u64; size_of::<Books>() / 8];
 
 /// The maps that outlive a policy: what was counted, and which interfaces there are.
-pub(super) const LASTING: [&str; 6] =
-    [maps::ADDRESSES, maps::DOORS, maps::COUNTERS, maps::BOOKS, maps::ALLOWANCE, maps::EVENTS];
+pub(super) const LASTING: [&str; 7] = [
+    maps::ADDRESSES,
+    maps::DOORS,
+    maps::COUNTERS,
+    maps::SERVICES,
+    maps::BOOKS,
+    maps::ALLOWANCE,
+    maps::EVENTS,
+];
 
 /// Every pinned map.
 pub(super) struct Maps {
@@ -35,6 +42,7 @@ pub(super) struct Maps {
     pub(super) addresses: HashMap<MapData, [u8; 16], u32>,
     doors: Direct,
     pub(super) counters: PerCpuArray<MapData, CounterWords>,
+    pub(super) services: PerCpuArray<MapData, ServiceWords>,
     pub(super) books: PerCpuArray<MapData, BooksWords>,
     pub(super) allowance: PerCpuArray<MapData, u64>,
 }
@@ -76,6 +84,7 @@ const SHAPES: [Shape; maps::ALL.len()] = [
     shape(maps::ADDRESSES, MapType::Hash, 16, 4, MAX_ADDRESSES as usize),
     mapped(shape(maps::DOORS, MapType::Array, 4, 8, DOOR_PLACES as usize)),
     shape(maps::COUNTERS, MapType::PerCpuArray, 4, size_of::<DoorCounters>(), MAX_DOORS as usize),
+    shape(maps::SERVICES, MapType::PerCpuArray, 4, size_of::<ServiceCounters>(), MAX_SERVICES),
     shape(maps::BOOKS, MapType::PerCpuArray, 4, size_of::<Books>(), 1),
     shape(maps::ALLOWANCE, MapType::PerCpuArray, 4, 8, 1),
     shape(maps::EVENTS, MapType::RingBuf, 0, 0, EVENT_RING_BYTES as usize),
@@ -91,6 +100,7 @@ impl Maps {
             addresses: typed(directory, maps::ADDRESSES)?,
             doors: Direct::open(directory, maps::DOORS, (8, DOOR_PLACES as usize))?,
             counters: typed(directory, maps::COUNTERS)?,
+            services: typed(directory, maps::SERVICES)?,
             books: typed(directory, maps::BOOKS)?,
             allowance: typed(directory, maps::ALLOWANCE)?,
         })
@@ -103,7 +113,7 @@ impl Maps {
 
     /// What packets are judged by.
     pub(super) fn selection(&self) -> Selection {
-        Selection(self.policy.words.get(offset_of!(PolicyTable, selection) / 8))
+        table::selection(&self.policy.words)
     }
 
     /// The slot that packets are judged by.
@@ -111,9 +121,9 @@ impl Maps {
         self.selection().slot()
     }
 
-    /// The words of the guarded ports of a slot.
-    pub(super) fn port_words(&self, slot: u32) -> Vec<u64> {
-        self.policy.words.copy(ports_at(slot), PORT_WORDS_PER_SLOT)
+    /// The number of the policy in force.
+    pub(super) fn generation(&self) -> u64 {
+        table::info(&self.policy.words, self.selected_slot()).generation
     }
 
     /// The words of the table of doors.
@@ -121,21 +131,16 @@ impl Maps {
         self.doors.words.copy(0, DOOR_PLACES as usize)
     }
 
-    /// What a slot holds.
-    pub(super) fn slot_info(&self, slot: u32) -> SlotInfo {
-        let words = self.policy.words.copy(slot_at(slot), size_of::<SlotInfo>() / 8);
-        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words))
+    /// The words of the table of the policy.
+    pub(super) const fn policy(&self) -> &Words {
+        &self.policy.words
     }
 
-    /// For writing to the table of the policy.
-    pub(super) fn policy_writer(&self) -> Result<PolicyWriter> {
-        let words = self.policy.writable(size_of::<PolicyTable>() / 8);
-        let words = words.map_err(|source| DataplaneError::RawMap {
-            action: "map",
-            map: maps::POLICY,
-            source,
-        })?;
-        Ok(PolicyWriter(words))
+    /// The same for writing.
+    pub(super) fn policy_writable(&self) -> Result<WritableWords> {
+        self.policy
+            .writable(size_of::<PolicyTable>() / 8)
+            .map_err(|source| DataplaneError::RawMap { action: "map", map: maps::POLICY, source })
     }
 
     /// Writes a word of the table of doors.
@@ -147,35 +152,6 @@ impl Maps {
         words.set((place % DOOR_PLACES) as usize, word);
         Ok(())
     }
-}
-
-/// Writes the table of the policy.
-pub(super) struct PolicyWriter(WritableWords);
-
-impl PolicyWriter {
-    /// Writes the guarded ports of a slot that is not in force.
-    pub(super) fn set_ports(&self, slot: u32, words: &[u64; PORT_WORDS_PER_SLOT]) {
-        self.0.write(ports_at(slot), words);
-    }
-
-    /// Writes what a slot holds that is not in force.
-    pub(super) fn set_slot_info(&self, slot: u32, info: SlotInfo) {
-        let words: [u64; size_of::<SlotInfo>() / 8] = bytemuck::cast(info);
-        self.0.write(slot_at(slot), &words);
-    }
-
-    /// Puts another policy in force, whole.
-    pub(super) fn select(&self, selection: Selection) {
-        self.0.set(offset_of!(PolicyTable, selection) / 8, selection.0);
-    }
-}
-
-const fn slot_at(slot: u32) -> usize {
-    (offset_of!(PolicyTable, slots) + (slot % SLOTS) as usize * size_of::<SlotInfo>()) / 8
-}
-
-const fn ports_at(slot: u32) -> usize {
-    offset_of!(PolicyTable, ports) / 8 + (slot % SLOTS) as usize * PORT_WORDS_PER_SLOT
 }
 
 impl Direct {

@@ -2,9 +2,14 @@
 //!
 //! [`super::contents`] only wants a fingerprint of it; this is for whoever has to name what differs.
 
-use ollama_guard_common::{Mode, Scope};
+use ollama_guard_common::{Mode, Scope, abi::SlotInfo};
 
-use super::{PinDir, Result, maps::Maps, rules};
+use super::{
+    PinDir, Result, counters,
+    maps::Maps,
+    rules,
+    table::{self, Slot},
+};
 use crate::policy::MapImage;
 
 /// Readings that are tried: one is only good if no other policy was put in force meanwhile.
@@ -18,6 +23,8 @@ pub struct Readback {
     /// Ports and the words of the rules are what was found. The rest is what the slot's description
     /// says.
     pub image: MapImage,
+    /// How many ports were written.
+    pub written_ports: u32,
     /// The fingerprint that was written with it all.
     pub digest: u64,
 }
@@ -34,25 +41,34 @@ impl Readback {
         for _ in 0..ATTEMPTS {
             let maps = Maps::open(&directory)?;
             let slot = maps.selected_slot();
-            let info = maps.slot_info(slot);
+            let info = table::info(maps.policy(), slot);
             let rules = rules::read(&directory, slot, &info);
             // A slot is written again only after the other one was in force: if neither the
             // selection nor the number has moved, this is one policy.
-            if maps.selected_slot() != slot || maps.slot_info(slot) != info {
+            if maps.selected_slot() != slot || table::info(maps.policy(), slot) != info {
                 continue;
             }
             let rules = rules?;
+            let content = Slot::read(maps.policy(), slot);
+            let doors = content.doors(&counters::numbers(&maps));
+            let service = |(place, guardian): (u32, u8)| (place, guardian - 1);
             let image = MapImage {
                 mode: Mode::from_number(info.mode),
                 scope: Scope::from_number(info.scope),
-                port_words: port_words(&maps, slot),
+                services: content.services,
+                // None of them is 0.
+                ports: content.ports.into_iter().map(service).collect(),
                 protocols: info.protocols,
-                ports: info.ports,
+                is_apart: info.stride != 0,
+                doubted: info.doubted,
+                stride: info.stride,
+                doors,
                 prefixes: (info.prefixes_v4, info.prefixes_v6),
                 rules,
                 capacity: info.capacity,
             };
-            return Ok(Some(Self { generation: info.generation, image, digest: info.digest }));
+            let SlotInfo { generation, digest, ports: written_ports, .. } = info;
+            return Ok(Some(Self { generation, image, written_ports, digest }));
         }
         Ok(None)
     }
@@ -62,10 +78,5 @@ impl Readback {
 pub fn generation(pins: &PinDir) -> Result<u64> {
     pins.require_current()?;
     let maps = Maps::open(&pins.current())?;
-    Ok(maps.slot_info(maps.selected_slot()).generation)
-}
-
-fn port_words(maps: &Maps, slot: u32) -> Vec<(u32, u64)> {
-    let words = maps.port_words(slot).into_iter().enumerate();
-    words.filter(|(_, word)| *word != 0).map(|(index, word)| (index as u32, word)).collect()
+    Ok(maps.generation())
 }

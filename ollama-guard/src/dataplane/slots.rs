@@ -2,10 +2,20 @@
 
 use std::path::Path;
 
-use ollama_guard_common::abi::{PORT_WORDS_PER_SLOT, SLOTS, SlotInfo};
+use ollama_guard_common::{
+    Mode,
+    abi::{SLOTS, SlotInfo},
+};
 
 use super::{
-    DataplaneError, Result, contents::Known, maps::Maps, pins, rules::RuleArray, selection, sys,
+    DataplaneError, Result,
+    contents::Known,
+    counters,
+    maps::Maps,
+    pins,
+    rules::RuleArray,
+    sys,
+    table::{self, Slot},
 };
 use crate::policy::{Digests, MapImage};
 
@@ -16,6 +26,9 @@ pub trait PolicySink: Send {
     ///
     /// Returns the new generation.
     fn swap(&mut self, image: &MapImage, digests: &Digests) -> Result<u64>;
+
+    /// The services of the policy in force, with their numbers: none before the first one.
+    fn services(&self) -> Vec<(u8, String)>;
 }
 
 /// The writer of the slots.
@@ -47,7 +60,7 @@ impl Slots {
     /// See [`PolicySink::swap`].
     pub(super) fn swap(
         &mut self,
-        maps: &Maps,
+        maps: &mut Maps,
         directory: &Path,
         image: &MapImage,
         digests: &Digests,
@@ -62,9 +75,14 @@ impl Slots {
         rules.select(maps.rules(), slot)?;
         // Should anything fail from here on.
         self.stale = Some(slot);
-        let ports = port_words(image)?;
-        let writer = maps.policy_writer()?;
-        writer.set_ports(slot, &ports);
+        for &ifindex in image.doors.keys() {
+            counters::register(maps, ifindex)?;
+            if !counters::numbers(maps).contains_key(&ifindex) {
+                let message = format!("no number is left for the door with index {ifindex}");
+                return Err(DataplaneError::Image(message));
+            }
+        }
+        let observed = image.services.iter().filter(|(_, service)| service.mode == Mode::Observe);
         let (first4, first6) = image.rules.firsts();
         let info = SlotInfo {
             generation,
@@ -74,18 +92,31 @@ impl Slots {
             prefixes_v4: image.prefixes.0,
             prefixes_v6: image.prefixes.1,
             capacity: image.capacity,
-            ports: image.ports,
+            ports: image.ports.len() as u32,
             scope: image.scope as u32,
             words: image.rules.words.len() as u32,
+            services: image.services.keys().fold(0, |bits, number| bits | 1 << number),
+            observed: observed.fold(0, |bits, (number, _)| bits | 1 << number),
+            doubted: image.doubted,
+            // Of no meaning where nothing is told apart.
+            stride: if image.is_apart { image.stride } else { 0 },
             root4: image.rules.root4,
             root6: image.rules.root6,
             first4,
             first6,
         };
-        writer.set_slot_info(slot, info);
+        let content = Slot::of(image, info, &counters::numbers(maps));
+        let before = Slot::read(maps.policy(), live).services;
+        for (number, service) in &content.services {
+            if before.get(number).is_none_or(|other| other.name != service.name) {
+                counters::clear_service(maps, *number)?;
+            }
+        }
+        let words = maps.policy_writable()?;
+        content.write(&words, slot);
 
         // The switch.
-        writer.select(selection::of(slot, image.mode, image.scope, image.protocols, &ports[..]));
+        table::select(&words, content.selection(slot));
         self.newest = generation;
         self.known = Some(Known { map: rules.id(), words: digests.words });
         self.stale = Some(live);
@@ -111,17 +142,6 @@ impl Slots {
         }
         true
     }
-}
-
-/// The words of the guarded ports.
-fn port_words(image: &MapImage) -> Result<Box<[u64; PORT_WORDS_PER_SLOT]>> {
-    let mut words = Box::new([0_u64; PORT_WORDS_PER_SLOT]);
-    for &(word, bits) in &image.port_words {
-        *words
-            .get_mut(word as usize)
-            .ok_or_else(|| DataplaneError::Image(format!("no port word {word}")))? = bits;
-    }
-    Ok(words)
 }
 
 /// Waits until no packet is judged by the policy that was in force before.

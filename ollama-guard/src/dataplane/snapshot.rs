@@ -4,21 +4,22 @@ use std::net::IpAddr;
 
 use aya::programs::ProgramInfo;
 use ollama_guard_common::{
-    Mode, Protocol, Scope, Standing, Start,
-    abi::{ABI_VERSION, PORT_WORDS_PER_SLOT, THE_SERVICE},
+    Mode, Scope, Standing, Start,
+    abi::{ABI_VERSION, MAX_PAIRS, guarded_by, port_at, port_place},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     DataplaneError, PinDir, Result, contents,
-    counters::{self, AllCounts, BookTotals},
+    counters::{self, AllCounts, BookTotals, Counts},
     links::{self, Hook, LinkState},
     maps::Maps,
     pins,
     readback::Readback,
     ring::{self, RingBooks},
+    table::Slot,
 };
-use crate::policy::{Effect, Port, Prefix};
+use crate::policy::{Effect, MapImage, Port, Prefix, ServiceImage};
 
 /// The state of the guard in the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,12 +28,15 @@ pub struct Snapshot {
     pub abi_version: u32,
     /// The number of the policy in force.
     pub generation: u64,
-    /// "enforce" or "observe".
+    /// "enforce" or "observe"; with services of either sort "enforce", as for packets in doubt.
     pub mode: String,
     /// "all" or "local".
     pub scope: String,
     /// The guarded ports, read from the table that the program reads.
     pub ports: Vec<String>,
+    /// The services that these belong to.
+    #[serde(default)]
+    pub services: Vec<ServiceState>,
     /// The rules in force.
     pub rules: RuleTotals,
     /// The pinned links.
@@ -47,6 +51,21 @@ pub struct Snapshot {
     pub observed_books: BookTotals,
     /// The ring of events.
     pub ring: RingBooks,
+}
+
+/// Something that is guarded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// Its name.
+    pub name: String,
+    /// "enforce" or "observe".
+    pub mode: String,
+    /// Its ports.
+    pub ports: Vec<String>,
+    /// Packets for these, since there are several services; `None` while it is the only one. Packets in
+    /// doubt are for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 /// The rules in force, in different prefixes.
@@ -85,7 +104,8 @@ impl Snapshot {
         let directory = pins.current();
         let maps = Maps::open(&directory)?;
         let slot = maps.selected_slot();
-        let info = maps.slot_info(slot);
+        let content = Slot::read(maps.policy(), slot);
+        let info = content.info;
         let counters = counters::read(&maps)?;
         let books = counters::read_books(&maps)?;
         Ok(Self {
@@ -93,7 +113,8 @@ impl Snapshot {
             generation: info.generation,
             mode: Mode::from_number(info.mode).name().into(),
             scope: Scope::from_number(info.scope).name().into(),
-            ports: ports(&maps, slot)?,
+            ports: ports(&content, None),
+            services: services(&maps, &content)?,
             rules: RuleTotals {
                 v4: info.prefixes_v4,
                 v6: info.prefixes_v6,
@@ -120,11 +141,16 @@ impl Snapshot {
 }
 
 /// The largest prefix around an address that the rules in force say one thing about, and what they
-/// say. `None` if they say nothing about it.
-pub fn matching_rule(pins: &PinDir, source: IpAddr) -> Result<Option<(String, Effect)>> {
+/// say about access to a port by way of an interface. `None` if they say nothing about it.
+pub fn matching_rule(
+    pins: &PinDir,
+    source: IpAddr,
+    port: Port,
+    ifindex: Option<u32>,
+) -> Result<Option<(String, Effect)>> {
     let Some(Readback { image, .. }) = Readback::read(pins)? else { return Ok(None) };
     let Some((prefix, set)) = image.rules.around(source) else { return Ok(None) };
-    let effect = match set.standing(THE_SERVICE) {
+    let effect = match set.standing(wanted(&image, port, ifindex)) {
         Standing::Allowed => Effect::Allow,
         Standing::Denied => Effect::Deny,
         Standing::NotListed | Standing::RulesAbsent => return Ok(None),
@@ -134,18 +160,39 @@ pub fn matching_rule(pins: &PinDir, source: IpAddr) -> Result<Option<(String, Ef
     Ok(Some((text, effect)))
 }
 
-/// Reads the table of guarded ports back.
-fn ports(maps: &Maps, slot: u32) -> Result<Vec<String>> {
-    let per_protocol = PORT_WORDS_PER_SLOT / Protocol::ALL.len();
-    let mut ports = Vec::new();
-    for (index, word) in maps.port_words(slot).into_iter().enumerate() {
-        let protocol = Protocol::ALL[index / per_protocol];
-        for bit in (0..64).filter(|bit| word >> bit & 1 == 1) {
-            let number = (index % per_protocol * 64 + bit) as u16;
-            ports.push(Port { protocol, number }.to_string());
-        }
+/// The bit of a rule set for a port, by way of an interface.
+fn wanted(image: &MapImage, port: Port, ifindex: Option<u32>) -> u32 {
+    let place = port_place(port.protocol, port.number) as u32;
+    let shift = ifindex.and_then(|ifindex| image.doors.get(&ifindex)).copied().unwrap_or(0);
+    let number = image.ports.iter().find(|(at, _)| *at == place).map(|(_, number)| *number);
+    match number {
+        Some(number) => 1 << ((shift + u32::from(number)) % MAX_PAIRS),
+        None => image.doubted << (shift % MAX_PAIRS),
     }
-    Ok(ports)
+}
+
+/// The guarded ports: of one service, or of all.
+fn ports(content: &Slot, of: Option<u8>) -> Vec<String> {
+    let meant = |guardian: u8| of.is_none_or(|number| guardian == guarded_by(number));
+    let meant = content.ports.iter().filter(|(_, guardian)| meant(*guardian));
+    let port = |&(place, _): &(u32, u8)| {
+        let (protocol, number) = port_at(place as usize)?;
+        Some(Port { protocol, number }.to_string())
+    };
+    meant.filter_map(port).collect()
+}
+
+fn services(maps: &Maps, content: &Slot) -> Result<Vec<ServiceState>> {
+    let is_apart = content.services.len() > 1;
+    let state = |(&number, service): (&u8, &ServiceImage)| {
+        Ok(ServiceState {
+            name: service.name.clone(),
+            mode: service.mode.name().into(),
+            ports: ports(content, Some(number)),
+            counts: is_apart.then(|| counters::read_service(maps, number)).transpose()?,
+        })
+    };
+    content.services.iter().map(state).collect()
 }
 
 fn programs(pins: &PinDir) -> Result<Vec<ProgramState>> {

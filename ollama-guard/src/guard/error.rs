@@ -3,7 +3,10 @@
 use ollama_guard_common::abi::MAX_ADDRESSES;
 
 use crate::{
-    config::StoreError, control::backend::Failure, dataplane::DataplaneError, policy::CompileError,
+    config::StoreError,
+    control::backend::Failure,
+    dataplane::DataplaneError,
+    policy::{CompileError, quoted},
 };
 
 /// Mistakes that are told one by one; of more there is only the number.
@@ -30,6 +33,18 @@ pub enum GuardError {
         effect: String,
         /// The prefix asked for.
         prefix: String,
+    },
+    /// There is no such service.
+    #[error(
+        "there is no service {}: name one of {}, or add it to the configuration",
+        quoted(name),
+        names.join(", ")
+    )]
+    NoSuchService {
+        /// The name asked for.
+        name: String,
+        /// Those there are.
+        names: Vec<String>,
     },
     /// The rule is the configuration's.
     #[error("the {effect} rule {prefix} comes from {origin}, and is changed there")]
@@ -75,6 +90,7 @@ impl From<GuardError> for Failure {
             GuardError::Prefixes(_)
             | GuardError::Everyone { .. }
             | GuardError::NoSuchRule { .. }
+            | GuardError::NoSuchService { .. }
             | GuardError::Compile(_) => Self::BadInput(text),
             GuardError::AddressesUnknown
             | GuardError::TooManyAddresses { .. }

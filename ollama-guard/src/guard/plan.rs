@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{GuardError, view};
+use super::{Desired, GuardError, view};
 use crate::{
     control::protocol::{AddRequest, Comment, Edit, EditReply, RemoveRequest, ReplaceRequest},
-    policy::{Change, Commented, Effect, Named, Origin, Prefix, Rule},
+    policy::{Change, Commented, Effect, Limits, Named, Origin, Prefix, Rule, Said},
 };
 
 /// What a request comes to.
@@ -41,11 +41,20 @@ pub enum Planned {
 /// Plans a change of the `stored` rules beside the `configured` ones. New rules get `origin`.
 pub(super) fn plan(
     edit: &Edit,
-    configured: &[Rule],
+    desired: &Desired,
     stored: &[Rule],
     origin: &Arc<Origin>,
 ) -> Result<Plan, GuardError> {
-    let planner = Planner { configured, stored, origin };
+    let limits = match edit {
+        Edit::Add(AddRequest { limits, .. })
+        | Edit::Remove(RemoveRequest { limits, .. })
+        | Edit::Replace(ReplaceRequest { limits, .. }) => limits.as_ref(),
+    };
+    let limits = limits.and_then(|Limits { service, on }| Limits::new(service.clone(), on.clone()));
+    if !matches!(edit, Edit::Remove(_)) {
+        check_service(desired, limits.as_deref())?;
+    }
+    let planner = Planner { configured: &desired.rules, stored, origin, limits };
     match edit {
         Edit::Add(request) => planner.add(request),
         Edit::Remove(request) => planner.remove(request),
@@ -65,6 +74,18 @@ struct Planner<'a> {
     configured: &'a [Rule],
     stored: &'a [Rule],
     origin: &'a Arc<Origin>,
+    /// Where the rules are to hold that the request is about.
+    limits: Option<Arc<Limits>>,
+}
+
+/// A rule for a service that there is not would never hold.
+fn check_service(desired: &Desired, limits: Option<&Limits>) -> Result<(), GuardError> {
+    let Some(name) = limits.and_then(|limits| limits.service.as_deref()) else { return Ok(()) };
+    if desired.services.iter().any(|service| *service.name == *name) {
+        return Ok(());
+    }
+    let names = desired.services.iter().map(|service| service.name.to_string()).collect();
+    Err(GuardError::NoSuchService { name: name.to_owned(), names })
 }
 
 impl<'a> Planner<'a> {
@@ -72,8 +93,10 @@ impl<'a> Planner<'a> {
         let effect = request.effect;
         let prefixes = parse(request.prefixes.iter().map(String::as_str), request.anyone)?;
         let asked: BTreeSet<Prefix> = prefixes.iter().copied().collect();
-        let (configured, stored) =
-            (named(self.configured, effect, &asked), named(self.stored, effect, &asked));
+        // A rule that holds everywhere holds there, too.
+        let said = |rule: &Rule| rule.limits.is_none() || rule.limits == self.limits;
+        let named = |rules| named(rules, effect, &asked, said);
+        let (configured, stored) = (named(self.configured), named(self.stored));
         let closed = self.closed_anyway(effect, &asked);
         let comment = text(request.comment.as_ref());
         let mut reply = EditReply::default();
@@ -88,7 +111,8 @@ impl<'a> Planner<'a> {
                 reply.unchanged.push(prefix.to_string());
             } else if let Some(rule) = stored.get(&prefix) {
                 if comment.is_some() && comment != rule.comment {
-                    change.comment.push(Commented { prefix, effect, comment: comment.clone() });
+                    let (limits, comment) = (rule.limits.clone(), comment.clone());
+                    change.comment.push(Commented { prefix, effect, limits, comment });
                     reply.warnings.push(format!("{prefix} has another comment now"));
                 }
                 reply.unchanged.push(prefix.to_string());
@@ -112,27 +136,31 @@ impl<'a> Planner<'a> {
         let effect = request.effect;
         let prefixes: BTreeSet<Prefix> =
             parse(request.prefixes.iter().map(String::as_str), true)?.into_iter().collect();
-        let stored = named(self.stored, effect, &prefixes);
+        let meant = |rule: &Rule| self.limits.is_none() || rule.limits == self.limits;
+        let stored = named(self.stored, effect, &prefixes, meant);
         if let Some(prefix) = prefixes.iter().find(|prefix| !stored.contains_key(prefix)) {
             let (effect, text) = (effect.to_string(), prefix.to_string());
             let asked = BTreeSet::from([*prefix]);
-            return Err(match named(self.configured, request.effect, &asked).get(prefix) {
+            return Err(match named(self.configured, request.effect, &asked, meant).get(prefix) {
                 Some(rule) => {
                     GuardError::Configured { effect, prefix: text, origin: rule.written() }
                 }
                 None => GuardError::NoSuchRule { effect, prefix: text },
             });
         }
-        let remaining = self.stored.iter().filter(|rule| !prefixes.contains(&rule.prefix));
+        let goes = |rule: &Rule| prefixes.contains(&rule.prefix) && meant(rule);
+        let remaining = self.stored.iter().filter(|rule| !goes(rule));
         let of_effect = |rule: &&Rule| rule.effect == effect;
         let covering =
             covering(self.configured.iter().chain(remaining).filter(of_effect), &prefixes);
         let mut reply = EditReply::default();
-        let mut change = Change::default();
-        for prefix in prefixes {
-            change.remove.push(Named { prefix, effect });
+        let going = self.stored.iter().filter(|rule| rule.effect == effect && goes(rule));
+        let named =
+            |rule: &Rule| Named { prefix: rule.prefix, effect, limits: rule.limits.clone() };
+        let change = Change { remove: going.map(named).collect(), ..Change::default() };
+        for prefix in &prefixes {
             reply.removed.push(prefix.to_string());
-            if let Some(rule) = covering.get(&prefix) {
+            if let Some(rule) = covering.get(prefix) {
                 let (effect, written) = (rule.effect, rule.written());
                 reply.warnings.push(format!(
                     "{prefix} is still covered by the {effect} rule {} ({written})",
@@ -147,13 +175,21 @@ impl<'a> Planner<'a> {
         let effect = request.effect;
         let texts = request.rules.iter().map(|rule| rule.prefix.as_str());
         let prefixes = parse(texts, request.anyone)?;
-        let of_effect = |rule: &&Rule| rule.effect == effect;
-        let mut old: HashMap<Prefix, &Rule> =
-            self.stored.iter().filter(of_effect).map(|rule| (rule.prefix, rule)).collect();
-        let configured: HashSet<Prefix> =
-            self.configured.iter().filter(of_effect).map(|rule| rule.prefix).collect();
+        let meant = |rule: &Rule| self.limits.is_none() || rule.limits == self.limits;
+        let of_effect = |rule: &&Rule| rule.effect == effect && meant(rule);
+        let mut old: HashMap<Said<'_>, &Rule> =
+            self.stored.iter().filter(of_effect).map(|rule| (rule.said(), rule)).collect();
+        // A rule that holds everywhere holds there, too.
+        let says_it = |rule: &&Rule| rule.limits.is_none() || rule.limits == self.limits;
+        let configured: HashSet<Prefix> = self
+            .configured
+            .iter()
+            .filter(of_effect)
+            .filter(says_it)
+            .map(|rule| rule.prefix)
+            .collect();
         let mut reply = EditReply::default();
-        let others = self.stored.iter().filter(|rule| rule.effect != effect);
+        let others = self.stored.iter().filter(|rule| rule.effect != effect || !meant(rule));
         let mut rules: Vec<Rule> = Vec::with_capacity(prefixes.len());
         rules.extend(others.cloned());
         let mut seen = HashSet::with_capacity(prefixes.len());
@@ -162,14 +198,15 @@ impl<'a> Planner<'a> {
                 reply.warnings.push(given_twice(prefix));
                 continue;
             }
+            let said = (prefix, effect, self.limits.as_deref());
             if configured.contains(&prefix) {
-                old.remove(&prefix);
+                old.remove(&said);
                 reply.unchanged.push(prefix.to_string());
                 continue;
             }
             // A rule that stays keeps who added it and when.
             let comment = text(new.comment.as_ref());
-            rules.push(match old.remove(&prefix) {
+            rules.push(match old.remove(&said) {
                 Some(rule) => {
                     reply.unchanged.push(prefix.to_string());
                     Rule { comment, ..rule.clone() }
@@ -180,7 +217,7 @@ impl<'a> Planner<'a> {
                 }
             });
         }
-        let gone: BTreeSet<&Prefix> = old.keys().collect();
+        let gone: BTreeSet<&Prefix> = old.keys().map(|(prefix, ..)| prefix).collect();
         reply.removed = gone.into_iter().map(Prefix::to_string).collect();
         let kept = self.configured.iter().filter(of_effect);
         reply.kept = kept.map(view).collect();
@@ -192,7 +229,8 @@ impl<'a> Planner<'a> {
     }
 
     fn rule(&self, effect: Effect, prefix: Prefix, comment: Option<Arc<str>>) -> Rule {
-        Rule { prefix, effect, comment, origin: Arc::clone(self.origin) }
+        let (limits, origin) = (self.limits.clone(), Arc::clone(self.origin));
+        Rule { prefix, effect, limits, comment, origin }
     }
 
     /// Of prefixes that are to be allowed, those that a deny rule stands against.
@@ -214,8 +252,10 @@ fn named<'r>(
     rules: &'r [Rule],
     effect: Effect,
     asked: &BTreeSet<Prefix>,
+    meant: impl Fn(&Rule) -> bool,
 ) -> BTreeMap<Prefix, &'r Rule> {
-    let found = rules.iter().filter(|rule| rule.effect == effect && asked.contains(&rule.prefix));
+    let of_effect = |rule: &&Rule| rule.effect == effect && asked.contains(&rule.prefix);
+    let found = rules.iter().filter(of_effect).filter(|rule| meant(rule));
     let mut named = BTreeMap::new();
     for rule in found {
         named.entry(rule.prefix).or_insert(rule);

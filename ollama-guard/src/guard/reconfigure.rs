@@ -2,18 +2,15 @@
 
 use ollama_guard_common::Scope;
 
-use super::{Desired, Guard, GuardError, policy};
-use crate::{
-    dataplane::PolicySink,
-    policy::{Compiled, Rule},
-};
+use super::{Desired, Guard, GuardError};
+use crate::{dataplane::PolicySink, policy::Rule};
 
 impl<S: PolicySink> Guard<S> {
     /// Whether another configuration would be taken: whether its rules and the stored ones fit.
     pub fn would_take(&self, desired: &Desired) -> Result<(), GuardError> {
         let capacity = self.desired.capacity;
         let desired = &Desired { capacity, ..desired.clone() };
-        Ok(Compiled::new(policy(desired, self.scope, self.store.rules())).map(drop)?)
+        Ok(self.compile(desired, self.scope, self.store.rules()).map(drop)?)
     }
 
     /// Puts another configuration in force, beside the stored rules, whole or not at all. The
@@ -30,7 +27,7 @@ impl<S: PolicySink> Guard<S> {
             self.desired = desired;
             return Ok(false);
         }
-        let compiled = Compiled::new(policy(&desired, scope, self.store.rules()))?;
+        let compiled = self.compile(&desired, scope, self.store.rules())?;
         // Not two of them at a time, of long lists. After a failure it is made from the rules.
         self.compiled = None;
         self.swap(compiled.image())?;
@@ -43,6 +40,6 @@ impl<S: PolicySink> Guard<S> {
 
 /// Whether two configurations come to the same policy. Of another order it is not known.
 fn says_the_same(one: &Desired, other: &Desired) -> bool {
-    (one.mode, &one.ports) == (other.mode, &other.ports)
+    one.services == other.services
         && one.rules.iter().map(Rule::said).eq(other.rules.iter().map(Rule::said))
 }

@@ -1,12 +1,13 @@
-use std::{collections::BTreeSet, io};
+use std::io;
 
+use ollama_guard_common::Mode;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     dataplane::DataplaneError,
-    policy::{Digests, Effect, MapImage},
+    policy::{Digests, Effect, MapImage, Port},
 };
 
 /// A kernel that keeps what it is told, or refuses.
@@ -25,6 +26,11 @@ impl PolicySink for Sink {
         self.images.push(image.clone());
         Ok(self.images.len() as u64)
     }
+
+    fn services(&self) -> Vec<(u8, String)> {
+        let last = self.images.last().into_iter().flat_map(|image| &image.services);
+        last.map(|(number, service)| (*number, service.name.clone())).collect()
+    }
 }
 
 struct Bench {
@@ -40,6 +46,7 @@ impl Bench {
             .map(|&(effect, prefix)| Rule {
                 prefix: prefix.parse().unwrap(),
                 effect,
+                limits: None,
                 comment: None,
                 origin: Origin::File {
                     path: std::path::Path::new("/etc/guard.toml").into(),
@@ -48,8 +55,8 @@ impl Bench {
                 .into(),
             })
             .collect();
-        let ports = BTreeSet::from([Port::OLLAMA]);
-        let desired = Desired { mode: Mode::Enforce, scope: Scope::All, ports, rules, capacity };
+        let services = vec![Service::ollama(Mode::Enforce, [Port::OLLAMA])];
+        let desired = Desired { scope: Scope::All, services, rules, capacity };
         let store = RuleStore::open(directory.path()).unwrap();
         let mut guard = Guard::new(Sink::default(), desired, store).unwrap();
         guard.apply().unwrap();
@@ -223,12 +230,13 @@ fn another(allow: &[&str], mode: Mode) -> Desired {
     let rule = |prefix: &&str| Rule {
         prefix: prefix.parse().unwrap(),
         effect: Allow,
+        limits: None,
         comment: None,
         origin: Origin::Flag.into(),
     };
-    let ports = BTreeSet::from([Port::OLLAMA]);
+    let services = vec![Service::ollama(mode, [Port::OLLAMA])];
     let rules = allow.iter().map(rule).collect();
-    Desired { mode, scope: Scope::All, ports, rules, capacity: 7 }
+    Desired { scope: Scope::All, services, rules, capacity: 7 }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Prefix, Rule};
+use super::{Effect, Limits, Prefix, Rule, Said};
 
 /// A change of the rules that were added by command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +25,16 @@ pub struct Change {
 }
 
 /// A rule by what it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
     /// Whom it covers.
     pub prefix: Prefix,
     /// What it does.
     pub effect: Effect,
+    /// Where it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// Another comment of a rule.
@@ -42,9 +45,28 @@ pub struct Commented {
     pub prefix: Prefix,
     /// What it does.
     pub effect: Effect,
+    /// Where it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<Limits>>,
     /// The comment; none takes away the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Arc<str>>,
+}
+
+impl Named {
+    /// What the rule says.
+    #[must_use]
+    pub fn said(&self) -> Said<'_> {
+        (self.prefix, self.effect, self.limits.as_deref())
+    }
+}
+
+impl Commented {
+    /// What the rule says.
+    #[must_use]
+    pub fn said(&self) -> Said<'_> {
+        (self.prefix, self.effect, self.limits.as_deref())
+    }
 }
 
 /// What takes a change back that was carried out.
@@ -68,10 +90,10 @@ impl Change {
         let Self { add, remove, comment } = self;
         let mut comments = Vec::new();
         if !comment.is_empty() {
-            let new: BTreeMap<(Prefix, Effect), Option<Arc<str>>> =
-                comment.into_iter().map(|one| ((one.prefix, one.effect), one.comment)).collect();
+            let new: BTreeMap<Said<'_>, &Option<Arc<str>>> =
+                comment.iter().map(|one| (one.said(), &one.comment)).collect();
             for (position, rule) in rules.iter_mut().enumerate() {
-                if let Some(comment) = new.get(&rule.said()) {
+                if let Some(&comment) = new.get(&rule.said()) {
                     let before = std::mem::replace(&mut rule.comment, comment.clone());
                     comments.push((position, before));
                 }
@@ -79,8 +101,7 @@ impl Change {
         }
         let mut removed = Vec::new();
         if !remove.is_empty() {
-            let gone: BTreeSet<(Prefix, Effect)> =
-                remove.iter().map(|named| (named.prefix, named.effect)).collect();
+            let gone: BTreeSet<Said<'_>> = remove.iter().map(Named::said).collect();
             let mut position = 0;
             rules.retain(|rule| {
                 let goes = gone.contains(&rule.said());
@@ -125,11 +146,11 @@ mod tests {
 
     fn rule(text: &str, effect: Effect) -> Rule {
         let prefix = text.parse().unwrap();
-        Rule { prefix, effect, comment: None, origin: Origin::Flag.into() }
+        Rule { prefix, effect, limits: None, comment: None, origin: Origin::Flag.into() }
     }
 
     fn named(text: &str, effect: Effect) -> Named {
-        Named { prefix: text.parse().unwrap(), effect }
+        Named { prefix: text.parse().unwrap(), effect, limits: None }
     }
 
     #[test]
@@ -144,7 +165,12 @@ mod tests {
         let change = Change {
             add: vec![rule("10.0.0.9", Allow)],
             remove: vec![named("10.0.0.1", Allow), named("10.0.0.4", Allow), named("::9", Deny)],
-            comment: vec![Commented { prefix, effect: Allow, comment: comment.clone() }],
+            comment: vec![Commented {
+                prefix,
+                effect: Allow,
+                limits: None,
+                comment: comment.clone(),
+            }],
         };
         let mut rules = before.clone();
         let reversal = change.carry_out(&mut rules);

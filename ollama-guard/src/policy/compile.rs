@@ -5,52 +5,46 @@
 //! about each prefix by all the rules that cover it, and that is built into the tries that the program
 //! walks ([`RuleTable`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 use ollama_guard_common::{
-    Mode, Scope,
-    abi::{RULE_BLOCK_WORDS, RuleSet, port_bit, port_word, rule_blocks},
+    Scope,
+    abi::{MAX_PAIRS, MAX_SERVICES, RULE_BLOCK_WORDS, RuleSet, port_place, rule_blocks},
+    trie::MAX_SETS,
 };
 use thiserror::Error;
 
-use super::{Effect, Port, Prefix, RuleTable, trie::Said};
+use super::{Effect, Layout, MapImage, Prefix, RuleTable, ServiceImage, Statement, trie::Said};
 
 /// What is to be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether verdicts are carried out.
-    pub mode: Mode,
     /// Whose packets are decided on.
     pub scope: Scope,
-    /// The guarded ports.
-    pub ports: BTreeSet<Port>,
+    /// What is guarded, and the bits for it.
+    pub layout: Layout,
     /// What the rules say, in any order.
-    pub rules: Vec<(Prefix, Effect)>,
+    pub rules: Vec<Statement>,
     /// Different prefixes, of both families together, that there is to be room for.
     pub capacity: u32,
 }
 
-/// A policy as the kernel's maps hold it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapImage {
-    /// Whether verdicts are carried out.
-    pub mode: Mode,
-    /// Whose packets are decided on.
-    pub scope: Scope,
-    /// The words that are not 0, each with its position within the slot (see [`port_word`]), by
-    /// position.
-    pub port_words: Vec<(u32, u64)>,
-    /// One bit for each protocol with a guarded port, at `Protocol::index`.
-    pub protocols: u32,
-    /// The number of guarded ports.
-    pub ports: u32,
-    /// Different prefixes in the rules: IPv4 and IPv6.
-    pub prefixes: (u32, u32),
-    /// What the rules say, in the form that the program reads.
-    pub rules: RuleTable,
-    /// Different prefixes, of both families together, that there is room for.
-    pub capacity: u32,
+impl Policy {
+    /// Of one service and rules that hold everywhere; everybody's packets are decided on.
+    ///
+    /// # Errors
+    ///
+    /// If the service has no ports.
+    pub fn plain(
+        service: super::Service,
+        rules: impl IntoIterator<Item = (Prefix, Effect)>,
+        capacity: u32,
+    ) -> Result<Self, CompileError> {
+        let layout = Layout::of(vec![service])?;
+        let rules = rules.into_iter().map(|(prefix, effect)| Statement::plain(prefix, effect));
+        Ok(Self { scope: Scope::All, layout, rules: rules.collect(), capacity })
+    }
 }
 
 /// Why a policy cannot be put into the maps.
@@ -83,6 +77,31 @@ pub enum CompileError {
         /// A capacity that has enough room.
         enough: u32,
     },
+    /// More services than there are numbers for.
+    #[error("{count} services are more than {MAX_SERVICES}: put some under one name")]
+    TooManyServices {
+        /// Services.
+        count: usize,
+    },
+    /// More pairs of a service and a class of doors than a rule set has bits.
+    #[error(
+        "{services} services at {classes} kinds of interfaces, as the rules' `on` tell them apart, are \
+         more than the {MAX_PAIRS} pairs that a rule can tell apart: use fewer services, or the same \
+         `on` for more rules"
+    )]
+    TooManyPairs {
+        /// Services.
+        services: usize,
+        /// Kinds of interfaces that rules tell apart.
+        classes: usize,
+    },
+    /// More different sets of pairs than the table has numbers for.
+    #[error(
+        "the rules put sources into more than {most} different sets of services and interfaces: use \
+         fewer combinations",
+        most = MAX_SETS
+    )]
+    TooManySets,
     /// A guard of nothing is a mistake.
     #[error(
         "no port is guarded: name one in the configuration, as in ports = [\"11434/tcp\"], or \
@@ -106,33 +125,81 @@ pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
 /// As [`compile`], of what the rules say, sorted and each once, instead of [`Policy::rules`].
 pub(super) fn compile_sorted(
     policy: &Policy,
-    written: &[(Prefix, Effect)],
+    written: &[Statement],
 ) -> Result<MapImage, CompileError> {
-    if policy.ports.is_empty() {
-        return Err(CompileError::NoPorts);
-    }
-    let capacity = policy.capacity;
-    let Resolved { v4, v6, prefixes } = resolve(written, None);
+    compile_with(policy, written).map(|(image, _)| image)
+}
+
+/// As [`compile_sorted`], with the sets that the table knows.
+pub(super) fn compile_with(
+    policy: &Policy,
+    written: &[Statement],
+) -> Result<(MapImage, Sets), CompileError> {
+    let Policy { scope, ref layout, capacity, .. } = *policy;
+    let mut sets = Sets::new(layout);
+    let Resolved { v4, v6, prefixes } = resolve(written, RuleSet::NONE, &mut sets);
     check_count(prefixes, capacity)?;
-    let rules = RuleTable::build(&SETS, &v4, &v6);
+    if sets.list.len() > MAX_SETS {
+        return Err(CompileError::TooManySets);
+    }
+    let rules = RuleTable::build(&sets.list, &v4, &v6);
     fits(rules.words.len(), capacity)?;
-    Ok(MapImage {
-        mode: policy.mode,
-        scope: policy.scope,
-        port_words: port_words(&policy.ports),
-        protocols: policy.ports.iter().fold(0, |bits, port| bits | 1 << port.protocol.index()),
-        // At most 65,535 for each of a handful of protocols.
-        ports: policy.ports.len() as u32,
+    let (doubted, mode) = layout.doubted();
+    let all = layout.ports();
+    let image = MapImage {
+        mode,
+        scope,
+        services: layout.services().map(|(number, one)| (number, ServiceImage::of(one))).collect(),
+        ports: ports(layout),
+        protocols: all.iter().fold(0, |bits, port| bits | 1 << port.protocol.index()),
+        is_apart: layout.is_apart(),
+        doubted,
+        stride: layout.stride(),
+        doors: layout.doors().filter(|(_, shift)| *shift != 0).collect(),
         prefixes,
         rules,
         capacity,
-    })
+    };
+    Ok((image, sets))
 }
 
-/// The sets that there are with one service: nobody, those who may, those who may not.
-const SETS: [RuleSet; 3] = [RuleSet::NONE, RuleSet::ALLOWED, RuleSet::DENIED];
-const ALLOWED: u32 = 1;
-const DENIED: u32 = 2;
+/// The sets that sources are in, by number. The first one is that of strangers.
+#[derive(Clone, Debug)]
+pub(super) struct Sets {
+    list: Vec<RuleSet>,
+    numbers: HashMap<RuleSet, u32>,
+}
+
+impl Sets {
+    /// With those that nearly every table has, so that an edit seldom needs a new one.
+    fn new(layout: &Layout) -> Self {
+        let everywhere = layout.pairs(Effect::Deny, None);
+        let mut sets = Self { list: Vec::new(), numbers: HashMap::new() };
+        sets.number(RuleSet::NONE);
+        sets.number(RuleSet { reach: everywhere, denied: 0 });
+        sets.number(RuleSet { reach: 0, denied: everywhere });
+        sets
+    }
+
+    /// The number of a set.
+    fn number(&mut self, set: RuleSet) -> u32 {
+        *self.numbers.entry(set).or_insert_with(|| {
+            self.list.push(set);
+            // A few at most: each is a different combination of rules.
+            self.list.len() as u32 - 1
+        })
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The number of a set that is there for certain, for what stands around a network.
+    pub(super) fn outer(&mut self, set: RuleSet) -> u32 {
+        self.number(set)
+    }
+}
 
 /// What all the rules say, prefix by prefix.
 pub(super) struct Resolved {
@@ -149,32 +216,31 @@ pub(super) struct Resolved {
 ///
 /// Sorted, a network stands before everything within it, so the networks around a prefix are
 /// always the ones on a stack: each prefix is pushed and popped once.
-pub(super) fn resolve(written: &[(Prefix, Effect)], outer: Option<u32>) -> Resolved {
+pub(super) fn resolve(written: &[Statement], outer: RuleSet, sets: &mut Sets) -> Resolved {
     let mut resolved = Resolved { v4: Vec::new(), v6: Vec::new(), prefixes: (0, 0) };
-    let mut around: Vec<(Prefix, u32)> = Vec::new();
-    for same_prefix in written.chunk_by(|(a, _), (b, _)| a == b) {
-        let prefix = same_prefix[0].0;
+    let mut around: Vec<(Prefix, RuleSet)> = Vec::new();
+    for same_prefix in written.chunk_by(|a, b| a.prefix == b.prefix) {
+        let prefix = same_prefix[0].prefix;
         while around.last().is_some_and(|(network, _)| !network.covers(&prefix)) {
             around.pop();
         }
-        let outer = around.last().map_or(outer, |&(_, set)| Some(set));
-        // Without a deny rule, the prefix stands here because of an allow rule.
-        let denied =
-            outer == Some(DENIED) || same_prefix.iter().any(|&(_, effect)| effect == Effect::Deny);
-        let set = if denied { DENIED } else { ALLOWED };
+        let outer = around.last().map_or(outer, |&(_, set)| set);
+        let set = same_prefix.iter().fold(outer, with);
         around.push((prefix, set));
-        let says_the_same = outer == Some(set);
+        let says_the_same = outer == set;
         let length = u32::from(prefix.length());
         match prefix.net() {
             IpNet::V4(net) => {
                 resolved.prefixes.0 += 1;
                 if !says_the_same {
+                    let set = sets.number(set);
                     resolved.v4.push(Said { address: net.addr().into(), length, set });
                 }
             }
             IpNet::V6(net) => {
                 resolved.prefixes.1 += 1;
                 if !says_the_same {
+                    let set = sets.number(set);
                     resolved.v6.push(Said { address: net.addr().into(), length, set });
                 }
             }
@@ -183,29 +249,26 @@ pub(super) fn resolve(written: &[(Prefix, Effect)], outer: Option<u32>) -> Resol
     resolved
 }
 
+/// A set of sources about which one thing more is said.
+fn with(set: RuleSet, said: &Statement) -> RuleSet {
+    match said.effect {
+        Effect::Allow => RuleSet { reach: set.reach | said.pairs & !set.denied, ..set },
+        Effect::Deny => RuleSet { reach: set.reach & !said.pairs, denied: set.denied | said.pairs },
+    }
+}
+
 /// What the rules say about the addresses of a network: those around it, as a set, and those within
 /// it, itself included. `written` is sorted, and each stands there once.
-pub(super) fn within(
-    written: &[(Prefix, Effect)],
-    network: IpNet,
-) -> (Option<u32>, &[(Prefix, Effect)]) {
-    let has = |net: IpNet, effect| {
-        let key = |&(prefix, effect): &(Prefix, Effect)| (prefix.net(), effect);
-        written.binary_search_by_key(&(net, effect), key).is_ok()
+pub(super) fn within(written: &[Statement], network: IpNet) -> (RuleSet, &[Statement]) {
+    let about = |net: IpNet| {
+        let first = written.partition_point(|said| said.prefix.net() < net);
+        written[first..].iter().take_while(move |said| said.prefix.net() == net)
     };
     let above = std::iter::successors(network.supernet(), IpNet::supernet);
-    let mut outer = None;
-    for net in above {
-        if has(net, Effect::Deny) {
-            outer = Some(DENIED);
-            break;
-        }
-        if outer.is_none() && has(net, Effect::Allow) {
-            outer = Some(ALLOWED);
-        }
-    }
-    let first = written.partition_point(|(prefix, _)| prefix.net() < network);
-    let count = written[first..].partition_point(|(prefix, _)| network.contains(&prefix.net()));
+    // In any order: what is denied is denied by any of them.
+    let outer = above.flat_map(about).fold(RuleSet::NONE, with);
+    let first = written.partition_point(|said| said.prefix.net() < network);
+    let count = written[first..].partition_point(|said| network.contains(&said.prefix.net()));
     (outer, &written[first..first + count])
 }
 
@@ -235,30 +298,36 @@ pub(super) fn fits(words: usize, capacity: u32) -> Result<(), CompileError> {
     Err(CompileError::TableTooLarge { needed, room, capacity, enough })
 }
 
-fn port_words(ports: &BTreeSet<Port>) -> Vec<(u32, u64)> {
-    let mut words = BTreeMap::new();
-    for port in ports {
-        // The words of a slot are a few thousand.
-        let word = port_word(port.protocol, port.number) as u32;
-        *words.entry(word).or_insert(0) |= port_bit(port.number);
-    }
-    words.into_iter().collect()
+fn ports(layout: &Layout) -> Vec<(u32, u8)> {
+    let of = |(number, service): (u8, &super::Service)| {
+        // The places of a slot are some hundred thousand.
+        let place =
+            move |port: &super::Port| (port_place(port.protocol, port.number) as u32, number);
+        service.ports.iter().map(place).collect::<Vec<_>>()
+    };
+    layout.services().flat_map(of).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use ollama_guard_common::Mode;
+
     use super::*;
+    use crate::policy::{Port, Service};
 
     fn policy(rules: &[(Effect, &str)]) -> Policy {
-        let rule = |&(effect, text): &(Effect, &str)| (text.parse().unwrap(), effect);
-        Policy {
-            mode: Mode::Enforce,
-            scope: Scope::All,
-            ports: BTreeSet::from([Port::OLLAMA]),
-            rules: rules.iter().map(rule).collect(),
-            capacity: 4,
-        }
+        of_ports(&["11434"], rules)
     }
+
+    fn of_ports(ports: &[&str], rules: &[(Effect, &str)]) -> Policy {
+        let rule = |&(effect, text): &(Effect, &str)| (text.parse().unwrap(), effect);
+        let ports = ports.iter().map(|text| text.parse().unwrap());
+        let service = Service::ollama(Mode::Enforce, ports);
+        Policy::plain(service, rules.iter().map(rule), 4).unwrap()
+    }
+
+    const ALLOWED: u32 = 1;
+    const DENIED: u32 = 2;
 
     #[test]
     fn a_deny_rule_reaches_everything_within_it() {
@@ -275,7 +344,8 @@ mod tests {
         let mut written = policy(&rules).rules;
         written.sort_unstable();
         written.dedup();
-        let resolved = resolve(&written, None);
+        let layout = policy(&[]).layout;
+        let resolved = resolve(&written, RuleSet::NONE, &mut Sets::new(&layout));
         // 10.1.2.3 is denied like everything around it, 10.2.0.0/16 allowed like everything around.
         let v4 = [
             Said { address: 0x0a00_0000, length: 8, set: ALLOWED },
@@ -287,19 +357,43 @@ mod tests {
     }
 
     #[test]
-    fn ports_share_words_and_are_counted() {
-        let mut policy = policy(&[]);
-        policy.ports = ["11434", "11435", "1", "11434/udp"].map(|p| p.parse().unwrap()).into();
-        let image = compile(&policy).unwrap();
-        assert_eq!(image.port_words, [(0, 2), (178, 0b11 << 42), (1024 + 178, 1 << 42)]);
-        assert_eq!((image.ports, image.protocols), (4, 0b11));
+    fn ports_have_their_places_and_protocols() {
+        let image = compile(&of_ports(&["11434", "11435", "1", "11434/udp"], &[])).unwrap();
+        assert_eq!(image.ports, [(1, 0), (11_434, 0), (11_435, 0), (65_536 + 11_434, 0)]);
+        assert_eq!(image.protocols, 0b11);
+    }
+
+    #[test]
+    fn a_set_has_a_bit_for_each_service() {
+        let web = Service {
+            name: "web".into(),
+            ..Service::ollama(Mode::Observe, ["80".parse().unwrap()])
+        };
+        let layout = Layout::of(vec![Service::ollama(Mode::Enforce, [Port::OLLAMA]), web]).unwrap();
+        let said =
+            |effect, text: &str, pairs| Statement { prefix: text.parse().unwrap(), effect, pairs };
+        let rules = vec![
+            said(Effect::Allow, "10.0.0.0/8", 0b01),
+            said(Effect::Allow, "10.1.0.0/16", 0b10),
+            said(Effect::Deny, "10.1.1.0/24", 0b01),
+            said(Effect::Allow, "10.1.1.1", 0b11),
+        ];
+        let image = compile(&Policy { scope: Scope::All, layout, rules, capacity: 10 }).unwrap();
+        let sets = ["10.2.0.1", "10.1.2.1", "10.1.1.1", "11.0.0.1"].map(|source| {
+            let RuleSet { reach, denied } = image.rules.find(source.parse().unwrap()).unwrap();
+            (reach, denied)
+        });
+        assert_eq!(sets, [(0b01, 0), (0b11, 0), (0b10, 0b01), (0, 0)]);
+        assert_eq!((image.doubted, image.mode), (0b01, Mode::Enforce));
+        assert_eq!(image.ports, [(80, 1), (11_434, 0)]);
     }
 
     #[test]
     fn an_empty_allowlist_is_a_policy_but_no_port_is_not() {
-        assert!(compile(&policy(&[])).unwrap().rules == RuleTable::build(&SETS, &[], &[]));
-        let nothing = Policy { ports: BTreeSet::new(), ..policy(&[]) };
-        assert_eq!(compile(&nothing), Err(CompileError::NoPorts));
+        let sets = [RuleSet::NONE, RuleSet::ALLOWED, RuleSet::DENIED];
+        assert!(compile(&policy(&[])).unwrap().rules == RuleTable::build(&sets, &[], &[]));
+        let nothing = Service::ollama(Mode::Enforce, []);
+        assert_eq!(Policy::plain(nothing, [], 4), Err(CompileError::NoPorts));
     }
 
     #[test]

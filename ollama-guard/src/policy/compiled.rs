@@ -12,8 +12,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ollama_guard_common::Scope;
 
 use super::{
-    CompileError, Effect, MapImage, Policy, Prefix,
-    compile::{check_count, compile_sorted, fits, resolve, within},
+    CompileError, Layout, MapImage, Policy, Prefix, Statement,
+    compile::{Sets, check_count, compile_with, fits, resolve, within},
 };
 
 /// Changes at a time that are worth being followed one by one.
@@ -25,8 +25,10 @@ pub struct Compiled {
     /// Its rules are moved to `written`.
     policy: Policy,
     /// What the rules say, sorted, each once.
-    written: Vec<(Prefix, Effect)>,
+    written: Vec<Statement>,
     image: MapImage,
+    /// The sets that the table knows.
+    sets: Sets,
     /// Words of the table when it was built whole.
     built: usize,
 }
@@ -42,15 +44,21 @@ impl Compiled {
         written.sort_unstable();
         written.dedup();
         written.shrink_to_fit();
-        let image = compile_sorted(&policy, &written)?;
+        let (image, sets) = compile_with(&policy, &written)?;
         let built = image.rules.words.len();
-        Ok(Self { policy, written, image, built })
+        Ok(Self { policy, written, image, sets, built })
     }
 
     /// The image.
     #[must_use]
     pub const fn image(&self) -> &MapImage {
         &self.image
+    }
+
+    /// The services and the doors, and their bits.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.policy.layout
     }
 
     /// Another scope for the same rules.
@@ -67,8 +75,8 @@ impl Compiled {
     /// As [`super::compile`].
     pub fn edited(
         mut self,
-        added: &[(Prefix, Effect)],
-        removed: &[(Prefix, Effect)],
+        added: &[Statement],
+        removed: &[Statement],
     ) -> Result<Self, CompileError> {
         if added.len() + removed.len() > FEW {
             return self.rewritten(added, removed);
@@ -77,15 +85,15 @@ impl Compiled {
         for said in removed {
             if let Ok(position) = self.written.binary_search(said) {
                 self.written.remove(position);
-                self.count(said.0, -1);
-                changed.insert(said.0);
+                self.count(said.prefix, -1);
+                changed.insert(said.prefix);
             }
         }
         for &said in added {
             if let Err(position) = self.written.binary_search(&said) {
-                self.count(said.0, 1);
+                self.count(said.prefix, 1);
                 self.written.insert(position, said);
-                changed.insert(said.0);
+                changed.insert(said.prefix);
             }
         }
         check_count(self.image.prefixes, self.policy.capacity)?;
@@ -95,13 +103,11 @@ impl Compiled {
         self.rebuilt()
     }
 
-    /// Counts a prefix that comes or goes, if the other effect does not keep it. Not in `written`
-    /// at this moment.
+    /// Counts a prefix that comes or goes, if nothing else is said about it. The statement is not in
+    /// `written` at this moment.
     fn count(&mut self, prefix: Prefix, change: i32) {
-        let stays = [Effect::Allow, Effect::Deny]
-            .iter()
-            .any(|effect| self.written.binary_search(&(prefix, *effect)).is_ok());
-        if stays {
+        let place = self.written.partition_point(|said| said.prefix < prefix);
+        if self.written.get(place).is_some_and(|said| said.prefix == prefix) {
             return;
         }
         let count = match prefix.net() {
@@ -121,18 +127,24 @@ impl Compiled {
                 IpAddr::V6(address) => v6.push((address.into(), length)),
             }
         }
-        let written = &self.written;
+        let Self { written, sets, .. } = self;
+        let known = sets.count();
         let table = &mut self.image.rules;
+        // A set that the table does not know has no place in front of the words.
         let found = table.rebuild4(&v4, |address, length| {
             let net = Ipv4Net::new(address.into(), length as u8).ok()?;
             let (outer, inside) = within(written, net.into());
-            Some((outer.unwrap_or(0), resolve(inside, outer).v4))
+            let inside = resolve(inside, outer, sets).v4;
+            let outer = sets.outer(outer);
+            (sets.count() == known).then_some((outer, inside))
         });
         let found = found.and_then(|()| {
             table.rebuild6(&v6, |address, length| {
                 let net = Ipv6Net::new(address.into(), length as u8).ok()?;
                 let (outer, inside) = within(written, net.into());
-                Some((outer.unwrap_or(0), resolve(inside, outer).v6))
+                let inside = resolve(inside, outer, sets).v6;
+                let outer = sets.outer(outer);
+                (sets.count() == known).then_some((outer, inside))
             })
         });
         let words = table.words.len();
@@ -143,8 +155,8 @@ impl Compiled {
     /// The policy with many rules more or less.
     fn rewritten(
         mut self,
-        added: &[(Prefix, Effect)],
-        removed: &[(Prefix, Effect)],
+        added: &[Statement],
+        removed: &[Statement],
     ) -> Result<Self, CompileError> {
         let removed: BTreeSet<_> = removed.iter().collect();
         self.written.retain(|said| !removed.contains(said));
@@ -156,8 +168,8 @@ impl Compiled {
 
     fn rebuilt(self) -> Result<Self, CompileError> {
         let Self { policy, written, .. } = self;
-        let image = compile_sorted(&policy, &written)?;
+        let (image, sets) = compile_with(&policy, &written)?;
         let built = image.rules.words.len();
-        Ok(Self { policy, written, image, built })
+        Ok(Self { policy, written, image, sets, built })
     }
 }

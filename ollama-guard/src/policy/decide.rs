@@ -8,12 +8,16 @@ use super::{Effect, Rule};
 /// it is dropped.
 ///
 /// A covering deny rule, or else a covering allow rule; of several the most specific, and of equal
-/// ones the first.
+/// ones the first. `holds` says whether a rule holds where the source knocks.
 #[must_use]
-pub fn deciding_rule(rules: &[Rule], source: IpAddr) -> Option<&Rule> {
+pub fn deciding_rule(
+    rules: &[Rule],
+    source: IpAddr,
+    holds: impl Fn(&Rule) -> bool,
+) -> Option<&Rule> {
     rules
         .iter()
-        .filter(|rule| rule.prefix.contains(source))
+        .filter(|rule| rule.prefix.contains(source) && holds(rule))
         // Of equal ones `max_by_key` takes the last.
         .rev()
         .max_by_key(|rule| (rule.effect == Effect::Deny, rule.prefix.length()))
@@ -28,6 +32,7 @@ mod tests {
         let rule = |&(effect, text): &(Effect, &str)| Rule {
             prefix: text.parse().unwrap(),
             effect,
+            limits: None,
             comment: None,
             origin: Origin::Flag.into(),
         };
@@ -44,7 +49,7 @@ mod tests {
             (Allow, "10.1.2.3"),
         ]);
         let decides = |source: &str| {
-            deciding_rule(&rules, source.parse().unwrap()).map(|r| r.prefix.to_string())
+            deciding_rule(&rules, source.parse().unwrap(), |_| true).map(|r| r.prefix.to_string())
         };
         assert_eq!(decides("10.2.0.1").as_deref(), Some("10.0.0.0/8"));
         assert_eq!(decides("10.1.0.1").as_deref(), Some("10.1.0.0/16"));
@@ -57,7 +62,7 @@ mod tests {
     fn of_equal_rules_the_first_decides() {
         let mut rules = rules(&[(Effect::Allow, "10.0.0.0/8"), (Effect::Allow, "10.0.0.0/8")]);
         rules[0].comment = Some("the first".into());
-        let rule = deciding_rule(&rules, "10.0.0.1".parse().unwrap()).unwrap();
+        let rule = deciding_rule(&rules, "10.0.0.1".parse().unwrap(), |_| true).unwrap();
         assert_eq!(rule.comment.as_deref(), Some("the first"));
     }
 }

@@ -7,6 +7,7 @@
 
 use std::hash::Hasher as _;
 
+use ollama_guard_common::{Mode, abi::guarded_by};
 use siphasher::sip::SipHasher13;
 
 use super::MapImage;
@@ -19,10 +20,12 @@ pub struct Digest(u64);
 #[derive(Clone, Copy)]
 enum Part {
     Settings = 0,
-    PortWord = 1,
+    Port = 1,
     Rules = 2,
     Scope = 3,
     Roots = 4,
+    Service = 5,
+    Door = 6,
 }
 
 /// The fingerprints of an image: there is much to go through, so that it is done once.
@@ -41,10 +44,18 @@ impl Digests {
         let mut words = Digest::new();
         words.words(&image.rules.words);
         let mut whole = words;
-        whole.settings([image.mode as u32, image.protocols, image.ports, image.capacity]);
+        let ports = image.ports.len() as u32;
+        whole.settings([image.mode as u32, image.protocols, ports, image.capacity]);
         whole.scope(image.scope as u32);
-        for &(index, bits) in &image.port_words {
-            whole.port_word(index, bits);
+        for &(place, service) in &image.ports {
+            whole.port(place, guarded_by(service));
+        }
+        for (&number, service) in &image.services {
+            whole.service(number, &service.name, service.mode == Mode::Observe);
+        }
+        whole.apart([u32::from(image.is_apart), image.doubted, image.stride]);
+        for (&ifindex, &shift) in &image.doors {
+            whole.door(ifindex, shift);
         }
         whole.roots(image.rules.root4, image.rules.root6, image.rules.firsts());
         Self { words, whole }
@@ -76,11 +87,33 @@ impl Digest {
         }
     }
 
-    /// Adds a word of guarded ports, by its position within the slot. A word of 0 is none.
-    pub fn port_word(&mut self, index: u32, bits: u64) {
-        if bits != 0 {
-            let bytes = (u128::from(index) << 64 | u128::from(bits)).to_be_bytes();
-            self.add(Part::PortWord, &bytes);
+    /// Adds a guarded port by its place within the slot, and what stands there. 0 is an open port.
+    pub fn port(&mut self, place: u32, guardian: u8) {
+        if guardian != 0 {
+            let bytes = (u64::from(place) << 8 | u64::from(guardian)).to_be_bytes();
+            self.add(Part::Port, &bytes);
+        }
+    }
+
+    /// Adds a service.
+    pub fn service(&mut self, number: u8, name: &str, is_observed: bool) {
+        self.add(Part::Service, &[&[number, is_observed.into()], name.as_bytes()].concat());
+    }
+
+    /// Adds how services and doors are told apart: whether, what a packet in doubt wants, and the bits of
+    /// a class.
+    pub fn apart(&mut self, [is_apart, doubted, stride]: [u32; 3]) {
+        if is_apart != 0 {
+            let bytes = [is_apart, doubted, stride].map(u32::to_be_bytes);
+            self.add(Part::Door, bytes.as_flattened());
+        }
+    }
+
+    /// Adds where the bits of a door's class begin. At 0 is where those of all others do.
+    pub fn door(&mut self, ifindex: u32, shift: u32) {
+        if shift != 0 {
+            let bytes = [ifindex, shift].map(u32::to_be_bytes);
+            self.add(Part::Door, bytes.as_flattened());
         }
     }
 
@@ -147,14 +180,17 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_no_ports_is_no_word() {
+    fn an_open_port_and_an_unknown_door_are_nothing() {
         let mut digest = Digest::new();
-        digest.port_word(7, 0);
+        digest.port(7, 0);
+        digest.door(7, 0);
         assert_eq!(digest, Digest::new());
-        digest.port_word(7, 1);
-        let mut other = Digest::new();
-        other.port_word(8, 1);
-        assert_ne!(digest, other);
+        let digests = [(7, 1), (8, 1), (7, 2)].map(|(place, guardian)| {
+            let mut digest = Digest::new();
+            digest.port(place, guardian);
+            digest.number()
+        });
+        assert!(digests[0] != digests[1] && digests[0] != digests[2]);
     }
 
     /// The number stands in the kernel, where a daemon of another build reads it.
@@ -163,7 +199,8 @@ mod tests {
         let rules = RuleTable { words: vec![0, 1], root4: 2, root6: [3, 4] };
         let mut digest = of(&rules);
         digest.settings([0, 1, 1, 65_536]);
-        digest.port_word(178, 1 << 42);
-        assert_eq!(digest.number(), 9_164_664_501_988_015_805);
+        digest.port(11_434, 1);
+        digest.service(0, "ollama", false);
+        assert_eq!(digest.number(), 6_397_977_367_318_857_699);
     }
 }

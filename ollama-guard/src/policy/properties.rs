@@ -7,11 +7,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ollama_guard_common::{Mode, Scope, abi::RuleSet};
+use ollama_guard_common::{Mode, abi::RuleSet};
 use proptest::prelude::*;
 
 use super::{
-    Compiled, Effect, MapImage, Origin, Policy, Port, Prefix, Rule, compile, deciding_rule,
+    Compiled, Effect, MapImage, Origin, Policy, Port, Prefix, Rule, Service, Statement, compile,
+    deciding_rule,
     trie::{ranges4, ranges6},
 };
 
@@ -39,6 +40,7 @@ fn rules(effect: impl Strategy<Value = Effect>) -> impl Strategy<Value = Vec<Rul
     let rule = (prefix(), effect).prop_map(|(prefix, effect)| Rule {
         prefix,
         effect,
+        limits: None,
         comment: None,
         origin: Origin::Flag.into(),
     });
@@ -49,15 +51,18 @@ fn any_effect() -> impl Strategy<Value = Effect> {
     prop_oneof![3 => Just(Effect::Allow), 1 => Just(Effect::Deny)]
 }
 
+fn said(rule: &Rule) -> Statement {
+    Statement::plain(rule.prefix, rule.effect)
+}
+
+fn policy(rules: &BTreeSet<Statement>, capacity: u32) -> Policy {
+    let service = Service::ollama(Mode::Enforce, [Port::OLLAMA]);
+    let policy = Policy::plain(service, [], capacity).unwrap();
+    Policy { rules: rules.iter().copied().collect(), ..policy }
+}
+
 fn image(rules: &[Rule]) -> MapImage {
-    compile(&Policy {
-        mode: Mode::Enforce,
-        scope: Scope::All,
-        ports: BTreeSet::from([Port::OLLAMA]),
-        rules: rules.iter().map(Rule::said).collect(),
-        capacity: 1_000_000,
-    })
-    .unwrap()
+    compile(&policy(&rules.iter().map(said).collect(), 1_000_000)).unwrap()
 }
 
 /// The definition, word for word.
@@ -87,7 +92,7 @@ proptest! {
         for source in sources(&rules, probes) {
             let allowed = is_allowed(&rules, source);
             prop_assert_eq!(admits(&image, source), allowed, "{}", source);
-            let decided = deciding_rule(&rules, source).map(|rule| rule.effect);
+            let decided = deciding_rule(&rules, source, |_| true).map(|rule| rule.effect);
             prop_assert_eq!(decided == Some(Effect::Allow), allowed, "{}", source);
         }
     }
@@ -154,6 +159,7 @@ fn a_hundred_thousand_prefixes_compile_at_once() {
         .map(|net| Rule {
             prefix: Prefix::try_from(net).unwrap(),
             effect: Effect::Allow,
+            limits: None,
             comment: None,
             origin: Origin::Flag.into(),
         })
@@ -189,15 +195,9 @@ proptest! {
         rules in rules(any_effect()),
         steps in prop::collection::vec(step(), 1..12),
     ) {
-        let said = |rules: &[Rule]| rules.iter().map(Rule::said).collect::<BTreeSet<_>>();
+        let said = |rules: &[Rule]| rules.iter().map(said).collect::<BTreeSet<_>>();
         let mut now = said(&rules);
-        let policy = |rules: &BTreeSet<_>| Policy {
-            mode: Mode::Enforce,
-            scope: Scope::All,
-            ports: BTreeSet::from([Port::OLLAMA]),
-            rules: rules.iter().copied().collect(),
-            capacity: 1_000_000,
-        };
+        let policy = |rules: &BTreeSet<_>| policy(rules, 1_000_000);
         let mut compiled = Compiled::new(policy(&now)).unwrap();
         for (coming, gone) in steps {
             let gone: BTreeSet<_> = gone
@@ -226,15 +226,9 @@ fn edits_of_a_long_list_are_followed() {
         let bits = 0x2001_0db8_u128 << 96 | u128::from(n.wrapping_mul(0x9e37_79b1)) << 64;
         Prefix::try_from(IpNet::new(Ipv6Addr::from(bits).into(), 96).unwrap()).unwrap()
     };
-    let mut now: BTreeSet<(Prefix, Effect)> =
-        prefixes.chain((0..20_000).map(v6)).map(|prefix| (prefix, Effect::Allow)).collect();
-    let policy = |rules: &BTreeSet<_>| Policy {
-        mode: Mode::Enforce,
-        scope: Scope::All,
-        ports: BTreeSet::from([Port::OLLAMA]),
-        rules: rules.iter().copied().collect(),
-        capacity: 100_000,
-    };
+    let allowed = |prefix| Statement::plain(prefix, Effect::Allow);
+    let mut now: BTreeSet<Statement> = prefixes.chain((0..20_000).map(v6)).map(allowed).collect();
+    let policy = |rules: &BTreeSet<_>| policy(rules, 100_000);
     let mut compiled = Compiled::new(policy(&now)).unwrap();
     let mut followed = 0;
     let texts = [
@@ -247,7 +241,7 @@ fn edits_of_a_long_list_are_followed() {
     ];
     for text in texts {
         for effect in [Effect::Allow, Effect::Deny] {
-            let said = (text.parse().unwrap(), effect);
+            let said = Statement::plain(text.parse().unwrap(), effect);
             for comes in [true, false] {
                 let root = (compiled.image().rules.root4, compiled.image().rules.root6);
                 let words = compiled.image().rules.words.len();

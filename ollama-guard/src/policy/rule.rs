@@ -5,7 +5,7 @@ use std::{fmt, path::Path, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Prefix;
+use super::{Limits, Prefix};
 
 /// What a rule does to the sources that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub enum Origin {
     },
 }
 
+/// What a rule says: whom it covers, what it does, and where.
+pub type Said<'a> = (Prefix, Effect, Option<&'a Limits>);
+
 /// One prefix and what is to happen to it. There may be a million: what many share stands once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -48,6 +51,9 @@ pub struct Rule {
     pub prefix: Prefix,
     /// What happens to them.
     pub effect: Effect,
+    /// Where it holds, if not everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<Limits>>,
     /// Why, in the words of the person who added it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Arc<str>>,
@@ -69,8 +75,8 @@ impl Effect {
 impl Rule {
     /// What it says: all that a packet depends on.
     #[must_use]
-    pub const fn said(&self) -> (Prefix, Effect) {
-        (self.prefix, self.effect)
+    pub fn said(&self) -> Said<'_> {
+        (self.prefix, self.effect, self.limits.as_deref())
     }
 
     /// Where the rule was written, to the word: [`Origin`] alone does not know whether it was
@@ -113,7 +119,7 @@ mod tests {
 
     fn rule(origin: Origin) -> Rule {
         let prefix = "192.0.2.0/24".parse().unwrap();
-        Rule { prefix, effect: Effect::Deny, comment: None, origin: origin.into() }
+        Rule { prefix, effect: Effect::Deny, limits: None, comment: None, origin: origin.into() }
     }
 
     #[test]

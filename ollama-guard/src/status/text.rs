@@ -1,18 +1,29 @@
 //! The report for a person.
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
-use ollama_guard_common::Scope;
+use ollama_guard_common::{Mode, Reason, Scope};
 
-use super::{BookTotals, DoorState, DoorStatus, Rejected, Repair, StatusReport};
+use super::{BookTotals, DoorState, DoorStatus, Rejected, Repair, ServiceState, StatusReport};
 use crate::events::text::Printable;
 
 impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let observed = self.services.iter().filter(|one| one.mode == Mode::Observe.name());
+        let observed: Vec<&str> = observed.map(|one| one.name.as_str()).collect();
         let word = match (self.enforcing, self.mode.as_str()) {
-            (true, _) => "ENFORCING",
-            (false, "observe") if self.problems.is_empty() => "OBSERVING: nothing is dropped",
-            (false, _) => "NOT ENFORCING",
+            (true, _) => "ENFORCING".to_owned(),
+            (false, "observe") if self.problems.is_empty() => {
+                "OBSERVING: nothing is dropped".to_owned()
+            }
+            (false, _) if self.problems.is_empty() && !observed.is_empty() => format!(
+                "ENFORCING, BUT NOT FOR {}: nothing is dropped there",
+                Printable(&observed.join(", "))
+            ),
+            (false, _) => "NOT ENFORCING".to_owned(),
         };
         writeln!(f, "{word}")?;
         for problem in &self.problems {
@@ -24,7 +35,10 @@ impl fmt::Display for StatusReport {
             write!(f, ", scope local: only packets for this host's own addresses are judged")?;
         }
         writeln!(f)?;
-        writeln!(f, "ports    {}", self.ports.join(", "))?;
+        match &self.services[..] {
+            [] | [_] => writeln!(f, "ports    {}", self.ports.join(", "))?,
+            several => write_services(f, several)?,
+        }
         let rules = &self.rules;
         writeln!(
             f,
@@ -77,6 +91,26 @@ impl fmt::Display for StatusReport {
         }
         write!(f, "  unread in the ring           {:>12}", self.ring.unread)
     }
+}
+
+fn write_services(f: &mut fmt::Formatter<'_>, services: &[ServiceState]) -> fmt::Result {
+    writeln!(f, "services")?;
+    for ServiceState { name, mode, ports, counts } in services {
+        let counts = counts.clone().unwrap_or_default();
+        let allowed = |counts: &BTreeMap<String, u64>| {
+            counts.get(Reason::Allowed.name()).copied().unwrap_or_default()
+        };
+        let passed = allowed(&counts.enforce) + allowed(&counts.observe);
+        let dropped = counts.drops(Mode::Enforce);
+        let name = Printable(name).to_string();
+        write!(f, "  {name:<16}{mode:<9}{}", ports.join(", "))?;
+        write!(f, ": {passed} packets allowed, {dropped} dropped")?;
+        match counts.drops(Mode::Observe) {
+            0 => writeln!(f)?,
+            would => writeln!(f, ", {would} would have been dropped")?,
+        }
+    }
+    Ok(())
 }
 
 fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result {

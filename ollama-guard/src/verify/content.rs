@@ -5,9 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ollama_guard_common::{Standing, abi::THE_SERVICE};
+use ollama_guard_common::{Standing, abi::RuleSet};
 
-use super::{TOLD, probes::ports};
+use super::{
+    TOLD,
+    wanted::{port, ports},
+};
 use crate::{
     dataplane::Readback,
     policy::{
@@ -26,15 +29,12 @@ pub(super) fn problems(content: &Readback, meant: Option<&MapImage>) -> Vec<Stri
 }
 
 /// The slot's description was written with the rest and says how much there is.
-fn against_itself(Readback { image, digest, .. }: &Readback) -> Vec<String> {
+fn against_itself(Readback { image, written_ports, digest, .. }: &Readback) -> Vec<String> {
     let mut problems = Vec::new();
     let ports = ports(image);
-    if ports.len() != image.ports as usize {
-        problems.push(format!(
-            "{} ports are guarded, where {} were written",
-            ports.len(),
-            image.ports
-        ));
+    if ports.len() != *written_ports as usize {
+        problems
+            .push(format!("{} ports are guarded, where {written_ports} were written", ports.len()));
     }
     if ports.iter().fold(0, |bits, port| bits | 1 << port.protocol.index()) != image.protocols {
         problems.push("the protocols of the guarded ports are not those that were written".into());
@@ -76,20 +76,61 @@ fn against(found: &MapImage, meant: &MapImage) -> Vec<String> {
         problems
             .push(format!("guarded, though the daemon does not mean it to be: {}", list(extra)));
     }
-    problems.extend(rules(&found.rules, &meant.rules));
+    problems.extend(services(found, meant));
+    problems.extend(rules(found, meant));
+    problems
+}
+
+/// Which services there are, which ports are whose, and which doors are told apart.
+fn services(found: &MapImage, meant: &MapImage) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (number, service) in &meant.services {
+        let name = &service.name;
+        match found.services.get(number) {
+            Some(other) if other.name == *name && other.mode != service.mode => {
+                problems.push(format!(
+                    "the mode of {name} in the kernel is {}, and the daemon means {}",
+                    other.mode.name(),
+                    service.mode.name()
+                ));
+            }
+            Some(other) if other.name == *name => {}
+            Some(other) => problems.push(format!(
+                "the kernel has the service {} where the daemon means {name}",
+                other.name
+            )),
+            None => problems.push(format!("the service {name} is not in the kernel")),
+        }
+    }
+    let wrong = found.ports.iter().filter(|(place, service)| {
+        meant.ports.iter().any(|(other, meant)| place == other && service != meant)
+    });
+    let wrong: Vec<String> =
+        wrong.filter_map(|(place, _)| Some(port(*place)?.to_string())).collect();
+    if !wrong.is_empty() {
+        problems.push(format!("ports of another service than the daemon means: {}", told(wrong)));
+    }
+    let how = |image: &MapImage| {
+        (image.is_apart, image.doubted, image.is_apart.then_some(image.stride), image.doors.clone())
+    };
+    if how(found) != how(meant) {
+        problems.push("interfaces or services are not told apart as the daemon means".into());
+    }
     problems
 }
 
 /// What the rules say, address by address.
-fn rules(found: &RuleTable, meant: &RuleTable) -> Option<String> {
+fn rules(found: &MapImage, meant: &MapImage) -> Option<String> {
+    let is_plain = !found.is_apart && !meant.is_apart;
+    let (found, meant) = (&found.rules, &meant.rules);
     let v4 = (ranges4(found), ranges4(meant));
     let v6 = (ranges6(found), ranges6(meant));
     let ((Some(found4), Some(meant4)), (Some(found6), Some(meant6))) = (v4, v6) else {
         return Some("the rules in the kernel can't be read: their words are damaged".into());
     };
     let tables = (found, meant);
-    let mut wrong = differences(tables, &found4, &meant4, |a| IpAddr::V4(Ipv4Addr::from(a)));
-    wrong.extend(differences(tables, &found6, &meant6, |a| IpAddr::V6(Ipv6Addr::from(a))));
+    let mut wrong = differences(tables, &found4, &meant4, is_plain, |a| Ipv4Addr::from(a).into());
+    wrong.extend(differences(tables, &found6, &meant6, is_plain, |a| Ipv6Addr::from(a).into()));
     if !wrong.is_empty() {
         return Some(format!("the rules in the kernel are not the daemon's: {}", told(wrong)));
     }
@@ -102,12 +143,14 @@ fn differences<A: Copy + Ord>(
     (found_table, meant_table): (&RuleTable, &RuleTable),
     found: &[Range<A>],
     meant: &[Range<A>],
+    is_plain: bool,
     address: impl Fn(A) -> IpAddr,
 ) -> Vec<String> {
     let mut differences = Vec::new();
     let (mut found, mut meant) = (found.iter().peekable(), meant.iter().peekable());
     while let (Some(one), Some(other)) = (found.peek(), meant.peek()) {
         let (first, last) = (one.first.max(other.first), one.last.min(other.last));
+        let word = |table: &RuleTable, set| word(table.set(set), is_plain);
         let (is, wanted) = (word(found_table, one.set), word(meant_table, other.set));
         if is != wanted {
             let (first, last) = (address(first), address(last));
@@ -132,12 +175,17 @@ fn differences<A: Copy + Ord>(
 
 const NO_RULE: &str = "in no rule";
 
-fn word(table: &RuleTable, set: u32) -> &'static str {
-    match table.set(set).map(|set| set.standing(THE_SERVICE)) {
-        Some(Standing::Allowed) => "allowed",
-        Some(Standing::Denied) => "denied",
-        Some(Standing::NotListed) => NO_RULE,
-        Some(Standing::RulesAbsent) | None => "in a set that there is not",
+/// A set in words. Where services or doors are told apart, in numbers.
+fn word(set: Option<RuleSet>, is_plain: bool) -> String {
+    let Some(set) = set else { return "in a set that there is not".into() };
+    let pairs = set.reach | set.denied;
+    if !is_plain && set != RuleSet::NONE {
+        return format!("allowed {:#x} and denied {:#x}", set.reach, set.denied);
+    }
+    match set.standing(pairs.max(1)) {
+        Standing::Allowed => "allowed".into(),
+        Standing::Denied => "denied".into(),
+        Standing::NotListed | Standing::RulesAbsent => NO_RULE.into(),
     }
 }
 
@@ -151,17 +199,21 @@ fn told(mut list: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ollama_guard_common::{Mode, Scope};
+    use ollama_guard_common::{Mode, Scope, abi::THE_SERVICE};
 
     use super::*;
-    use crate::policy::{Effect, Policy, compile};
+    use crate::policy::{Effect, Layout, Policy, Service, Statement, compile};
 
     fn image(ports: &[&str], allow: &[&str]) -> MapImage {
-        let rules = allow.iter().map(|text| (text.parse().unwrap(), Effect::Allow));
+        let rules = allow.iter().map(|text| Statement {
+            prefix: text.parse().unwrap(),
+            effect: Effect::Allow,
+            pairs: THE_SERVICE,
+        });
+        let ports = ports.iter().map(|text| text.parse().unwrap());
         let policy = Policy {
-            mode: Mode::Enforce,
             scope: Scope::All,
-            ports: ports.iter().map(|text| text.parse().unwrap()).collect(),
+            layout: Layout::of(vec![Service::ollama(Mode::Enforce, ports)]).unwrap(),
             rules: rules.collect(),
             capacity: 100,
         };
@@ -170,7 +222,8 @@ mod tests {
 
     fn content(image: MapImage) -> Readback {
         let digest = Digests::of(&image).whole.number();
-        Readback { generation: 1, image, digest }
+        let written_ports = image.ports.len() as u32;
+        Readback { generation: 1, image, written_ports, digest }
     }
 
     #[test]
@@ -202,7 +255,7 @@ mod tests {
     fn without_a_daemon_the_numbers_that_were_written_are_the_measure() {
         let mut content = content(image(&["11434"], &["192.0.2.0/24"]));
         content.image.rules = RuleTable::default();
-        content.image.port_words.clear();
+        content.image.ports.clear();
         let said = problems(&content, None).join("\n");
         assert!(said.contains("0 ports are guarded, where 1 were written"), "{said}");
         assert!(said.contains("their fingerprint is another"), "{said}");

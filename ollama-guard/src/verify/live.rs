@@ -24,11 +24,14 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    probes::{other_port, ports},
+    probes::other_port,
     standing::Standings,
+    wanted::{ports, wanted},
 };
 use crate::{
-    dataplane::{AttachMode, DataplaneError, PinDir, Readback, addresses, replica::Replica},
+    dataplane::{
+        AttachMode, DataplaneError, PinDir, Readback, addresses, counters::Counts, replica::Replica,
+    },
     policy::Port,
 };
 
@@ -75,11 +78,13 @@ pub struct LiveFindings {
 }
 
 /// One connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Knock {
     source: IpAddr,
     port: Port,
     reason: Reason,
+    /// Whether a drop is carried out.
+    mode: Mode,
 }
 
 /// Knocks for real, in native and in generic mode.
@@ -142,7 +147,7 @@ fn probe(
         for mode in [AttachMode::Native, AttachMode::Generic] {
             match bed.attach(&mut replica, mode) {
                 Ok(link) => {
-                    attached(&bed, &replica, &knocks, mode, content, &mut findings).await?;
+                    attached(&bed, &replica, &knocks, mode, &mut findings).await?;
                     drop(link);
                 }
                 Err(error) => {
@@ -166,13 +171,17 @@ fn knocks(content: &Readback, not_checked: &mut Vec<String>) -> Vec<Knock> {
         ));
     }
     let mut knocks = Vec::new();
-    for standings in Standings::of(&content.image).iter().flatten() {
-        for reason in [Reason::NotListed, Reason::Denied, Reason::Allowed] {
-            let Some(source) = standings.source(reason) else { continue };
-            knocks.extend(tcp.iter().take(PORTS).map(|&port| Knock { source, port, reason }));
-            let other = tcp.first().and_then(|&port| other_port(port, &guarded));
-            let reason = Reason::NotGuarded;
-            knocks.extend(other.map(|port| Knock { source, port, reason }));
+    let other = tcp.first().and_then(|&port| other_port(port, &guarded));
+    for &port in tcp.iter().take(PORTS) {
+        let Some((pairs, mode)) = wanted(&content.image, port) else { continue };
+        for standings in Standings::of(&content.image, pairs).iter().flatten() {
+            for reason in [Reason::NotListed, Reason::Denied, Reason::Allowed] {
+                let Some(source) = standings.source(reason) else { continue };
+                knocks.push(Knock { source, port, reason, mode });
+                let reason = Reason::NotGuarded;
+                let other = other.map(|port| Knock { source, port, reason, mode });
+                knocks.extend(other.filter(|other| !knocks.contains(other)));
+            }
         }
     }
     knocks
@@ -184,18 +193,17 @@ async fn attached(
     replica: &Replica,
     knocks: &[Knock],
     mode: AttachMode,
-    content: &Readback,
     findings: &mut LiveFindings,
 ) -> Result<(), LiveError> {
-    let enforces = content.image.mode == Mode::Enforce;
-    let before = replica.counts()?.drops(content.image.mode);
+    let drops = |counts: &Counts| Mode::ALL.map(|mode| counts.drops(mode)).iter().sum::<u64>();
+    let before = drops(&replica.counts()?);
     let mut to_drop = 0;
     for (knock, answered) in bed.knock(knocks, bed::SILENCE).await? {
-        let drops = knock.reason.verdict() == Verdict::Drop;
-        to_drop += u64::from(drops);
+        let is_drop = knock.reason.verdict() == Verdict::Drop;
+        to_drop += u64::from(is_drop);
         findings.knocks += 1;
         findings.silent += usize::from(!answered);
-        if answered == (drops && enforces) {
+        if answered == (is_drop && knock.mode == Mode::Enforce) {
             findings.failures.push(format!(
                 "a real connection in {mode} mode from {} ({}) to {} was {}",
                 knock.source,
@@ -205,7 +213,7 @@ async fn attached(
             ));
         }
     }
-    let counted = replica.counts()?.drops(content.image.mode) - before;
+    let counted = drops(&replica.counts()?) - before;
     if counted < to_drop {
         findings.failures.push(format!(
             "{to_drop} real connections in {mode} mode were to be dropped, and the program counted \

@@ -7,8 +7,7 @@ use std::{
 };
 
 use ollama_guard_common::{
-    Protocol, Reason, Scope, Start,
-    abi::{port_bit, port_word},
+    Mode, Reason, Scope, Start,
     parse::{MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS},
 };
 
@@ -18,6 +17,7 @@ use super::{
         transport,
     },
     standing::Standings,
+    wanted::{bits, ports, ports_of},
 };
 use crate::policy::{Family, MapImage, Port};
 
@@ -37,25 +37,44 @@ pub(super) struct Probe {
     pub(super) what: String,
     pub(super) frame: Vec<u8>,
     pub(super) expected: Reason,
+    /// Whether that is carried out.
+    pub(super) mode: Mode,
 }
 
-/// All packets for a policy and a kind of device. `own` are this host's addresses, if only packets
-/// for these are decided on; a family without any is left out.
-pub(super) fn probes(image: &MapImage, own: &BTreeSet<IpAddr>, start: Start) -> Vec<Probe> {
-    let ports = ports(image);
-    let mut list = List { start, here: Ipv4Addr::UNSPECIFIED.into(), probes: Vec::new() };
-    for standings in Standings::of(image).iter().flatten() {
-        let Some(here) = here(standings.family(), image.scope, own) else { continue };
+/// All packets for a policy, a kind of device and a class of doors, whose bits begin at `shift`. `own` are
+/// this host's addresses, if only packets for these are decided on; a family without any is left out.
+pub(super) fn probes(
+    image: &MapImage,
+    own: &BTreeSet<IpAddr>,
+    start: Start,
+    shift: u32,
+) -> Vec<Probe> {
+    let here_for = |family| here(family, image.scope, own);
+    let (mode, here) = (image.mode, Ipv4Addr::UNSPECIFIED.into());
+    let mut list = List { start, here, mode, probes: Vec::new() };
+    for (&number, service) in &image.services {
+        list.mode = service.mode;
+        let ports = ports_of(image, number);
+        for standings in Standings::of(image, bits(1 << number, shift)).iter().flatten() {
+            let Some(here) = here_for(standings.family()) else { continue };
+            list.here = here;
+            let sources = Sources::of(standings);
+            for &port in &ports {
+                list.knocks(&sources, port, other_port(port, &self::ports(image)));
+            }
+            let Some(&port) = ports.first() else { continue };
+            for (source, reason) in standings.edges(EDGES) {
+                list.knock(source, port, reason);
+            }
+            list.impossible_addresses(&sources, port);
+        }
+    }
+    list.mode = image.mode;
+    for standings in Standings::of(image, bits(image.doubted, shift)).iter().flatten() {
+        let Some(here) = here_for(standings.family()) else { continue };
+        let Some(&port) = ports(image).first() else { continue };
         list.here = here;
         let sources = Sources::of(standings);
-        for &port in &ports {
-            list.knocks(&sources, port, other_port(port, &ports));
-        }
-        let Some(&port) = ports.first() else { continue };
-        for (source, reason) in standings.edges(EDGES) {
-            list.knock(source, port, reason);
-        }
-        list.impossible_addresses(&sources, port);
         if image.scope == Scope::Local {
             list.others(&sources, port, standings.family(), own);
         }
@@ -78,23 +97,6 @@ pub(super) fn here(family: Family, scope: Scope, own: &BTreeSet<IpAddr>) -> Opti
         Scope::All => Some(destination(anywhere, [])),
         Scope::Local => reachable(family, own),
     }
-}
-
-/// The guarded ports of an image.
-pub(super) fn ports(image: &MapImage) -> Vec<Port> {
-    let mut ports = Vec::new();
-    for &(word, bits) in &image.port_words {
-        for protocol in Protocol::ALL {
-            let first = port_word(protocol, 0);
-            let Some(position) = (word as usize).checked_sub(first).filter(|&at| at < 1024) else {
-                continue;
-            };
-            let numbers = (0..64).map(|bit| (position * 64 + bit) as u16);
-            let set = numbers.filter(|&number| bits & port_bit(number) != 0);
-            ports.extend(set.map(|number| Port { protocol, number }));
-        }
-    }
-    ports
 }
 
 /// The next port that is not guarded, if there is one.
@@ -148,12 +150,15 @@ struct List {
     start: Start,
     /// Where packets go.
     here: IpAddr,
+    /// Whether what is expected is carried out.
+    mode: Mode,
     probes: Vec<Probe>,
 }
 
 impl List {
     fn push(&mut self, what: impl Into<String>, frame: Vec<u8>, expected: Reason) {
-        self.probes.push(Probe { what: what.into(), frame, expected });
+        let mode = self.mode;
+        self.probes.push(Probe { what: what.into(), frame, expected, mode });
     }
 
     fn knock(&mut self, source: IpAddr, port: Port, expected: Reason) {
@@ -332,10 +337,10 @@ impl List {
 
 #[cfg(test)]
 mod tests {
-    use ollama_guard_common::{Mode, Policy as _, Source, Standing, judge};
+    use ollama_guard_common::{Policy as _, Protocol, Source, Standing, abi::THE_SERVICE, judge};
 
     use super::*;
-    use crate::policy::{Effect, Policy, Prefix, compile};
+    use crate::policy::{Effect, Layout, Policy, Prefix, Service, Statement, compile};
 
     /// The rules as they are written, answered as simply as can be.
     struct Plain {
@@ -362,7 +367,7 @@ mod tests {
             self.own.contains(&IpAddr::from(*destination).to_canonical())
         }
 
-        fn standing(&self, source: &Source) -> Standing {
+        fn standing(&self, source: &Source, _: u32) -> Standing {
             let source: IpAddr = match *source {
                 Source::V4(octets) => octets.into(),
                 Source::V6(octets) => octets.into(),
@@ -386,11 +391,12 @@ mod tests {
             deny: prefixes(deny),
             own: BTreeSet::new(),
         };
-        let rule = |effect| move |&prefix: &Prefix| (prefix, effect);
+        let rule =
+            |effect| move |&prefix: &Prefix| Statement { prefix, effect, pairs: THE_SERVICE };
+        let service = Service::ollama(Mode::Enforce, plain.ports.clone());
         let policy = Policy {
-            mode: Mode::Enforce,
             scope: Scope::All,
-            ports: plain.ports.clone(),
+            layout: Layout::of(vec![service]).unwrap(),
             rules: plain
                 .allow
                 .iter()
@@ -421,7 +427,7 @@ mod tests {
         for (policy, image) in policies.into_iter().chain([local]) {
             assert_eq!(ports(&image), policy.ports.iter().copied().collect::<Vec<_>>());
             for start in [Start::Link, Start::Network] {
-                for probe in probes(&image, &policy.own, start) {
+                for probe in probes(&image, &policy.own, start, 0) {
                     let reason = judge(probe.frame.as_slice(), start, &policy).reason;
                     assert_eq!(reason, probe.expected, "{start:?}: {}", probe.what);
                 }
@@ -434,7 +440,7 @@ mod tests {
         let (policy, image) = plain(&["11434"], &["192.0.2.0/24"], &["192.0.2.66"]);
         assert!(policy.guards_any(Protocol::Tcp));
         for start in [Start::Link, Start::Network] {
-            let made: BTreeSet<Reason> = probes(&image, &policy.own, start)
+            let made: BTreeSet<Reason> = probes(&image, &policy.own, start, 0)
                 .iter()
                 .filter(|probe| probe.frame.len() >= 14)
                 .map(|probe| probe.expected)

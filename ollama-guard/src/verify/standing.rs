@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ollama_guard_common::{Reason, Source, Standing, abi::THE_SERVICE};
+use ollama_guard_common::{Reason, Source, Standing};
 
 use crate::policy::{
     Family, MapImage,
@@ -23,10 +23,11 @@ pub(super) struct Standings {
 }
 
 impl Standings {
-    /// Of a whole image: IPv4 and IPv6. `None` if the words of the rules are damaged.
-    pub(super) fn of(image: &MapImage) -> Option<[Self; 2]> {
+    /// Of a whole image, about access to all of these pairs: IPv4 and IPv6. `None` if the words of the
+    /// rules are damaged.
+    pub(super) fn of(image: &MapImage, pairs: u32) -> Option<[Self; 2]> {
         let reason = |set| {
-            image.rules.set(set).map(|set| match set.standing(THE_SERVICE) {
+            image.rules.set(set).map(|set| match set.standing(pairs) {
                 Standing::Allowed => Reason::Allowed,
                 Standing::Denied => Reason::Denied,
                 Standing::NotListed | Standing::RulesAbsent => Reason::NotListed,
@@ -37,7 +38,8 @@ impl Standings {
         let v6 = |range: Range<u128>| Some((range.first, range.last, reason(range.set)?));
         let v4 = ranges4(&image.rules)?.into_iter().map(v4).collect::<Option<_>>()?;
         let v6 = ranges6(&image.rules)?.into_iter().map(v6).collect::<Option<_>>()?;
-        Some([Self { family: Family::V4, ranges: v4 }, Self { family: Family::V6, ranges: v6 }])
+        let of = |family, ranges| Self { family, ranges: merged(ranges) };
+        Some([of(Family::V4, v4), of(Family::V6, v6)])
     }
 
     pub(super) const fn family(&self) -> Family {
@@ -119,28 +121,43 @@ impl Standings {
     }
 }
 
+/// Ranges side by side that are told apart only by what nobody asks about.
+fn merged(ranges: Vec<(u128, u128, Reason)>) -> Vec<(u128, u128, Reason)> {
+    let mut merged: Vec<(u128, u128, Reason)> = Vec::with_capacity(ranges.len());
+    for (first, last, reason) in ranges {
+        match merged.last_mut() {
+            Some((_, end, same)) if *same == reason => *end = last,
+            _ => merged.push((first, last, reason)),
+        }
+    }
+    merged
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use ollama_guard_common::{Mode, Scope};
+    use ollama_guard_common::{Mode, Scope, abi::THE_SERVICE};
 
     use super::*;
-    use crate::policy::{Effect, Policy, Port, compile};
+    use crate::policy::{Effect, Layout, Policy, Port, Service, Statement, compile};
 
     fn standings(allow: &[&str], deny: &[&str]) -> [Standings; 2] {
-        let rule = |effect| move |text: &&str| (text.parse().unwrap(), effect);
+        let rule = |effect| {
+            move |text: &&str| Statement {
+                prefix: text.parse().unwrap(),
+                effect,
+                pairs: THE_SERVICE,
+            }
+        };
         let rules =
             allow.iter().map(rule(Effect::Allow)).chain(deny.iter().map(rule(Effect::Deny)));
-        let ports = BTreeSet::from([Port::OLLAMA]);
+        let service = Service::ollama(Mode::Enforce, [Port::OLLAMA]);
         let policy = Policy {
-            mode: Mode::Enforce,
             scope: Scope::All,
-            ports,
+            layout: Layout::of(vec![service]).unwrap(),
             rules: rules.collect(),
             capacity: 1000,
         };
-        Standings::of(&compile(&policy).unwrap()).unwrap()
+        Standings::of(&compile(&policy).unwrap(), THE_SERVICE).unwrap()
     }
 
     fn found(standings: &Standings, reason: Reason) -> Option<String> {

@@ -191,6 +191,7 @@ pub fn rule(prefix: &str) -> RuleView {
     RuleView {
         prefix: prefix.to_owned(),
         effect: Effect::Allow,
+        limits: None,
         comment: None,
         origin: "added by root".to_owned(),
         removable: true,

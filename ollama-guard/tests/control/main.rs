@@ -15,7 +15,7 @@ use serde_json::json;
 fn add(prefixes: &[&str]) -> AddRequest {
     let comment = Comment::try_from("ada".to_owned()).ok();
     let prefixes = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
-    AddRequest { effect: Effect::Allow, prefixes, comment, anyone: false }
+    AddRequest { effect: Effect::Allow, prefixes, limits: None, comment, anyone: false }
 }
 
 #[tokio::test]
@@ -29,10 +29,15 @@ async fn every_route_reaches_the_backend_and_back() {
     let add = add(&["192.0.2.2", "2001:db8::/32"]);
     let reply = bed.client.add(&add).await.expect("added");
     assert_eq!((reply.generation, &reply.added), (6, &add.prefixes));
-    let remove = RemoveRequest { effect: Effect::Deny, prefixes: vec!["192.0.2.3".to_owned()] };
+    let remove = RemoveRequest {
+        effect: Effect::Deny,
+        prefixes: vec!["192.0.2.3".to_owned()],
+        limits: None,
+    };
     bed.client.remove(&remove).await.expect("removed");
     let new = NewRule { prefix: "::/0".to_owned(), comment: None };
-    let replace = ReplaceRequest { effect: Effect::Allow, rules: vec![new], anyone: true };
+    let replace =
+        ReplaceRequest { effect: Effect::Allow, rules: vec![new], limits: None, anyone: true };
     bed.client.replace(&replace).await.expect("replaced");
     assert_eq!(bed.client.detach().await.expect("detached").removed, ["all"]);
 
@@ -55,7 +60,12 @@ async fn the_largest_list_goes_through_in_both_directions() {
         prefix: prefix.clone(),
         comment: Comment::try_from(format!("customer {prefix} in the third row")).ok(),
     });
-    let request = ReplaceRequest { effect: Effect::Allow, rules: rules.collect(), anyone: false };
+    let request = ReplaceRequest {
+        effect: Effect::Allow,
+        rules: rules.collect(),
+        limits: None,
+        anyone: false,
+    };
     assert!(serde_json::to_vec(&request).expect("json").len() > 4 << 20);
     let reply = bed.client.replace(&request).await.expect("replaced");
     assert_eq!(reply.added, prefixes);

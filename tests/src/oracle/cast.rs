@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ollama_guard_common::{Policy as _, Protocol, Source, Standing};
+use ollama_guard_common::{Policy as _, Protocol, Source, Standing, abi::THE_SERVICE};
 
 use super::dice::Dice;
 use crate::policy::{GUARDED, HostPolicy, SERVER4, SERVER6};
@@ -65,7 +65,7 @@ pub fn standing(address: IpAddr) -> Standing {
         IpAddr::V4(address) => Source::V4(address.octets()),
         IpAddr::V6(address) => Source::V6(address.octets()),
     };
-    POLICY.with(|policy| policy.standing(&source))
+    POLICY.with(|policy| policy.standing(&source, THE_SERVICE))
 }
 
 /// A kind of source.

@@ -1,6 +1,6 @@
 //! The object's instructions and maps, as the loader would hand them to the kernel, with a policy.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context as _, Result, ensure};
 use aya_obj::{Map, Object};
@@ -8,13 +8,13 @@ use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use ollama_guard::{
     dataplane::{embedded_object, is_embedded},
-    policy::{Effect, MapImage, Policy, Port, Prefix, compile},
+    policy::{Effect, MapImage, Policy, Port, Prefix, Service, compile},
 };
 use ollama_guard_common::{
-    Mode, Scope,
+    Mode,
     abi::{
         FIRST_DOOR, PolicyTable, RuleBlock, Selection, SlotInfo, door_places, door_word, globals,
-        maps, programs,
+        guarded_by, maps, port_at, programs,
     },
 };
 
@@ -61,9 +61,8 @@ fn image(allow: &[IpNet], deny: &[IpNet]) -> Result<MapImage> {
             rules.push((Prefix::try_from(*net)?, effect));
         }
     }
-    let ports = BTreeSet::from([Port::OLLAMA]);
-    let capacity = 65_536;
-    Ok(compile(&Policy { mode: Mode::Enforce, scope: Scope::All, ports, rules, capacity })?)
+    let service = Service::ollama(Mode::Enforce, [Port::OLLAMA]);
+    Ok(compile(&Policy::plain(service, rules, 65_536)?)?)
 }
 
 /// A map as it is when the policy is in force; of an array of maps the maps as well, behind it.
@@ -97,9 +96,10 @@ fn memory(name: &str, map: &Map, image: &MapImage) -> Vec<Memory> {
 fn table(image: &MapImage) -> Box<PolicyTable> {
     let mut table = Box::new(PolicyTable::zeroed());
     let mut selection = Selection::new(0, image.mode, image.scope, image.protocols);
-    for &(word, bits) in &image.port_words {
-        table.ports[0][word as usize] = bits;
-        selection = selection.with_ports(bits);
+    for &(place, service) in &image.ports {
+        table.ports[0][place as usize / 2] |= guarded_by(service) << (place % 2 * 4);
+        let port = port_at(place as usize).map_or(0, |(_, port)| port);
+        selection = selection.with_port(port);
     }
     table.selection = selection.0;
     let (first4, first6) = image.rules.firsts();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::{
     control::{
         Effect,
-        protocol::{EditReply, RuleList},
+        protocol::{EditReply, RuleList, RuleView},
     },
     events::text::Printable,
 };
@@ -31,25 +31,28 @@ pub(super) fn list(
         };
         return writeln!(err, "{meaning}");
     }
-    let rows: Vec<[String; 3]> = list
-        .rules
-        .iter()
-        .map(|rule| {
-            let comment = rule.comment.as_deref().unwrap_or_default();
-            [&rule.prefix, &rule.origin, comment].map(|text| Printable(text).to_string())
-        })
-        .collect();
-    let width = |column: usize, title: &str| {
-        let longest = rows.iter().map(|row| row[column].chars().count()).max();
-        longest.unwrap_or(0).max(title.len())
+    // Where nothing is limited, there is nothing to say about that.
+    let is_limited = list.rules.iter().any(|rule| rule.limits.is_some());
+    let limits = |rule: &RuleView| match &rule.limits {
+        Some(limits) => limits.to_string(),
+        None => "everywhere".to_owned(),
     };
-    let (first, second) = (width(0, "PREFIX"), width(1, "ORIGIN"));
-    let mut row = |prefix: &str, origin: &str, comment: &str| {
-        let line = format!("{prefix:<first$}  {origin:<second$}  {comment}");
-        writeln!(out, "{}", line.trim_end())
+    let titles = ["PREFIX", "WHERE", "ORIGIN", "COMMENT"].map(str::to_owned);
+    let row = |rule: &RuleView| {
+        let comment = rule.comment.clone().unwrap_or_default();
+        let cells = [rule.prefix.clone(), limits(rule), rule.origin.clone(), comment];
+        cells.map(|text| Printable(&text).to_string())
     };
-    row("PREFIX", "ORIGIN", "COMMENT")?;
-    rows.iter().try_for_each(|[prefix, origin, comment]| row(prefix, origin, comment))
+    let rows: Vec<[String; 4]> = [titles].into_iter().chain(list.rules.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; 4] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for row in &rows {
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.filter(|(column, _)| is_limited || *column != 1);
+        let line: Vec<String> = cells.map(|(_, (cell, width))| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
 }
 
 pub(super) fn reply(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> io::Result<()> {
@@ -94,12 +97,12 @@ fn named(prefixes: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::RuleView;
 
     fn rule(prefix: &str, comment: Option<&str>) -> RuleView {
         RuleView {
             prefix: prefix.to_owned(),
             effect: Effect::Allow,
+            limits: None,
             comment: comment.map(str::to_owned),
             origin: "/etc/ollama-guard/config.toml line 12".to_owned(),
             removable: false,

@@ -15,6 +15,7 @@ pub(super) type Key<'a> = Spanned<DeString<'a>>;
 pub(super) enum Table {
     Top,
     Service,
+    Entry,
     Events,
     Control,
 }
@@ -32,7 +33,8 @@ const NOT_IN_THE_FILE: &[(&str, &str)] = &[
 ];
 
 impl Table {
-    pub(super) const ALL: [Self; 4] = [Self::Top, Self::Service, Self::Events, Self::Control];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Top, Self::Service, Self::Entry, Self::Events, Self::Control];
 
     pub(super) const fn keys(self) -> &'static [&'static str] {
         match self {
@@ -48,7 +50,8 @@ impl Table {
                 "events",
                 "control",
             ],
-            Self::Service => &["name", "ports", "allow", "deny", "anyone"],
+            Self::Service => &["name", "mode", "ports", "allow", "deny", "anyone"],
+            Self::Entry => &["from", "on"],
             Self::Events => &["per_second"],
             Self::Control => &["group_may_edit"],
         }
@@ -59,6 +62,7 @@ impl Table {
         match self {
             Self::Top => "at the top of the file, before the first line in brackets",
             Self::Service => "under [[service]]",
+            Self::Entry => "in an entry of a list, as in { from = \"office\", on = [\"eth1\"] }",
             Self::Events => "under [events]",
             Self::Control => "under [control]",
         }

@@ -26,7 +26,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{StoreError, VERSION};
-use crate::policy::{Change, Effect, Origin, Prefix, Rule};
+use crate::policy::{Change, Effect, Limits, Origin, Prefix, Rule, Said};
 
 /// What a file holds.
 #[derive(Debug)]
@@ -169,10 +169,10 @@ fn after(rules: Vec<Rule>, changes: Vec<Change>) -> Vec<Rule> {
     if changes.is_empty() {
         return rules;
     }
-    let mut places: HashMap<(Prefix, Effect), usize> = HashMap::with_capacity(rules.len());
+    let mut places: HashMap<Owned, usize> = HashMap::with_capacity(rules.len());
     let mut rules: Vec<Option<Rule>> = rules.into_iter().map(Some).collect();
     for place in 0..rules.len() {
-        let said = rules[place].as_ref().map(Rule::said);
+        let said = rules[place].as_ref().map(|rule| owned(rule.said(), rule.limits.as_ref()));
         // Said twice is said once: it goes as a whole.
         if let Some(before) = said.and_then(|said| places.insert(said, place)) {
             rules[before] = None;
@@ -180,28 +180,36 @@ fn after(rules: Vec<Rule>, changes: Vec<Change>) -> Vec<Rule> {
     }
     for Change { add, remove, comment } in changes {
         for one in comment {
-            let place = places.get(&(one.prefix, one.effect));
+            let place = places.get(&owned(one.said(), one.limits.as_ref()));
             if let Some(rule) = place.and_then(|place| rules[*place].as_mut()) {
                 rule.comment = one.comment;
             }
         }
         for named in remove {
-            if let Some(place) = places.remove(&(named.prefix, named.effect)) {
+            if let Some(place) = places.remove(&owned(named.said(), named.limits.as_ref())) {
                 rules[place] = None;
             }
         }
         for rule in add {
-            places.insert(rule.said(), rules.len());
+            places.insert(owned(rule.said(), rule.limits.as_ref()), rules.len());
             rules.push(Some(rule));
         }
     }
     rules.into_iter().flatten().collect()
 }
 
+/// [`Said`] of a rule that moves.
+type Owned = (Prefix, Effect, Option<Arc<Limits>>);
+
+fn owned((prefix, effect, _): Said<'_>, limits: Option<&Arc<Limits>>) -> Owned {
+    (prefix, effect, limits.map(Arc::clone))
+}
+
 /// Rules that came together share what they remember of it.
 #[derive(Default)]
 struct Sharing {
     origins: HashSet<Arc<Origin>>,
+    limits: HashSet<Arc<Limits>>,
     comments: HashSet<Arc<str>>,
 }
 
@@ -210,6 +218,12 @@ impl Sharing {
         match self.origins.get(&rule.origin) {
             Some(origin) => rule.origin = Arc::clone(origin),
             None => drop(self.origins.insert(Arc::clone(&rule.origin))),
+        }
+        if let Some(limits) = &mut rule.limits {
+            match self.limits.get(limits) {
+                Some(known) => *limits = Arc::clone(known),
+                None => drop(self.limits.insert(Arc::clone(limits))),
+            }
         }
         let Some(comment) = &mut rule.comment else { return };
         match self.comments.get(comment) {

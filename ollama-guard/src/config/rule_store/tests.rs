@@ -12,6 +12,7 @@ fn rule(text: &str) -> Rule {
     Rule {
         prefix: text.parse().unwrap(),
         effect: Effect::Allow,
+        limits: None,
         comment: Some("the \"office\"\n".into()),
         origin: Origin::Cli { by: "root".into(), at }.into(),
     }
@@ -157,7 +158,7 @@ fn a_state_directory_that_is_a_file_is_said() {
 }
 
 fn named(text: &str) -> Named {
-    Named { prefix: text.parse().unwrap(), effect: Effect::Allow }
+    Named { prefix: text.parse().unwrap(), effect: Effect::Allow, limits: None }
 }
 
 /// A store with two rules, and its file.
@@ -185,7 +186,7 @@ fn a_change_is_appended_and_can_be_taken_back() {
     let change = Change {
         add: vec![rule("192.0.2.3")],
         remove: vec![named("192.0.2.1")],
-        comment: vec![Commented { prefix, effect: Effect::Allow, comment }],
+        comment: vec![Commented { prefix, effect: Effect::Allow, limits: None, comment }],
     };
     let undo = store.change(change).unwrap();
     assert_eq!(stored(&state), ["192.0.2.2", "192.0.2.3"]);

@@ -1,0 +1,76 @@
+//! What the policy has to know about this host: its addresses, and the doors that there are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ollama_guard_common::Scope;
+
+use super::{Guard, GuardError};
+use crate::{
+    dataplane::{Dataplane, PolicySink},
+    policy::Compiled,
+};
+
+impl<S: PolicySink> Guard<S> {
+    /// Takes note of the interfaces that are guarded, for rules that hold at some only. Returns whether
+    /// the kernel had to know.
+    pub fn know_doors(&mut self, doors: BTreeMap<u32, String>) -> Result<bool, GuardError> {
+        if doors == self.doors {
+            return Ok(false);
+        }
+        let before = std::mem::replace(&mut self.doors, doors);
+        let compiled = match self.compile(&self.desired, self.scope, self.store.rules()) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                self.doors = before;
+                return Err(error.into());
+            }
+        };
+        let known = |compiled: &Compiled| compiled.image().doors.clone();
+        let is_same = self.compiled.as_ref().is_some_and(|old| known(old) == known(&compiled));
+        let is_same = is_same
+            && self
+                .compiled
+                .as_ref()
+                .is_some_and(|old| old.layout().stride() == compiled.layout().stride());
+        if is_same {
+            return Ok(false);
+        }
+        if self.generation > 0 {
+            // Should it fail, the next call tries again.
+            self.swap(compiled.image()).inspect_err(|_| self.doors = before)?;
+        }
+        self.compiled = Some(compiled);
+        Ok(self.generation > 0)
+    }
+}
+
+impl Guard<Dataplane> {
+    /// Takes note of this host's own addresses, if only packets for these are to be decided on.
+    /// `own` is `None` if they are not known. While they are not, or are too many, everybody's
+    /// packets are decided on; the error says so.
+    ///
+    /// Before the first policy nothing but the note is taken.
+    pub fn know_addresses(&mut self, own: Option<&BTreeSet<IpAddr>>) -> Result<(), GuardError> {
+        if self.desired.scope == Scope::All {
+            return Ok(());
+        }
+        let outcome = match own {
+            None => Err(GuardError::AddressesUnknown),
+            Some(own) => match self.sink.know_addresses(own) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(GuardError::TooManyAddresses { count: own.len() }),
+                Err(error) => Err(error.into()),
+            },
+        };
+        let scope = if outcome.is_ok() { Scope::Local } else { Scope::All };
+        let before = std::mem::replace(&mut self.scope, scope);
+        if before != scope && self.generation > 0 {
+            // Should it fail, the kernel goes on with what it has, and the next call tries again.
+            self.apply().inspect_err(|_| self.scope = before)?;
+        }
+        outcome
+    }
+}
