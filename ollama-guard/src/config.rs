@@ -33,12 +33,14 @@ mod overrides;
 mod problem;
 mod rule_store;
 mod services;
+mod state_file;
 mod surroundings;
 mod trusted_file;
 mod value;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
+use jiff::Timestamp;
 use ollama_guard_common::{Mode, Scope};
 
 use self::files::Files;
@@ -152,6 +154,14 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// Where the daemon listens for commands.
     pub socket: PathBuf,
+}
+
+impl Config {
+    /// What there is to say about entries that have ended, a sentence each. They are no longer in force.
+    #[must_use]
+    pub fn ended(&self, now: Timestamp) -> Vec<String> {
+        advice::ended(&self.rules, now)
+    }
 }
 
 impl AttachChoice {

@@ -46,7 +46,7 @@ use crate::{
     doctor,
     doors::{Watch, list_addresses},
     events::Journal,
-    guard::{self, Desired, Guard, Handle},
+    guard::{self, Desired, Guard, Handle, Moment},
     policy::Effect,
 };
 
@@ -125,6 +125,8 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
 
     let is_adopted = dataplane.is_adopted();
     let mut guard = Guard::new(dataplane, Desired::from(config), store)?;
+    // First of all: what has ended while no daemon ran is in no policy from here on.
+    let ended_before = guard.end_due(&Moment::now());
     if !guard.all().any(|rule| rule.effect == Effect::Allow) {
         let is_observed = config.observed().count() == config.services.len();
         let word = if is_observed { "would be" } else { "is" };
@@ -159,7 +161,7 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
 
     // Nothing is loaded from here on, and the guard's thread is to be born within.
     confine::confine(&needs(config)).await;
-    let (handle, ended) = guard::spawn(guard, audit).map_err(StartError::Thread)?;
+    let (handle, ended) = guard::spawn(guard, audit, ended_before).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
     let notices = Arc::new(notices::Notices::default());
     let service_uid = geteuid().as_raw();

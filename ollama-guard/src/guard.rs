@@ -10,19 +10,22 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod ends;
 mod error;
+mod expire;
 mod host;
 mod plan;
 mod reconfigure;
+mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use jiff::Timestamp;
 use ollama_guard_common::Scope;
 
+use self::{ends::Ends, expire::Unfinished};
 use crate::{
     config::{RuleStore, Undo},
     control::protocol::{Edit, EditReply, RuleList, RuleView, ServiceTerms, Terms},
@@ -34,8 +37,11 @@ use crate::{
 };
 
 pub use actor::{Asked, Handle, Reconfigured, Stopped, spawn};
+pub use ends::Moment;
 pub use error::GuardError;
+pub use expire::Ended;
 pub use plan::{Plan, Planned};
+pub use standing::Standing;
 
 /// What the configuration demands.
 #[derive(Clone, Debug)]
@@ -64,12 +70,18 @@ pub struct Guard<S> {
     generation: u64,
     /// The fingerprint of the policy that was put in force last.
     digest: Digest,
+    ends: Ends,
+    unfinished: Unfinished,
 }
 
 impl<S: PolicySink> Guard<S> {
     /// Checks that what is configured and stored compiles. Nothing is in force yet.
-    pub fn new(sink: S, desired: Desired, store: RuleStore) -> Result<Self, GuardError> {
+    pub fn new(sink: S, mut desired: Desired, mut store: RuleStore) -> Result<Self, GuardError> {
+        let forgotten = store.forget_ended_but(desired.rules.iter());
+        desired.rules.retain(|rule| !store.has_ended(rule));
         let scope = desired.scope;
+        let mut ends = Ends::default();
+        ends.follow(desired.rules.iter().chain(store.rules()), &Moment::now());
         let mut guard = Self {
             sink,
             desired,
@@ -79,8 +91,11 @@ impl<S: PolicySink> Guard<S> {
             compiled: None,
             generation: 0,
             digest: Digest::new(),
+            ends,
+            unfinished: Unfinished::default(),
         };
         guard.compiled = Some(guard.compile(&guard.desired, scope, guard.store.rules())?);
+        guard.note_unwritten(forgotten);
         Ok(guard)
     }
 
@@ -162,15 +177,19 @@ impl<S: PolicySink> Guard<S> {
     }
 
     /// Carries out a change, whole or not at all. `by` is who asked, for the rules' origin.
-    pub fn edit(&mut self, edit: &Edit, by: &str, at: Timestamp) -> Result<EditReply, GuardError> {
-        let origin = Arc::new(Origin::Cli { by: by.to_owned(), at });
+    pub fn edit(&mut self, edit: &Edit, by: &str, now: &Moment) -> Result<EditReply, GuardError> {
+        let origin = Arc::new(Origin::Cli { by: by.to_owned(), at: now.wall });
         let Plan { rules, mut reply } =
-            plan::plan(edit, &self.desired, self.store.rules(), &origin)?;
+            plan::plan(edit, &self.desired, self.store.rules(), &origin, now.wall)?;
+        let has_ends = !self.ends.is_empty() || rules.has_ends();
         let changes_policy = match rules {
             Planned::Same => false,
             Planned::Some(change) => self.change(change)?,
             Planned::Whole { rules, changes_policy } => self.replace(rules, changes_policy)?,
         };
+        if has_ends {
+            self.ends.follow(self.desired.rules.iter().chain(self.store.rules()), now);
+        }
         if changes_policy {
             plan::warn_if_closed(self.all(), &mut reply);
         }
@@ -180,7 +199,7 @@ impl<S: PolicySink> Guard<S> {
 
     /// Changes some rules. Returns whether the kernel had to know.
     fn change(&mut self, change: Change) -> Result<bool, GuardError> {
-        if !change.changes_policy() {
+        if change.difference().iter().all(Vec::is_empty) {
             self.store.change(change)?;
             return Ok(false);
         }
@@ -219,7 +238,9 @@ impl<S: PolicySink> Guard<S> {
         let about = |rule: &&Rule| change.remove.iter().any(|named| named.prefix == rule.prefix);
         let still: BTreeSet<Statement> =
             stays.filter(about).filter_map(|rule| layout.statement(rule)).collect();
-        let removed: Vec<Statement> = removed.difference(&still).copied().collect();
+        let stays = still.iter().chain(&added).collect::<BTreeSet<_>>();
+        let removed: Vec<Statement> =
+            removed.iter().filter(|one| !stays.contains(one)).copied().collect();
         compiled.edited(&added, &removed)
     }
 
@@ -319,6 +340,7 @@ pub fn view(rule: &Rule) -> RuleView {
         comment: rule.comment.as_deref().map(str::to_owned),
         origin: rule.written(),
         removable: matches!(*rule.origin, Origin::Cli { .. }),
+        expires: rule.expires,
     }
 }
 

@@ -24,6 +24,7 @@ mod compile;
 mod compiled;
 mod decide;
 mod digest;
+mod end;
 mod image;
 mod layout;
 mod limits;
@@ -42,6 +43,7 @@ pub use self::{
     compiled::Compiled,
     decide::deciding_rule,
     digest::{Digest, Digests},
+    end::{End, EndError, LONGEST, duration, span},
     image::{MapImage, ServiceImage},
     layout::{Layout, Service, Statement},
     limits::Limits,

@@ -17,6 +17,7 @@ use ollama_guard_common::{Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    control::protocol::LateEnd,
     dataplane::{
         DataplaneError, PinDir, Snapshot,
         counters::{AllCounts, BookTotals},
@@ -104,6 +105,9 @@ pub struct DaemonStatus {
     /// What its keeper can't put right at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
+    /// The last rules that ended later than they should have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_late: Vec<LateEnd>,
     /// The configuration in force, and the one that was rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,

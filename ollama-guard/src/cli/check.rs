@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::{NO, written};
 use crate::{
@@ -46,7 +47,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn summary(config: &Config) -> String {
     let mut text = String::new();
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&config.ended(Timestamp::now())) {
         text.push_str(&format!("warning: {}\n", Printable(warning)));
     }
     let count = |effect| config.rules.iter().filter(|rule| rule.effect == effect).count();

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
+use jiff::Timestamp;
 use ollama_guard_common::{Reason, Scope, Start, Verdict};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use crate::{
     control::{Client, protocol::RuleView},
     dataplane::{Hook, PinDir, Snapshot, Twin, addresses, matching_rule},
     doors,
-    policy::{Effect, Limits, Origin, Port, Prefix, Rule, deciding_rule},
+    policy::{Effect, End, Limits, Origin, Port, Prefix, Rule, deciding_rule, span},
     verify::{destination, knock},
 };
 
@@ -75,6 +76,8 @@ struct DecidingRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
     origin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<End>,
 }
 
 /// Explains. Exit status 1 if the packet would be dropped.
@@ -213,6 +216,7 @@ async fn rule(
             effect,
             limits: None,
             comment: None,
+            expires: None,
             origin: "read from the kernel; no daemon answers that knows where it comes from".into(),
         }));
     };
@@ -223,7 +227,14 @@ async fn rule(
             let RuleView { effect, ref limits, .. } = *view;
             let prefix: Prefix = view.prefix.parse()?;
             let limits = limits.clone().map(Arc::new);
-            Ok(Rule { prefix, effect, limits, comment: None, origin: Origin::Flag.into() })
+            Ok(Rule {
+                prefix,
+                effect,
+                limits,
+                comment: None,
+                origin: Origin::Flag.into(),
+                expires: None,
+            })
         })
         .collect::<anyhow::Result<Vec<Rule>>>()?;
     let holds = |rule: &Rule| holds(rule, knock.service, args.interface.as_deref());
@@ -233,8 +244,8 @@ async fn rule(
 }
 
 fn deciding(view: RuleView) -> DecidingRule {
-    let RuleView { prefix, effect, limits, comment, origin, .. } = view;
-    DecidingRule { prefix, effect, limits, comment, origin }
+    let RuleView { prefix, effect, limits, comment, origin, expires, .. } = view;
+    DecidingRule { prefix, effect, limits, comment, origin, expires }
 }
 
 /// A knock, as rules tell them apart.
@@ -273,6 +284,10 @@ fn describe(found: &Explanation, reason: Reason) -> String {
         text.push_str(&format!("\n  rule: {effect} {prefix}{limits} ({origin})"));
         if let Some(comment) = &rule.comment {
             text.push_str(&format!(": {}", crate::events::text::Printable(comment)));
+        }
+        if let Some(end) = rule.expires {
+            let rest = span(end.seconds_from(Timestamp::now()));
+            text.push_str(&format!("\n  until {end}, for another {rest}"));
         }
     }
     if found.verdict == "would-drop" {

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -21,7 +22,7 @@ use crate::{
         Client, Effect,
         protocol::{AddRequest, Comment, RemoveRequest, ReplaceRequest},
     },
-    policy::{Limits, Pattern},
+    policy::{End, Limits, Pattern, duration},
 };
 
 /// Says what is wrong with the text of a prefix, before anything is sent.
@@ -38,7 +39,8 @@ pub struct RulesArgs {
 /// What to do with the rules.
 #[derive(Clone, Debug, Subcommand)]
 pub enum RulesCommand {
-    /// Add rules; they stay over restarts
+    /// Add rules; they stay over restarts, and until they end or are removed. What is there already gets the
+    /// end that is named, or none
     Add {
         /// Addresses or prefixes, such as 192.0.2.7 or 2001:db8::/32
         #[arg(value_name = "PREFIX", required = true)]
@@ -52,6 +54,12 @@ pub enum RulesCommand {
         /// Confirm that a prefix of all addresses (0.0.0.0/0, ::/0) is meant
         #[arg(long)]
         anyone: bool,
+        /// End them after this time, such as 90s, 45m, 2h, 1h30m, 7d
+        #[arg(long = "for", value_name = "TIME", value_parser = duration, conflicts_with = "until")]
+        time: Option<Duration>,
+        /// End them at this moment, such as 2026-12-01T18:00:00Z
+        #[arg(long, value_name = "MOMENT")]
+        until: Option<End>,
     },
     /// Remove rules that were added with `add` or `replace`
     Remove {
@@ -70,7 +78,8 @@ pub enum RulesCommand {
     },
     /// Replace all rules that were added by those in a file, all or nothing
     Replace {
-        /// One prefix a line, a comment behind `#`; `-` reads standard input
+        /// One prefix a line, behind it `until MOMENT` if it ends, and a comment behind `#`; `-` reads standard
+        /// input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
@@ -137,11 +146,14 @@ pub async fn execute(
             let shown = show::list(effect, &list, json, out, err).and_then(|()| out.flush());
             return written(shown);
         }
-        RulesCommand::Add { prefixes, limits, comment, anyone } => {
-            let limits = limits.limits();
+        RulesCommand::Add { prefixes, limits, comment, anyone, time, until: expires } => {
             check_all(&prefixes, check)?;
+            let limits = limits.limits();
             let comment = comment.map(Comment::try_from).transpose().context("--comment")?;
-            client.add(&AddRequest { effect, prefixes, limits, comment, anyone }).await?
+            let for_seconds = time.map(|time| time.as_secs());
+            let request =
+                AddRequest { effect, prefixes, limits, comment, anyone, expires, for_seconds };
+            client.add(&request).await?
         }
         RulesCommand::Remove { prefixes, limits } => {
             let limits = limits.limits();

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
+use jiff::Timestamp;
 
 use crate::{
     config::{self, Overrides, ProcessEnvironment},
@@ -71,7 +72,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(problems) => anyhow::bail!("{problems}{}", still_in_force(&overrides)),
     };
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&config.ended(Timestamp::now())) {
         tracing::warn!("{warning}");
     }
     let daemon = daemon::start(&config, Sources { overrides, fingerprint, host })

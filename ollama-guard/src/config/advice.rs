@@ -1,13 +1,19 @@
 //! Warnings: rules that are correct and probably not meant.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    mem,
+};
+
+use jiff::Timestamp;
 
 use crate::policy::{Effect, Family, Rule};
 
 /// The most warnings of one kind. A list that was generated can earn thousands.
 const MOST: usize = 20;
 
-/// The rules with each prefix and effect once, the first of them; a warning for every other one.
+/// The rules with each prefix and effect once, the first of those that last the longest; a warning for every
+/// other one.
 pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) -> Vec<Rule> {
     let mut first = BTreeMap::new();
     let mut kept: Vec<Rule> = Vec::with_capacity(rules.len());
@@ -18,17 +24,49 @@ pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) 
                 entry.insert(kept.len());
                 kept.push(rule);
             }
-            Entry::Occupied(entry) => repeated.push(format!(
-                "{}: {} {} stands already at {}: one of the two is enough",
-                rule.written(),
-                rule.effect,
-                rule.prefix,
-                kept[*entry.get()].written()
-            )),
+            Entry::Occupied(entry) => {
+                let first = &mut kept[*entry.get()];
+                let rule = if outlasts(&rule, first) { mem::replace(first, rule) } else { rule };
+                let (written, effect, prefix) = (rule.written(), rule.effect, rule.prefix);
+                repeated.push(if rule.expires == first.expires {
+                    format!(
+                        "{written}: {effect} {prefix} stands already at {}: one of the two is enough",
+                        first.written()
+                    )
+                } else {
+                    format!(
+                        "{written}: {effect} {prefix} stands also at {}, and lasts longer there",
+                        first.written()
+                    )
+                });
+            }
         }
     }
     push_few(repeated, "repeated rules", warnings);
     kept
+}
+
+/// Whether a rule ends later than another one.
+fn outlasts(one: &Rule, other: &Rule) -> bool {
+    match (one.expires, other.expires) {
+        (None, other) => other.is_some(),
+        (Some(_), None) => false,
+        (Some(one), Some(other)) => one > other,
+    }
+}
+
+/// What there is to say about entries that have ended. They are no longer in force.
+pub(super) fn ended(rules: &[Rule], now: Timestamp) -> Vec<String> {
+    let mut messages = Vec::new();
+    let ended = |rule: &Rule| rule.expires.filter(|end| end.has_passed(now));
+    messages.extend(rules.iter().filter_map(|rule| {
+        let end = ended(rule)?;
+        let (written, effect, prefix) = (rule.written(), rule.effect, rule.prefix);
+        Some(format!("{written}: {effect} {prefix} has ended at {end}: take it out"))
+    }));
+    let mut few = Vec::new();
+    push_few(messages, "entries that have ended", &mut few);
+    few
 }
 
 /// Warns about what the rules, taken together, do.
@@ -97,7 +135,8 @@ mod tests {
 
     fn rule(effect: Effect, text: &str, line: usize) -> Rule {
         let origin = Origin::File { path: std::path::Path::new("/c").into(), line }.into();
-        Rule { prefix: text.parse().unwrap(), effect, limits: None, comment: None, origin }
+        let (limits, comment, expires) = (None, None, None);
+        Rule { prefix: text.parse().unwrap(), effect, limits, comment, origin, expires }
     }
 
     fn warnings(rules: Vec<Rule>) -> Vec<String> {

@@ -79,6 +79,25 @@ const CORPUS: &[Broken] = &[
     ("[groups]\noffice = [\"192.0.2.1/24\"]", &[(2, 11, "write 192.0.2.0/24")]),
     ("[groups]\n\"10.0.0.0/8\" = []", &[(2, 1, "a letter first")]),
     ("groups = [\"office\"]", &[(1, 10, "a table belongs here, not a list: write [groups]")]),
+    // Ends.
+    (
+        "[[service]]\nallow = [{ from = \"192.0.2.1\", expires = \"tomorrow\" }]",
+        &[(2, 42, "write date, time and offset")],
+    ),
+    (
+        "[[service]]\nallow = [{ from = \"192.0.2.1\", expires = 2036-01-01 }]",
+        &[(2, 42, "write date, time and offset")],
+    ),
+    (
+        "[[service]]\nallow = [{ expires = \"2036-01-01T00:00:00Z\" }]",
+        &[(2, 10, "whom is this entry about?")],
+    ),
+    ("[[service]]\nallow = [{ from = \"192.0.2.1\", expire = 1 }]", &[(2, 32, "not known")]),
+    (
+        "[groups]\na = []\n[[service]]\nallow = [\"a\", { from = \"a\", expires = \"2036-01-01T00:00:00Z\" }]",
+        &[(4, 24, "write it where the group has its members")],
+    ),
+    ("[[service]]\nexpires = 1", &[(2, 1, "misplaced: write it in an entry of a list")]),
     // Keys.
     ("interface = \"auto\"", &[(1, 1, "`interface` is not known: write `interfaces`")]),
     ("[[services]]\nports = [\"0\"]", &[(1, 3, "write `service`")]),

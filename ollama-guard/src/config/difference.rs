@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Config, Interfaces};
-use crate::policy::{Rule, Said, Service};
+use crate::policy::{End, Rule, Said, Service};
 
 /// Rules that are named one by one, of those that come and of those that go.
 const MOST: usize = 50;
@@ -107,6 +107,19 @@ fn list<T: Ord + Display>(
 
 fn rules(lines: &mut Vec<String>, old: &[Rule], new: &[Rule]) {
     let (before, after) = (by_word(old), by_word(new));
+    let ends = after.iter().filter_map(|(said, &at)| {
+        let (was, is) = (old[*before.get(said)?].expires, new[at].expires);
+        let text =
+            |end: Option<End>| end.map_or_else(|| "no end".to_owned(), |end| end.to_string());
+        (was != is).then(|| format!("{} {}: {} -> {}", said.1, said.0, text(was), text(is)))
+    });
+    let mut ends: Vec<_> = ends.collect();
+    let more = ends.len().saturating_sub(MOST);
+    ends.truncate(MOST);
+    lines.append(&mut ends);
+    if more > 0 {
+        lines.push(format!("{more} more rules with another end"));
+    }
     for (sign, here, rules, there) in [("+", &after, new, &before), ("-", &before, old, &after)] {
         let only = || here.iter().filter(|(said, _)| !there.contains_key(said));
         for (&(prefix, effect, limits), &at) in only().take(MOST) {
@@ -181,6 +194,18 @@ mod tests {
         let found = told("[[service]]\ndeny = [\"192.0.2.9\"]", new);
         assert_eq!(found.changes, changes);
         assert_eq!(found.later, ["capacity: 65536 -> 7"]);
+    }
+
+    #[test]
+    fn another_end_is_told() {
+        let list = |entry: &str| format!("[[service]]\nallow = [{entry}]");
+        let ends = |time| format!("{{ from = \"192.0.2.1\", expires = \"2036-01-01T{time}Z\" }}");
+        let (early, late) = (list(&ends("12:00:00")), list(&ends("13:00:00")));
+        let line = "allow 192.0.2.1: 2036-01-01T12:00:00Z -> 2036-01-01T13:00:00Z";
+        assert_eq!(told(&early, &late).changes, [line]);
+        let line = "allow 192.0.2.1: 2036-01-01T12:00:00Z -> no end";
+        assert_eq!(told(&early, &list("\"192.0.2.1\"")).changes, [line]);
+        assert!(told(&early, &early).is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{Place, Problem};
-use crate::policy::clipped;
+use crate::policy::{End, EndError, clipped};
 
 /// The largest file of which all mistakes are told.
 const EVERY_MISTAKE_BYTES: usize = 1 << 20;
@@ -17,6 +17,14 @@ const EVERY_MISTAKE_BYTES: usize = 1 << 20;
 pub(super) type Span = Range<usize>;
 /// A value and where it stands.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// An entry of a list of prefixes.
+pub(super) struct Entry<'v> {
+    /// Where its text stands.
+    pub(super) at: Span,
+    pub(super) text: &'v str,
+    pub(super) expires: Option<End>,
+}
 
 /// The text that is being understood, and what is wrong with it so far.
 ///
@@ -155,6 +163,73 @@ impl<'t> Document<'t> {
         }
         self.wrong_type(value, "a list", example);
         &[]
+    }
+
+    /// When something ends.
+    pub(super) fn end(&mut self, value: &Value<'_>) -> Option<End> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            // With a space in the middle TOML knows it too.
+            DeValue::Datetime(_) => {
+                value.get_ref().as_datetime().map(ToString::to_string).unwrap_or_default()
+            }
+            _ => {
+                self.wrong_type(value, "text in quotes", "expires = \"2026-12-01T18:00:00Z\"");
+                return None;
+            }
+        };
+        text.parse().map_err(|e: EndError| self.wrong(&value.span(), e.to_string())).ok()
+    }
+
+    /// The entries of a list of prefixes: each a text, or a table of a text and an end.
+    pub(super) fn entries<'v>(&mut self, value: &'v Value<'_>, example: &str) -> Vec<Entry<'v>> {
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(value, "a list", example);
+            return Vec::new();
+        };
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            match item.get_ref() {
+                DeValue::String(text) => {
+                    entries.push(Entry { at: item.span(), text: text.as_ref(), expires: None });
+                }
+                DeValue::Table(table) => entries.extend(self.entry(item.span(), table)),
+                _ => self.wrong_type(item, "text in quotes", example),
+            }
+        }
+        entries
+    }
+
+    fn entry<'v>(&mut self, at: Span, table: &'v DeTable<'_>) -> Option<Entry<'v>> {
+        const EXAMPLE: &str = "{ from = \"192.0.2.1\", expires = \"2026-12-01T18:00:00Z\" }";
+        let (mut prefix, mut expires) = (None, None);
+        let mut is_right = true;
+        for (key, value) in table {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("from", DeValue::String(text)) => prefix = Some((value.span(), text.as_ref())),
+                ("expires", _) => {
+                    expires = self.end(value);
+                    is_right &= expires.is_some();
+                }
+                ("from", _) => {
+                    self.wrong_type(value, "text in quotes", EXAMPLE);
+                    is_right = false;
+                }
+                (other, _) => {
+                    let shown = clipped(other);
+                    let message = format!("`{shown}` is not known here: write {EXAMPLE}");
+                    self.wrong_structure(&key.span(), message);
+                    is_right = false;
+                }
+            }
+        }
+        let Some((at, text)) = prefix else {
+            if is_right {
+                self.wrong(&at, format!("a prefix is missing: write {EXAMPLE}"));
+            }
+            return None;
+        };
+        is_right.then_some(Entry { at, text, expires })
     }
 
     /// A number, understood by `read` from its digits and their base.

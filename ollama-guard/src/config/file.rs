@@ -19,7 +19,7 @@ use super::{
     problem::Problem,
     services, value,
 };
-use crate::policy::{Effect, Limits, Port, PortError, Rule, quoted};
+use crate::policy::{Effect, End, Limits, Port, PortError, Rule, quoted};
 
 /// How the line above a service looks.
 const SERVICE: &str = "[[service]], with two brackets on each side";
@@ -183,14 +183,18 @@ impl Reader<'_, '_> {
     }
 
     /// The prefixes of an allow or deny list, each with where it holds.
-    fn listed(&mut self, value: &Value<'_>, key: &str, service: &Arc<str>) -> Vec<Entry> {
+    fn listed(&mut self, value: &Value<'_>, key: &str, service: &Arc<str>) -> Vec<Listed> {
         let example = format!("{key} = [\"203.0.113.0/24\"]");
         let mut listed = Vec::new();
         let mut expanded = BTreeSet::new();
         let everywhere = Limits::new(Some(Arc::clone(service)), Vec::new());
         for item in self.document.items(value, &example) {
-            let (limits, texts) = match item.get_ref() {
-                DeValue::String(text) => (everywhere.clone(), vec![(item.span(), text.as_ref())]),
+            let Braces { limits, texts, expires } = match item.get_ref() {
+                DeValue::String(text) => Braces {
+                    limits: everywhere.clone(),
+                    texts: vec![(item.span(), text.as_ref())],
+                    expires: None,
+                },
                 DeValue::Table(table) => self.entry(table, &item.span(), service),
                 _ => {
                     let expected = "text in quotes, or an entry in braces,";
@@ -199,25 +203,22 @@ impl Reader<'_, '_> {
                 }
             };
             for (at, text) in texts {
-                if !expanded.insert((text, limits.clone())) && self.groups.members(text).is_some() {
+                let is_again = expires.is_none() && !expanded.insert((text, limits.clone()));
+                if is_again && self.groups.members(text).is_some() {
                     let message = format!("the group {} stands twice", quoted(text));
                     self.document.warn(&at, &message);
                     continue;
                 }
-                listed.extend(self.members(&at, text).into_iter().map(|one| (one, limits.clone())));
+                let members = self.members(&at, text, expires);
+                listed.extend(members.into_iter().map(|one| (one, limits.clone())));
             }
         }
         listed
     }
 
-    /// An entry that holds at some interfaces only.
-    fn entry<'v>(
-        &mut self,
-        table: &'v DeTable<'_>,
-        at: &Span,
-        service: &Arc<str>,
-    ) -> (Option<Arc<Limits>>, Vec<(Span, &'v str)>) {
-        let (mut texts, mut on) = (Vec::new(), Vec::new());
+    /// An entry in braces, that holds at some interfaces only, or ends.
+    fn entry<'v>(&mut self, table: &'v DeTable<'_>, at: &Span, service: &Arc<str>) -> Braces<'v> {
+        let (mut texts, mut on, mut expires) = (Vec::new(), Vec::new(), None);
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "from" => match value.get_ref() {
@@ -228,6 +229,7 @@ impl Reader<'_, '_> {
                     refuse_empty(self.document, value, "interface", "on = [\"eth1\"]");
                     on = exclude(self.document, value, "on = [\"eth1\"]");
                 }
+                "expires" => expires = self.document.end(value),
                 _ => keys::refuse(self.document, Table::Entry, key),
             }
         }
@@ -236,11 +238,16 @@ impl Reader<'_, '_> {
                            [\"eth1\"] }";
             self.document.wrong(at, message.to_owned());
         }
-        (Limits::new(Some(Arc::clone(service)), on), texts)
+        Braces { limits: Limits::new(Some(Arc::clone(service)), on), texts, expires }
     }
 
     /// What one text of a list stands for.
-    fn members(&mut self, at: &Span, text: &str) -> Vec<Member> {
+    fn members(&mut self, at: &Span, text: &str, expires: Option<End>) -> Vec<Member> {
+        if expires.is_some() && groups::is_name(text) {
+            let message = "only a prefix has an end: write it where the group has its members";
+            self.document.wrong(at, message.to_owned());
+            return Vec::new();
+        }
         if let Some(members) = self.groups.members(text) {
             return members.to_vec();
         }
@@ -252,10 +259,10 @@ impl Reader<'_, '_> {
             self.document.wrong_structure(at, self.groups.no_such(text));
             return Vec::new();
         }
-        Member::written(self.document, at, text).into_iter().collect()
+        Member::written(self.document, at, text, expires).into_iter().collect()
     }
 
-    fn refuse_everyone(&mut self, allow: &[Entry]) {
+    fn refuse_everyone(&mut self, allow: &[Listed]) {
         for (Member { prefix, everyone_at, .. }, _) in allow {
             if let Some(place) = everyone_at.clone() {
                 let message =
@@ -265,20 +272,28 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn add(&mut self, effect: Effect, listed: Vec<Entry>) {
-        let rule = |(Member { prefix, origin, comment, .. }, limits): Entry| Rule {
+    fn add(&mut self, effect: Effect, listed: Vec<Listed>) {
+        let rule = |(Member { prefix, origin, comment, expires, .. }, limits): Listed| Rule {
             prefix,
             effect,
             limits,
             comment,
             origin,
+            expires,
         };
         self.layer.rules.extend(listed.into_iter().map(rule));
     }
 }
 
 /// A prefix of a list, and where it holds.
-type Entry = (Member, Option<Arc<Limits>>);
+type Listed = (Member, Option<Arc<Limits>>);
+
+/// What stands in an entry in braces.
+struct Braces<'v> {
+    limits: Option<Arc<Limits>>,
+    texts: Vec<(Span, &'v str)>,
+    expires: Option<End>,
+}
 
 fn find<'v, 'a>(table: &'v DeTable<'a>, name: &str) -> Option<&'v Value<'a>> {
     table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)

@@ -144,7 +144,14 @@ impl Said<'_> {
                 Ok(prefix)
             });
             let origin = Arc::clone(&self.origin);
-            let rule = |prefix| Rule { prefix, effect, limits: None, comment: None, origin };
+            let rule = |prefix| Rule {
+                prefix,
+                effect,
+                limits: None,
+                comment: None,
+                origin,
+                expires: None,
+            };
             rules.extend(prefix.map(rule));
         }
         rules

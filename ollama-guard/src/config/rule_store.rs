@@ -9,6 +9,7 @@
 //! empty could open a door. There is no lock here: the daemon that owns the pins is the only one
 //! that writes.
 
+mod ended;
 mod error;
 mod format;
 
@@ -22,12 +23,15 @@ use std::{
 use nix::fcntl::OFlag;
 
 pub use self::error::StoreError;
-use self::format::Extent;
-use super::trusted_file::{self, FileError, Links};
+use self::{ended::Ended, format::Extent};
+use super::{
+    state_file,
+    trusted_file::{self, FileError, Links},
+};
 use crate::policy::{Change, Origin, Reversal, Rule};
 
 /// The version of the file's layout.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The file within the state directory.
 const FILE_NAME: &str = "rules.json";
 /// Where the next list is written before it takes the file's place.
@@ -44,6 +48,9 @@ pub struct RuleStore {
     rules: Vec<Rule>,
     /// The file as this process left it; `None` if it is to be written whole next.
     left: Option<Left>,
+    /// Whether the file has rules that have ended.
+    is_behind: bool,
+    ended: Ended,
 }
 
 /// A file to append to.
@@ -80,9 +87,16 @@ impl RuleStore {
         prepare(state_dir)?;
         let path = state_dir.join(FILE_NAME);
         let directory = state_dir.to_owned();
+        let ended = Ended::open(state_dir)?;
         let bytes = match trusted_file::read(&path, Links::Refuse, MOST_BYTES) {
             Err(FileError::Absent { .. }) => {
-                return Ok(Self { directory, rules: Vec::new(), left: None });
+                return Ok(Self {
+                    directory,
+                    rules: Vec::new(),
+                    left: None,
+                    is_behind: false,
+                    ended,
+                });
             }
             Err(error) => return Err(StoreError::File { path, error }),
             Ok(bytes) => bytes,
@@ -103,7 +117,7 @@ impl RuleStore {
             let left = Left::of(&metadata, extent);
             (left.bytes == bytes.len() as u64).then_some(left)
         });
-        Ok(Self { directory, rules: read.rules, left })
+        Ok(Self { directory, rules: read.rules, left, is_behind: false, ended })
     }
 
     /// The rules, in the order in which they were given.
@@ -232,6 +246,7 @@ impl RuleStore {
             return Err(StoreError::Write { path: self.directory.clone(), error });
         }
         self.left = Some(left);
+        self.is_behind = false;
         Ok(())
     }
 

@@ -431,3 +431,53 @@ fn a_built_in_group_is_in_a_rule_where_a_list_names_it_and_nowhere_else() {
     let taken = Bed::new("[groups]\nlocal-networks = [\"10.0.0.0/8\"]\n");
     assert!(taken.problems().starts_with("FILE:2:1: \"local-networks\" is built in"));
 }
+
+#[test]
+fn an_entry_of_a_list_may_have_an_end() {
+    let bed = Bed::new(
+        "[groups.a]\nprefixes = [{ from = \"192.0.2.1\", expires = 2036-01-01T12:00:00+01:00 }]\n\
+         include = \"list.txt\"\n[[service]]\nallow = [\"a\", \"192.0.2.2\",\n\
+         { expires = \"2026-01-01T12:00:00Z\", from = \"192.0.2.3\" }]\n",
+    );
+    bed.write("list.txt", "192.0.2.4 until 2036-01-01T12:00:00Z # the guest\n");
+    let config = bed.load().unwrap();
+    let rules: Vec<_> = config
+        .rules
+        .iter()
+        .map(|rule| {
+            let end = rule.expires.map_or_else(String::new, |end| end.to_string());
+            format!("{} {end}", rule.prefix)
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "192.0.2.4 2036-01-01T12:00:00Z",
+            "192.0.2.1 2036-01-01T11:00:00Z",
+            "192.0.2.2 ",
+            "192.0.2.3 2026-01-01T12:00:00Z",
+        ]
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let said = config.ended("2026-06-01T00:00:00Z".parse().unwrap());
+    let expected =
+        "config.toml line 6: allow 192.0.2.3 has ended at 2026-01-01T12:00:00Z: take it out";
+    assert_eq!(said.iter().map(|line| bed.short(line)).collect::<Vec<_>>(), [expected]);
+}
+
+#[test]
+fn of_the_same_entry_twice_the_one_that_lasts_longer_counts() {
+    let end = |day| format!("{{ from = \"192.0.2.1\", expires = \"2036-01-0{day}T00:00:00Z\" }}");
+    for (list, expected, warning) in [
+        (format!("{},\n{}", end(1), end(2)), Some("2036-01-02T00:00:00Z"), "line 2: allow"),
+        (format!("{},\n\"192.0.2.1\"", end(1)), None, "line 2: allow"),
+        (format!("\"192.0.2.1\",\n{}", end(1)), None, "line 3: allow"),
+    ] {
+        let bed = Bed::new(&format!("[[service]]\nallow = [{list}]\n"));
+        let config = bed.load().unwrap();
+        let ends: Vec<_> = config.rules.iter().map(|rule| rule.expires).collect();
+        assert_eq!(ends, [expected.map(|end| end.parse().unwrap())]);
+        let said = bed.short(&config.warnings[0]);
+        assert!(said.contains(warning) && said.contains("lasts longer there"), "{said}");
+    }
+}

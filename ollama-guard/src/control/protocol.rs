@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use thiserror::Error;
 
-pub use crate::policy::{Effect, Limits};
+pub use crate::policy::{Effect, End, Limits};
 
 use crate::events::text::misleading;
 
@@ -81,6 +81,12 @@ pub struct AddRequest {
     /// That a prefix which covers everyone is meant.
     #[serde(default)]
     pub anyone: bool,
+    /// When they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<End>,
+    /// After how many seconds they end; instead of `expires`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_seconds: Option<u64>,
 }
 
 /// Removes rules that were added before.
@@ -122,6 +128,9 @@ pub struct NewRule {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Comment>,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<End>,
 }
 
 fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -191,6 +200,9 @@ pub struct RuleView {
     pub origin: String,
     /// Whether `remove` can remove it. Rules of the configuration can't be.
     pub removable: bool,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<End>,
 }
 
 /// All rules.
@@ -245,6 +257,9 @@ pub struct EditReply {
     /// Prefixes that were asked for and stay as they were.
     #[serde(default)]
     pub unchanged: Vec<String>,
+    /// What became of prefixes that have their rule already and get another end, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
     /// After `replace`: the rules of that effect that stay because the configuration has them.
     #[serde(default)]
     pub kept: Vec<RuleView>,
@@ -287,6 +302,19 @@ pub struct DetachReply {
     /// What the person should know, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// A rule that ended later than it should have, because no daemon ran or the machine slept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateEnd {
+    /// Whom it covered.
+    pub prefix: String,
+    /// What it did.
+    pub effect: Effect,
+    /// When it should have ended.
+    pub expires: End,
+    /// So many seconds later it was ended.
+    pub late_seconds: i64,
 }
 
 /// Every error.

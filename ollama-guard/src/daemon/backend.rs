@@ -17,7 +17,7 @@ use crate::{
     },
     dataplane::PinDir,
     events::{Journal, Subscription},
-    guard::{Asked, Handle},
+    guard::{Asked, Handle, Standing},
     status::{self, DaemonStatus},
 };
 
@@ -47,6 +47,7 @@ impl LiveBackend {
 impl Backend for LiveBackend {
     fn status(&self) -> BoxFuture<'_, Result<Value, Failure>> {
         Box::pin(async {
+            let Standing { ended_late, troubles } = self.handle.standing();
             let daemon = DaemonStatus {
                 running: true,
                 hangs: false,
@@ -54,7 +55,8 @@ impl Backend for LiveBackend {
                 pin_dir: Some(self.pins.root().to_owned()),
                 version: Some(env!("CARGO_PKG_VERSION").into()),
                 repairs: self.notices.repairs(),
-                troubles: self.notices.troubles(),
+                troubles: [self.notices.troubles(), troubles].concat(),
+                ended_late: ended_late.into(),
                 configuration: Some(self.reloader.status()),
             };
             let chosen = self.settings.borrow().chosen.clone();

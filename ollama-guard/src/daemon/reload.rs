@@ -313,7 +313,9 @@ fn bad_input(error: super::StartError) -> Failure {
 
 fn warnings(config: &Config, plan: &cover::CoverPlan) -> Vec<String> {
     let innocents = doctor::said_at_start(&config.ports(), config.scope, plan.doors());
-    config.warnings.iter().cloned().chain(innocents.iter().map(ToString::to_string)).collect()
+    let ended = config.ended(Timestamp::now());
+    let warnings = config.warnings.iter().cloned().chain(ended);
+    warnings.chain(innocents.iter().map(ToString::to_string)).collect()
 }
 
 #[cfg(test)]

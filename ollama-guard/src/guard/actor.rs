@@ -1,6 +1,8 @@
 //! The guard on a thread of its own: filling the kernel's tables takes as long as it takes, and
 //! must not hold up the tasks that answer everybody else.
 
+mod ended;
+
 use std::{
     thread,
     time::{Duration, Instant},
@@ -8,9 +10,13 @@ use std::{
 
 use jiff::Timestamp;
 use nix::net::if_::if_nameindex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
-use super::{Desired, Guard, GuardError};
+use super::{Desired, Ended, Guard, GuardError, Moment, Standing};
 use crate::{
     audit_log::{AuditLog, Entry},
     control::{
@@ -60,6 +66,7 @@ pub struct Reconfigured {
 #[derive(Clone)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// The guard has ended: it was detached, or the daemon stops.
@@ -73,23 +80,36 @@ impl From<Stopped> for Failure {
     }
 }
 
-/// Starts the thread. The receiver resolves when the guard has ended.
+/// Starts the thread. The receiver resolves when the guard has ended. `at_start` is what had ended before.
+/// Needs a tokio runtime.
 pub fn spawn(
     guard: Guard<Dataplane>,
     audit: AuditLog,
+    at_start: Ended,
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (ended, ending) = oneshot::channel();
+    let (to_standing, standing) = watch::channel(Standing::default());
+    let runtime = runtime::Handle::current();
+    // The start was something large.
+    let untidy = Some(Instant::now());
+    let mut actor = Actor { guard, audit, untidy, standing: to_standing };
+    actor.tell(&at_start, Timestamp::now());
     thread::Builder::new().name("guard".into()).spawn(move || {
-        // The start was something large.
-        Actor { guard, audit, untidy: Some(Instant::now()) }.run(queue);
+        actor.run(queue, &runtime);
         // Nobody may be listening any more.
         let _ = ended.send(());
     })?;
-    Ok((Handle { requests }, ending))
+    Ok((Handle { requests, standing }, ending))
 }
 
 impl Handle {
+    /// What `status` shows of the guard. Does not wait.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
     /// Every rule, as it is shown.
     pub async fn rules(&self) -> Result<RuleList, Stopped> {
         self.ask(Request::Rules).await
@@ -153,17 +173,30 @@ struct Actor {
     audit: AuditLog,
     /// When something large was last done, if what it took is not given back yet.
     untidy: Option<Instant>,
+    standing: watch::Sender<Standing>,
 }
 
 /// So long after something large its request and its answer are gone as well.
 const TIDY: Duration = Duration::from_secs(1);
 /// Prefixes in a request from which on it is something large.
 const LARGE: usize = 1000;
+/// How often the clock is looked at while rules have an end. No alarm is set: the wall clock may be set
+/// forward, and the machine may sleep.
+const GLANCE: Duration = Duration::from_millis(250);
 
 impl Actor {
-    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    fn run(mut self, mut queue: mpsc::Receiver<Request>, runtime: &runtime::Handle) {
         // A client that does not wait for its answer any more is no reason to stop.
-        while let Some(request) = queue.blocking_recv() {
+        loop {
+            let next = if self.guard.awaits_something() {
+                runtime.block_on(async { timeout(GLANCE, queue.recv()).await })
+            } else {
+                Ok(queue.blocking_recv())
+            };
+            // First: what has ended is in no answer.
+            self.look_at_clock();
+            let Ok(next) = next else { continue };
+            let Some(request) = next else { return };
             match request {
                 Request::Rules(reply) => {
                     let rules = self.guard.rules();
@@ -186,17 +219,18 @@ impl Actor {
     }
 
     fn edit(&mut self, edit: &Edit, peer: &Peer) -> Result<EditReply, Failure> {
-        let at = Timestamp::now();
-        let result = self.guard.edit(edit, &name(peer), at);
+        let now = Moment::now();
+        let result = self.guard.edit(edit, &name(peer), &now);
         self.note(edit.prefixes());
-        self.record_edit(edit, peer, at, &result);
+        self.record_edit(edit, peer, now.wall, &result);
         Ok(result?)
     }
 
     fn reconfigure(&mut self, desired: Desired, asked: &Asked) -> Result<Reconfigured, Failure> {
-        let at = Timestamp::now();
+        let now = Moment::now();
+        let at = now.wall;
         self.note(desired.rules.len());
-        let result = self.guard.reconfigure(desired);
+        let result = self.guard.reconfigure(desired, &now);
         let Asked { peer, why } = asked;
         let outcome = result.as_ref().map(drop).map_err(GuardError::to_string);
         let changed = matches!(result, Ok(true));

@@ -6,7 +6,7 @@ use crate::{
     config::StoreError,
     control::backend::Failure,
     dataplane::DataplaneError,
-    policy::{CompileError, quoted},
+    policy::{CompileError, EndError, quoted},
 };
 
 /// Mistakes that are told one by one; of more there is only the number.
@@ -24,6 +24,12 @@ pub enum GuardError {
         /// The prefix.
         prefix: String,
     },
+    /// No end.
+    #[error(transparent)]
+    End(#[from] EndError),
+    /// An end that is said in two ways.
+    #[error("`expires` and `for_seconds` both say when it ends: leave one out")]
+    TwoEnds,
     /// There is no such rule.
     #[error(
         "there is no {effect} rule {prefix}; `ollama-guard {effect} list` shows those there are"
@@ -89,6 +95,8 @@ impl From<GuardError> for Failure {
             GuardError::Configured { .. } => Self::Conflict(text),
             GuardError::Prefixes(_)
             | GuardError::Everyone { .. }
+            | GuardError::End(_)
+            | GuardError::TwoEnds
             | GuardError::NoSuchRule { .. }
             | GuardError::NoSuchService { .. }
             | GuardError::Compile(_) => Self::BadInput(text),

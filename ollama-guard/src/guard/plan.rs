@@ -5,12 +5,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
+
+use jiff::Timestamp;
 
 use super::{Desired, GuardError, view};
 use crate::{
     control::protocol::{AddRequest, Comment, Edit, EditReply, RemoveRequest, ReplaceRequest},
-    policy::{Change, Commented, Effect, Limits, Named, Origin, Prefix, Rule, Said},
+    policy::{Change, Commented, Effect, End, Limits, Named, Origin, Prefix, Rule, Said},
 };
 
 /// What a request comes to.
@@ -44,6 +47,7 @@ pub(super) fn plan(
     desired: &Desired,
     stored: &[Rule],
     origin: &Arc<Origin>,
+    now: Timestamp,
 ) -> Result<Plan, GuardError> {
     let limits = match edit {
         Edit::Add(AddRequest { limits, .. })
@@ -54,7 +58,7 @@ pub(super) fn plan(
     if !matches!(edit, Edit::Remove(_)) {
         check_service(desired, limits.as_deref())?;
     }
-    let planner = Planner { configured: &desired.rules, stored, origin, limits };
+    let planner = Planner { configured: &desired.rules, stored, origin, limits, now };
     match edit {
         Edit::Add(request) => planner.add(request),
         Edit::Remove(request) => planner.remove(request),
@@ -76,6 +80,17 @@ struct Planner<'a> {
     origin: &'a Arc<Origin>,
     /// Where the rules are to hold that the request is about.
     limits: Option<Arc<Limits>>,
+    now: Timestamp,
+}
+
+impl Planned {
+    /// Whether rules with an end come.
+    pub(super) fn has_ends(&self) -> bool {
+        let (Self::Some(Change { add: rules, .. }) | Self::Whole { rules, .. }) = self else {
+            return false;
+        };
+        rules.iter().any(|rule| rule.expires.is_some())
+    }
 }
 
 /// A rule for a service that there is not would never hold.
@@ -99,16 +114,25 @@ impl<'a> Planner<'a> {
         let (configured, stored) = (named(self.configured), named(self.stored));
         let closed = self.closed_anyway(effect, &asked);
         let comment = text(request.comment.as_ref());
+        let end = self.end(request)?;
         let mut reply = EditReply::default();
         let mut change = Change::default();
         let mut seen = BTreeSet::new();
         for prefix in prefixes {
             if !seen.insert(prefix) {
                 reply.warnings.push(given_twice(prefix));
-            } else if let Some(rule) = configured.get(&prefix) {
+            } else if let Some(rule) = configured.get(&prefix).filter(|rule| lasts(rule, end)) {
                 let written = rule.written();
                 reply.warnings.push(format!("{prefix} is there already, from {written}"));
                 reply.unchanged.push(prefix.to_string());
+            } else if let Some(&rule) = stored.get(&prefix)
+                && rule.expires != end
+            {
+                // It goes and comes, in one step, and says what it said.
+                let comment = comment.clone().or_else(|| rule.comment.clone());
+                change.remove.push(Named { prefix, effect, limits: rule.limits.clone() });
+                change.add.push(Rule { comment, expires: end, ..rule.clone() });
+                reply.changed.push(another_end(rule, end));
             } else if let Some(rule) = stored.get(&prefix) {
                 if comment.is_some() && comment != rule.comment {
                     let (limits, comment) = (rule.limits.clone(), comment.clone());
@@ -117,7 +141,7 @@ impl<'a> Planner<'a> {
                 }
                 reply.unchanged.push(prefix.to_string());
             } else {
-                change.add.push(self.rule(effect, prefix, comment.clone()));
+                change.add.push(self.rule(effect, prefix, comment.clone(), end));
                 reply.added.push(prefix.to_string());
                 // A person who allows somebody wants to know that a deny rule stands against it.
                 if let Some(deny) = closed.get(&prefix) {
@@ -181,12 +205,12 @@ impl<'a> Planner<'a> {
             self.stored.iter().filter(of_effect).map(|rule| (rule.said(), rule)).collect();
         // A rule that holds everywhere holds there, too.
         let says_it = |rule: &&Rule| rule.limits.is_none() || rule.limits == self.limits;
-        let configured: HashSet<Prefix> = self
+        let configured: HashMap<Prefix, &Rule> = self
             .configured
             .iter()
             .filter(of_effect)
             .filter(says_it)
-            .map(|rule| rule.prefix)
+            .map(|rule| (rule.prefix, rule))
             .collect();
         let mut reply = EditReply::default();
         let others = self.stored.iter().filter(|rule| rule.effect != effect || !meant(rule));
@@ -198,8 +222,12 @@ impl<'a> Planner<'a> {
                 reply.warnings.push(given_twice(prefix));
                 continue;
             }
+            if let Some(end) = new.expires.filter(|end| end.has_passed(self.now)) {
+                reply.warnings.push(format!("{prefix} has ended at {end}: it is left out"));
+                continue;
+            }
             let said = (prefix, effect, self.limits.as_deref());
-            if configured.contains(&prefix) {
+            if configured.get(&prefix).is_some_and(|rule| lasts(rule, new.expires)) {
                 old.remove(&said);
                 reply.unchanged.push(prefix.to_string());
                 continue;
@@ -208,12 +236,16 @@ impl<'a> Planner<'a> {
             let comment = text(new.comment.as_ref());
             rules.push(match old.remove(&said) {
                 Some(rule) => {
-                    reply.unchanged.push(prefix.to_string());
-                    Rule { comment, ..rule.clone() }
+                    if rule.expires == new.expires {
+                        reply.unchanged.push(prefix.to_string());
+                    } else {
+                        reply.changed.push(another_end(rule, new.expires));
+                    }
+                    Rule { comment, expires: new.expires, ..rule.clone() }
                 }
                 None => {
                     reply.added.push(prefix.to_string());
-                    self.rule(effect, prefix, comment)
+                    self.rule(effect, prefix, comment, new.expires)
                 }
             });
         }
@@ -228,9 +260,25 @@ impl<'a> Planner<'a> {
         Ok(Plan { rules: Planned::Whole { rules, changes_policy }, reply })
     }
 
-    fn rule(&self, effect: Effect, prefix: Prefix, comment: Option<Arc<str>>) -> Rule {
+    fn rule(
+        &self,
+        effect: Effect,
+        prefix: Prefix,
+        comment: Option<Arc<str>>,
+        expires: Option<End>,
+    ) -> Rule {
         let (limits, origin) = (self.limits.clone(), Arc::clone(self.origin));
-        Rule { prefix, effect, limits, comment, origin }
+        Rule { prefix, effect, limits, comment, origin, expires }
+    }
+
+    /// When what is added ends.
+    fn end(&self, request: &AddRequest) -> Result<Option<End>, GuardError> {
+        match (request.expires, request.for_seconds) {
+            (None, None) => Ok(None),
+            (Some(end), None) => Ok(Some(end.ahead_of(self.now)?)),
+            (None, Some(seconds)) => Ok(Some(End::after(self.now, Duration::from_secs(seconds))?)),
+            (Some(_), Some(_)) => Err(GuardError::TwoEnds),
+        }
     }
 
     /// Of prefixes that are to be allowed, those that a deny rule stands against.
@@ -295,6 +343,26 @@ fn parse<'t>(
         }
     }
     if problems.is_empty() { Ok(prefixes) } else { Err(GuardError::Prefixes(problems)) }
+}
+
+/// Whether a rule lasts as long as one with this end.
+fn lasts(rule: &Rule, end: Option<End>) -> bool {
+    match (rule.expires, end) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(rule), Some(end)) => rule >= end,
+    }
+}
+
+/// What is said about a rule that gets another end.
+fn another_end(rule: &Rule, end: Option<End>) -> String {
+    let prefix = rule.prefix;
+    match (rule.expires, end) {
+        (Some(before), Some(end)) => format!("{prefix} ends at {end} now, and not at {before}"),
+        (None, Some(end)) => format!("{prefix} ends at {end} now, and had no end"),
+        (Some(before), None) => format!("{prefix} has no end any more, and had one at {before}"),
+        (None, None) => format!("{prefix} has no end"),
+    }
 }
 
 fn given_twice(prefix: Prefix) -> String {

@@ -2,7 +2,7 @@
 
 use ollama_guard_common::Scope;
 
-use super::{Desired, Guard, GuardError};
+use super::{Desired, Guard, GuardError, Moment};
 use crate::{dataplane::PolicySink, policy::Rule};
 
 impl<S: PolicySink> Guard<S> {
@@ -15,8 +15,9 @@ impl<S: PolicySink> Guard<S> {
 
     /// Puts another configuration in force, beside the stored rules, whole or not at all. The
     /// capacity stays that of the start. Returns whether the kernel had to know.
-    pub fn reconfigure(&mut self, desired: Desired) -> Result<bool, GuardError> {
-        let desired = Desired { capacity: self.desired.capacity, ..desired };
+    pub fn reconfigure(&mut self, desired: Desired, now: &Moment) -> Result<bool, GuardError> {
+        let mut desired = Desired { capacity: self.desired.capacity, ..desired };
+        self.leave_out_ended(&mut desired, now);
         let scope = match (desired.scope, self.desired.scope) {
             (Scope::All, _) => Scope::All,
             (Scope::Local, Scope::Local) => self.scope,
@@ -25,6 +26,7 @@ impl<S: PolicySink> Guard<S> {
         };
         if scope == self.scope && says_the_same(&desired, &self.desired) {
             self.desired = desired;
+            self.ends.follow(self.desired.rules.iter().chain(self.store.rules()), now);
             return Ok(false);
         }
         let compiled = self.compile(&desired, scope, self.store.rules())?;
@@ -34,7 +36,18 @@ impl<S: PolicySink> Guard<S> {
         self.compiled = Some(compiled);
         self.desired = desired;
         self.scope = scope;
+        self.ends.follow(self.desired.rules.iter().chain(self.store.rules()), now);
         Ok(true)
+    }
+
+    /// Leaves out what has ended, for good.
+    fn leave_out_ended(&mut self, desired: &mut Desired, now: &Moment) {
+        let has_passed = |rule: &&Rule| rule.expires.is_some_and(|end| end.has_passed(now.wall));
+        let remembered = self.store.remember_ended(desired.rules.iter().filter(has_passed));
+        self.note_unwritten(remembered);
+        let forgotten = self.store.forget_ended_but(desired.rules.iter());
+        self.note_unwritten(forgotten);
+        desired.rules.retain(|rule| !self.store.has_ended(rule));
     }
 }
 

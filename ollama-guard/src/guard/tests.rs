@@ -1,3 +1,5 @@
+mod ends;
+
 use std::io;
 
 use ollama_guard_common::Mode;
@@ -7,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     dataplane::DataplaneError,
-    policy::{Digests, Effect, MapImage, Port},
+    policy::{Digests, Effect, End, MapImage, Port},
 };
 
 /// A kernel that keeps what it is told, or refuses.
@@ -36,6 +38,7 @@ impl PolicySink for Sink {
 struct Bench {
     guard: Guard<Sink>,
     directory: TempDir,
+    now: Moment,
 }
 
 impl Bench {
@@ -53,6 +56,7 @@ impl Bench {
                     line: 7,
                 }
                 .into(),
+                expires: None,
             })
             .collect();
         let services = vec![Service::ollama(Mode::Enforce, [Port::OLLAMA])];
@@ -60,11 +64,14 @@ impl Bench {
         let store = RuleStore::open(directory.path()).unwrap();
         let mut guard = Guard::new(Sink::default(), desired, store).unwrap();
         guard.apply().unwrap();
-        Self { guard, directory }
+        // At a whole second, as ends are.
+        let boot = Moment::now().boot;
+        let wall = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
+        Self { guard, directory, now: Moment { wall, boot } }
     }
 
     fn edit(&mut self, edit: Edit) -> Result<EditReply, GuardError> {
-        self.guard.edit(&edit, "ada", Timestamp::UNIX_EPOCH)
+        self.guard.edit(&edit, "ada", &self.now)
     }
 
     fn add(&mut self, effect: Effect, prefixes: &[&str]) -> Result<EditReply, GuardError> {
@@ -233,6 +240,7 @@ fn another(allow: &[&str], mode: Mode) -> Desired {
         limits: None,
         comment: None,
         origin: Origin::Flag.into(),
+        expires: None,
     };
     let services = vec![Service::ollama(mode, [Port::OLLAMA])];
     let rules = allow.iter().map(rule).collect();
@@ -245,7 +253,7 @@ fn another_configuration_keeps_the_stored_rules_and_the_room() {
     bench.add(Allow, &["192.0.2.7"]).unwrap();
     let desired = another(&["203.0.113.0/24", "192.0.2.7"], Mode::Observe);
     bench.guard.would_take(&desired).unwrap();
-    assert!(bench.guard.reconfigure(desired).unwrap());
+    assert!(bench.guard.reconfigure(desired, &bench.now).unwrap());
     assert_eq!(bench.guard.generation(), 3);
     assert_eq!(bench.prefixes(), ["203.0.113.0/24", "192.0.2.7", "192.0.2.7"]);
     let image = bench.guard.sink_mut().images.last().unwrap().clone();
@@ -260,7 +268,9 @@ fn another_configuration_keeps_the_stored_rules_and_the_room() {
 fn what_says_the_same_is_no_matter_of_the_kernel() {
     let mut bench = Bench::new(&[(Allow, "198.51.100.0/24")], 100);
     let swaps = bench.swaps();
-    assert!(!bench.guard.reconfigure(another(&["198.51.100.0/24"], Mode::Enforce)).unwrap());
+    assert!(
+        !bench.guard.reconfigure(another(&["198.51.100.0/24"], Mode::Enforce), &bench.now).unwrap()
+    );
     assert_eq!(bench.swaps(), swaps);
     assert_eq!(bench.guard.rules().rules[0].origin, "--allow on the command line");
 }
@@ -271,13 +281,16 @@ fn a_configuration_that_does_not_fit_or_that_the_kernel_refuses_changes_nothing(
     let swaps = bench.swaps();
     let desired = another(&["192.0.2.1", "192.0.2.3", "192.0.2.5"], Mode::Enforce);
     assert!(matches!(bench.guard.would_take(&desired), Err(GuardError::Compile(_))));
-    assert!(matches!(bench.guard.reconfigure(desired), Err(GuardError::Compile(_))));
+    assert!(matches!(bench.guard.reconfigure(desired, &bench.now), Err(GuardError::Compile(_))));
     bench.guard.sink_mut().refuses = true;
     let desired = another(&["192.0.2.1"], Mode::Enforce);
-    assert!(matches!(bench.guard.reconfigure(desired.clone()), Err(GuardError::Dataplane(_))));
+    assert!(matches!(
+        bench.guard.reconfigure(desired.clone(), &bench.now),
+        Err(GuardError::Dataplane(_))
+    ));
     assert_eq!((bench.swaps(), bench.prefixes()), (swaps, vec!["198.51.100.0/24".to_owned()]));
     // And the next one goes through.
     bench.guard.sink_mut().refuses = false;
-    assert!(bench.guard.reconfigure(desired).unwrap());
+    assert!(bench.guard.reconfigure(desired, &bench.now).unwrap());
     assert_eq!(bench.prefixes(), ["192.0.2.1"]);
 }

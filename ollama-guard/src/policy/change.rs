@@ -79,10 +79,14 @@ pub struct Reversal {
 }
 
 impl Change {
-    /// Whether it changes what the rules say, and not only what is said about them.
+    /// What the rules say more, and what less, after it. A rule that goes and comes says what it said: it only
+    /// gets another end.
     #[must_use]
-    pub fn changes_policy(&self) -> bool {
-        !(self.add.is_empty() && self.remove.is_empty())
+    pub fn difference(&self) -> [Vec<Said<'_>>; 2] {
+        let added: BTreeSet<_> = self.add.iter().map(Rule::said).collect();
+        let removed: BTreeSet<_> = self.remove.iter().map(Named::said).collect();
+        let only = |one: &BTreeSet<_>, other| one.difference(other).copied().collect();
+        [only(&added, &removed), only(&removed, &added)]
     }
 
     /// Changes the rules. Names of rules that are not there are passed over.
@@ -146,7 +150,8 @@ mod tests {
 
     fn rule(text: &str, effect: Effect) -> Rule {
         let prefix = text.parse().unwrap();
-        Rule { prefix, effect, limits: None, comment: None, origin: Origin::Flag.into() }
+        let origin = Origin::Flag.into();
+        Rule { prefix, effect, limits: None, comment: None, origin, expires: None }
     }
 
     fn named(text: &str, effect: Effect) -> Named {
@@ -180,5 +185,17 @@ mod tests {
         assert_eq!(rules[2].comment, comment);
         reversal.undo(&mut rules);
         assert_eq!(rules, before);
+    }
+
+    #[test]
+    fn a_rule_that_goes_and_comes_says_what_it_said() {
+        use Effect::{Allow, Deny};
+        let change = Change {
+            add: vec![rule("10.0.0.1", Allow), rule("10.0.0.2", Allow)],
+            remove: vec![named("10.0.0.1", Allow), named("10.0.0.2", Deny)],
+            comment: Vec::new(),
+        };
+        let said = |effect| vec![("10.0.0.2".parse().unwrap(), effect, None)];
+        assert_eq!(change.difference(), [said(Allow), said(Deny)]);
     }
 }

@@ -35,6 +35,7 @@ mod tests {
             limits: None,
             comment: None,
             origin: Origin::Flag.into(),
+            expires: None,
         };
         texts.iter().map(rule).collect()
     }

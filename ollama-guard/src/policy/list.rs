@@ -1,11 +1,18 @@
 //! Lists of prefixes as text: one a line, `#` begins a comment. The form in which most tools keep lists of
-//! addresses.
+//! addresses. Behind the prefix may stand `until` and a moment: when it ends.
+
+use super::End;
+
+/// What stands between a prefix and its end.
+const UNTIL: &str = "until";
 
 /// A line that says something: a prefix, as it is written, and the comment behind it, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'t> {
     /// One word.
     pub prefix: &'t str,
+    /// When it ends, if it does.
+    pub expires: Option<End>,
     /// Without the `#` and the space around it.
     pub comment: Option<&'t str>,
 }
@@ -28,12 +35,20 @@ fn read(line: &[u8]) -> Result<Option<Line<'_>>, String> {
     if prefix.is_empty() {
         return Ok(None);
     }
-    if prefix.contains(char::is_whitespace) {
-        return Err(format!(
-            "`{prefix}` is more than one word: one prefix a line, comments behind `#`"
-        ));
-    }
-    Ok(Some(Line { prefix, comment: (!comment.is_empty()).then_some(comment) }))
+    let mut words = prefix.split_whitespace();
+    let (prefix, expires) = match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(one), None, ..) => (one, None),
+        (Some(one), Some(UNTIL), Some(end), None) => {
+            (one, Some(end.parse::<End>().map_err(|error| error.to_string())?))
+        }
+        _ => {
+            return Err(format!(
+                "`{prefix}` is more than one word: one prefix a line, as in 192.0.2.1 or 192.0.2.1 \
+                 until 2026-12-01T18:00:00Z, comments behind `#`"
+            ));
+        }
+    };
+    Ok(Some(Line { prefix, expires, comment: (!comment.is_empty()).then_some(comment) }))
 }
 
 #[cfg(test)]
@@ -49,6 +64,21 @@ mod tests {
         let first = Ok((3, "192.0.2.0/24", Some("third floor # left")));
         assert_eq!(found, [first, Ok((5, "::1", None))]);
         assert_eq!(lines(b"").count(), 0);
+    }
+
+    #[test]
+    fn an_end_stands_behind_the_prefix() {
+        let text = b"192.0.2.1\tuntil 2026-12-01T18:00:00Z # until 2027\n192.0.2.2 # until then\n";
+        let found: Vec<_> = lines(text)
+            .map(|(_, line)| {
+                line.map(|line| (line.prefix, line.expires.map(|end| end.to_string())))
+            })
+            .collect();
+        let end = "2026-12-01T18:00:00Z".to_owned();
+        assert_eq!(found, [Ok(("192.0.2.1", Some(end))), Ok(("192.0.2.2", None))]);
+        for wrong in ["a until", "a until then", "a until 2026-12-01T18:00:00Z b", "a since b"] {
+            assert!(lines(wrong.as_bytes()).all(|(_, line)| line.is_err()), "{wrong}");
+        }
     }
 
     #[test]

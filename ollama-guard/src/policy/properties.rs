@@ -43,6 +43,7 @@ fn rules(effect: impl Strategy<Value = Effect>) -> impl Strategy<Value = Vec<Rul
         limits: None,
         comment: None,
         origin: Origin::Flag.into(),
+        expires: None,
     });
     prop::collection::vec(rule, 0..40)
 }
@@ -162,6 +163,7 @@ fn a_hundred_thousand_prefixes_compile_at_once() {
             limits: None,
             comment: None,
             origin: Origin::Flag.into(),
+            expires: None,
         })
         .collect();
     let start = Instant::now();

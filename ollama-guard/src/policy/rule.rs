@@ -5,7 +5,7 @@ use std::{fmt, path::Path, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Prefix};
+use super::{End, Limits, Prefix};
 
 /// What a rule does to the sources that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub struct Rule {
     pub comment: Option<Arc<str>>,
     /// Where it was written.
     pub origin: Arc<Origin>,
+    /// From when on it does not count any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<End>,
 }
 
 impl Effect {
@@ -119,7 +122,8 @@ mod tests {
 
     fn rule(origin: Origin) -> Rule {
         let prefix = "192.0.2.0/24".parse().unwrap();
-        Rule { prefix, effect: Effect::Deny, limits: None, comment: None, origin: origin.into() }
+        let (effect, origin) = (Effect::Deny, origin.into());
+        Rule { prefix, effect, limits: None, comment: None, origin, expires: None }
     }
 
     #[test]
@@ -146,6 +150,10 @@ mod tests {
             json,
             r#"{"prefix":"192.0.2.0/24","effect":"deny","origin":{"kind":"cli","by":"root","at":"2026-03-01T12:00:00Z"}}"#
         );
+        assert_eq!(serde_json::from_str::<Rule>(&json).unwrap(), rule);
+        let rule = Rule { expires: Some("2026-03-01T14:00:00Z".parse().unwrap()), ..rule };
+        let json = serde_json::to_string(&rule).unwrap();
+        assert!(json.ends_with(r#","expires":"2026-03-01T14:00:00Z"}"#), "{json}");
         assert_eq!(serde_json::from_str::<Rule>(&json).unwrap(), rule);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use ollama_guard_common::{Mode, Reason, Scope};
 
 use super::{BookTotals, DoorState, DoorStatus, Rejected, Repair, ServiceState, StatusReport};
-use crate::events::text::Printable;
+use crate::{control::protocol::LateEnd, events::text::Printable, policy::span};
 
 impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,6 +72,10 @@ impl fmt::Display for StatusReport {
         }
         for Repair { at, what } in &self.daemon.repairs {
             writeln!(f, "repaired {at:.0}: {}", Printable(what))?;
+        }
+        for LateEnd { prefix, effect, expires, late_seconds } in &self.daemon.ended_late {
+            let (prefix, late) = (Printable(prefix), span(*late_seconds));
+            writeln!(f, "ended    {late} late: {effect} {prefix}, until {expires}")?;
         }
         write_doors(f, &self.doors)?;
         writeln!(f, "counters")?;

@@ -195,5 +195,6 @@ pub fn rule(prefix: &str) -> RuleView {
         comment: None,
         origin: "added by root".to_owned(),
         removable: true,
+        expires: None,
     }
 }

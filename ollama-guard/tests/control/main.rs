@@ -15,7 +15,15 @@ use serde_json::json;
 fn add(prefixes: &[&str]) -> AddRequest {
     let comment = Comment::try_from("ada".to_owned()).ok();
     let prefixes = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
-    AddRequest { effect: Effect::Allow, prefixes, limits: None, comment, anyone: false }
+    AddRequest {
+        effect: Effect::Allow,
+        prefixes,
+        limits: None,
+        comment,
+        anyone: false,
+        expires: None,
+        for_seconds: None,
+    }
 }
 
 #[tokio::test]
@@ -35,7 +43,7 @@ async fn every_route_reaches_the_backend_and_back() {
         limits: None,
     };
     bed.client.remove(&remove).await.expect("removed");
-    let new = NewRule { prefix: "::/0".to_owned(), comment: None };
+    let new = NewRule { prefix: "::/0".to_owned(), comment: None, expires: None };
     let replace =
         ReplaceRequest { effect: Effect::Allow, rules: vec![new], limits: None, anyone: true };
     bed.client.replace(&replace).await.expect("replaced");
@@ -59,6 +67,7 @@ async fn the_largest_list_goes_through_in_both_directions() {
     let rules = prefixes.iter().map(|prefix| NewRule {
         prefix: prefix.clone(),
         comment: Comment::try_from(format!("customer {prefix} in the third row")).ok(),
+        expires: None,
     });
     let request = ReplaceRequest {
         effect: Effect::Allow,

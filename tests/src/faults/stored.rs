@@ -13,7 +13,7 @@ pub fn prefixes(state_dir: &Path) -> Result<BTreeSet<String>> {
     };
     let mut lines = text.split_inclusive('\n');
     let head: Value = serde_json::from_str(lines.next().context("a head")?)?;
-    ensure!(head["version"] == 2, "{head}");
+    ensure!(head["version"] == 3, "{head}");
     let count = |what: &str| head[what].as_u64().with_context(|| format!("{what} in {head}"));
     let mut next = || -> Result<Value> {
         let line = lines.next().context("a line more")?;

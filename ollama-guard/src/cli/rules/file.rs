@@ -1,4 +1,5 @@
-//! A list of prefixes in a file: one a line, `#` begins a comment, which becomes the rule's.
+//! A list of prefixes in a file: one a line, with its end if it has one; `#` begins a comment, which
+//! becomes the rule's.
 
 use std::{
     fmt,
@@ -106,13 +107,13 @@ fn parse(bytes: &[u8], check: PrefixCheck) -> Result<Vec<NewRule>, Vec<Problem>>
 }
 
 fn rule(line: list::Line<'_>, check: PrefixCheck) -> Result<NewRule, String> {
-    let list::Line { prefix, comment } = line;
+    let list::Line { prefix, expires, comment } = line;
     check(prefix)?;
     let comment = comment
         .map(|comment| Comment::try_from(comment.replace('\t', " ")))
         .transpose()
         .map_err(|error| error.to_string())?;
-    Ok(NewRule { prefix: prefix.to_owned(), comment })
+    Ok(NewRule { prefix: prefix.to_owned(), comment, expires })
 }
 
 #[cfg(test)]
@@ -155,8 +156,8 @@ mod tests {
         let expected = "list.txt cannot be used, nothing was changed:\n  \
             list.txt:2: `host` has letters\n  \
             list.txt:3: not text (UTF-8)\n  \
-            list.txt:4: `192.0.2.2 192.0.2.3` is more than one word: one prefix a line, comments \
-            behind `#`\n  \
+            list.txt:4: `192.0.2.2 192.0.2.3` is more than one word: one prefix a line, as in \
+            192.0.2.1 or 192.0.2.1 until 2026-12-01T18:00:00Z, comments behind `#`\n  \
             list.txt:6: a comment is one line without control characters: leave out '\\u{1b}'\n  \
             list.txt:7: `last\\u{1b}[2J` has letters";
         assert_eq!(error.to_string(), expected);

@@ -2,12 +2,15 @@
 
 use std::io::{self, Write};
 
+use jiff::Timestamp;
+
 use crate::{
     control::{
         Effect,
         protocol::{EditReply, RuleList, RuleView},
     },
     events::text::Printable,
+    policy::{End, span},
 };
 
 /// Prefixes or rules that are named; of more only the number is told.
@@ -31,38 +34,64 @@ pub(super) fn list(
         };
         return writeln!(err, "{meaning}");
     }
-    // Where nothing is limited, there is nothing to say about that.
+    // Most rules have no limits and no end, and then there is no column for these.
     let is_limited = list.rules.iter().any(|rule| rule.limits.is_some());
-    let limits = |rule: &RuleView| match &rule.limits {
-        Some(limits) => limits.to_string(),
+    let has_ends = list.rules.iter().any(|rule| rule.expires.is_some());
+    let mut columns = vec!["PREFIX"];
+    columns.extend(is_limited.then_some("WHERE"));
+    columns.extend(has_ends.then_some("ENDS"));
+    columns.extend(["ORIGIN", "COMMENT"]);
+    let now = Timestamp::now();
+    let mut rows = vec![columns.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    rows.extend(list.rules.iter().map(|rule| {
+        let mut row = vec![Printable(&rule.prefix).to_string()];
+        row.extend(is_limited.then(|| place(rule)));
+        row.extend(has_ends.then(|| rule.expires.map_or_else(String::new, |end| ends(end, now))));
+        row.push(Printable(&rule.origin).to_string());
+        row.push(Printable(rule.comment.as_deref().unwrap_or_default()).to_string());
+        row
+    }));
+    table(&rows, out)
+}
+
+/// Where a rule holds.
+fn place(rule: &RuleView) -> String {
+    match &rule.limits {
+        Some(limits) => Printable(&limits.to_string()).to_string(),
         None => "everywhere".to_owned(),
-    };
-    let titles = ["PREFIX", "WHERE", "ORIGIN", "COMMENT"].map(str::to_owned);
-    let row = |rule: &RuleView| {
-        let comment = rule.comment.clone().unwrap_or_default();
-        let cells = [rule.prefix.clone(), limits(rule), rule.origin.clone(), comment];
-        cells.map(|text| Printable(&text).to_string())
-    };
-    let rows: Vec<[String; 4]> = [titles].into_iter().chain(list.rules.iter().map(row)).collect();
+    }
+}
+
+/// When something ends, and how long that is from now.
+fn ends(end: End, now: Timestamp) -> String {
+    format!("{end} (in {})", span(end.seconds_from(now)))
+}
+
+fn table(rows: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
+    let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 4] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    for row in &rows {
-        let cells = row.iter().zip(widths).enumerate();
-        let cells = cells.filter(|(column, _)| is_limited || *column != 1);
-        let line: Vec<String> = cells.map(|(_, (cell, width))| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
 }
 
 pub(super) fn reply(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> io::Result<()> {
-    let EditReply { generation, added, removed, unchanged, kept, .. } = reply;
+    let EditReply { generation, added, removed, unchanged, changed, kept, .. } = reply;
     for (word, prefixes) in [("added", added), ("removed", removed), ("unchanged", unchanged)] {
         if !prefixes.is_empty() {
             let rules = if prefixes.len() == 1 { "rule" } else { "rules" };
             let names = named(prefixes);
             writeln!(out, "{word} {} {effect} {rules}: {names}", prefixes.len())?;
         }
+    }
+    for sentence in changed.iter().take(NAMED) {
+        writeln!(out, "{}", Printable(sentence))?;
+    }
+    if changed.len() > NAMED {
+        writeln!(out, "and {} more like these", changed.len() - NAMED)?;
     }
     if !kept.is_empty() {
         writeln!(out, "from the configuration, and therefore still in force:")?;
@@ -73,10 +102,11 @@ pub(super) fn reply(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> i
             writeln!(out, "  and {} more", kept.len() - NAMED)?;
         }
     }
-    if added.is_empty() && removed.is_empty() {
-        writeln!(out, "nothing changed, generation {generation} is in force")
-    } else {
-        writeln!(out, "generation {generation} is in force")
+    let decides_the_same = added.is_empty() && removed.is_empty();
+    match (decides_the_same, changed.is_empty()) {
+        (true, true) => writeln!(out, "nothing changed, generation {generation} is in force"),
+        (true, false) => writeln!(out, "generation {generation} is in force, as before"),
+        (false, _) => writeln!(out, "generation {generation} is in force"),
     }
 }
 
@@ -106,6 +136,7 @@ mod tests {
             comment: comment.map(str::to_owned),
             origin: "/etc/ollama-guard/config.toml line 12".to_owned(),
             removable: false,
+            expires: None,
         }
     }
 
@@ -123,6 +154,7 @@ mod tests {
             added: names(1),
             removed: names(2),
             unchanged: names(22),
+            changed: Vec::new(),
             kept: vec![rule("198.51.100.0/24", None)],
             warnings: vec!["the allowlist is\nempty".to_owned()],
         };
@@ -157,6 +189,33 @@ mod tests {
         assert_eq!(text, expected);
         let json = shown(|out| list(Effect::Allow, &rules, true, out, &mut io::sink()));
         assert_eq!(serde_json::from_str::<RuleList>(&json).expect("json"), rules);
+    }
+
+    #[test]
+    fn ends_have_a_column_where_there_are_any() {
+        let end = End::after(Timestamp::now(), std::time::Duration::from_secs(7000)).unwrap();
+        let rules = vec![RuleView { expires: Some(end), ..rule("192.0.2.0/24", None) }];
+        let rules = [rules, vec![rule("192.0.2.9", Some("for ever"))]].concat();
+        let rules = RuleList { generation: 1, rules, terms: None };
+        let text = shown(|out| list(Effect::Allow, &rules, false, out, &mut io::sink()));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines[0].starts_with("PREFIX        ENDS                              ORIGIN"),
+            "{text}"
+        );
+        assert!(lines[1].contains(&format!("  {end} (in 1h 56m)  /etc")), "{text}");
+        assert!(lines[2].ends_with("line 12  for ever"), "{text}");
+    }
+
+    #[test]
+    fn another_end_is_told() {
+        let done = EditReply {
+            generation: 9,
+            changed: vec!["192.0.2.1 has no end any more".to_owned()],
+            ..EditReply::default()
+        };
+        let text = shown(|out| reply(Effect::Allow, &done, out));
+        assert_eq!(text, "192.0.2.1 has no end any more\ngeneration 9 is in force, as before\n");
     }
 
     #[test]

@@ -12,11 +12,11 @@ use toml::de::DeValue;
 use crate::{
     config::{
         Place, Problem, Surroundings,
-        document::{Document, Span, Value},
+        document::{Document, Entry, Span, Value},
         files::Files,
         value,
     },
-    policy::{Origin, Prefix, PrefixError, clipped, list, quoted},
+    policy::{End, Origin, Prefix, PrefixError, clipped, list, quoted},
 };
 
 /// How names of groups and services are written.
@@ -49,20 +49,26 @@ pub(super) struct Member {
     pub(super) prefix: Prefix,
     pub(super) origin: Arc<Origin>,
     pub(super) comment: Option<Arc<str>>,
+    pub(super) expires: Option<End>,
     /// Where to say that it is everyone, if it is.
     pub(super) everyone_at: Option<Place>,
 }
 
 impl Member {
     /// A prefix of a list in the configuration.
-    pub(super) fn written(document: &mut Document<'_>, at: &Span, text: &str) -> Option<Self> {
+    pub(super) fn written(
+        document: &mut Document<'_>,
+        at: &Span,
+        text: &str,
+        expires: Option<End>,
+    ) -> Option<Self> {
         let prefix: Prefix = text
             .parse()
             .map_err(|error: PrefixError| document.wrong(at, error.to_string()))
             .ok()?;
         let origin = Origin::File { path: document.shared_path(), line: document.line(at) };
         let everyone_at = prefix.is_everyone().then(|| document.place(at));
-        Some(Self { prefix, origin: origin.into(), comment: None, everyone_at })
+        Some(Self { prefix, origin: origin.into(), comment: None, expires, everyone_at })
     }
 }
 
@@ -156,7 +162,7 @@ impl<'s> Groups<'s> {
             let prefix = Prefix::try_from(net).ok()?;
             let (origin, comment) = (Arc::clone(&origin), Some(comment.into()));
             let everyone_at = prefix.is_everyone().then(|| document.place(at));
-            Some(Member { prefix, origin, comment, everyone_at })
+            Some(Member { prefix, origin, comment, expires: None, everyone_at })
         };
         Some(members.into_iter().filter_map(member).collect())
     }
@@ -210,8 +216,11 @@ fn members(
 }
 
 fn written(document: &mut Document<'_>, value: &Value<'_>) -> Vec<Member> {
-    let texts = document.texts(value, EXAMPLE);
-    texts.into_iter().filter_map(|(at, text)| Member::written(document, &at, text)).collect()
+    let entries = document.entries(value, EXAMPLE);
+    let members = entries
+        .into_iter()
+        .filter_map(|Entry { at, text, expires }| Member::written(document, &at, text, expires));
+    members.collect()
 }
 
 /// The files of `include`, one or several.
@@ -247,11 +256,12 @@ fn listed(
         let place = || Place::File { path: path.to_path_buf(), position: Some((line, 1)) };
         let parsed = found.and_then(|found| {
             let prefix = found.prefix.parse().map_err(|error: PrefixError| error.to_string());
-            prefix.map(|prefix: Prefix| (prefix, found.comment))
+            prefix.map(|prefix: Prefix| (prefix, found.expires, found.comment))
         });
         match parsed {
-            Ok((prefix, more)) => members.push(Member {
+            Ok((prefix, expires, more)) => members.push(Member {
                 prefix,
+                expires,
                 origin: Origin::File { path: Arc::clone(&path), line }.into(),
                 comment: more.map(|more| format!("{comment}: {}", clipped(more)).into()),
                 everyone_at: prefix.is_everyone().then(place),

@@ -21,7 +21,7 @@ pub(super) enum Table {
 }
 
 /// What belongs to the design and is not accepted yet.
-const LATER: &[&str] = &["expires", "metrics"];
+const LATER: &[&str] = &["metrics"];
 
 /// What is said by flag or environment only, because the commands that find the daemon or the
 /// kernel's side by it do not read this file.
@@ -51,7 +51,7 @@ impl Table {
                 "control",
             ],
             Self::Service => &["name", "mode", "ports", "allow", "deny", "anyone"],
-            Self::Entry => &["from", "on"],
+            Self::Entry => &["from", "on", "expires"],
             Self::Events => &["per_second"],
             Self::Control => &["group_may_edit"],
         }

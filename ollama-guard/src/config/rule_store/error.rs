@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::{MOST_BYTES, VERSION};
+use super::MOST_BYTES;
 use crate::{config::trusted_file::FileError, policy::Prefix};
 
 /// Why the rules cannot be read or kept, and the way out.
@@ -50,7 +50,7 @@ pub enum StoreError {
     },
     /// The file has another version's layout.
     #[error(
-        "the rules in {path} are of version {version}, and this program knows version {VERSION}: \
+        "the rules in {path} are of version {version}, and this program knows version {known}: \
          run the ollama-guard that wrote them, or move the file away and add the rules again",
         path = path.display()
     )]
@@ -59,6 +59,8 @@ pub enum StoreError {
         path: PathBuf,
         /// Its version.
         version: u32,
+        /// The latest that is known.
+        known: u32,
     },
     /// A rule that was not added by command. Kept here, it would outlive its removal there.
     #[error(

@@ -5,7 +5,7 @@
 //! each change since, in order:
 //!
 //! ```text
-//! {"version":2,"rules":1,"changes":1         }
+//! {"version":3,"rules":1,"changes":1         }
 //! {"prefix":"192.0.2.1","effect":"allow","origin":{"kind":"cli","by":"root","at":"..."}}
 //! {"add":[{"prefix":...}],"remove":[{"prefix":"192.0.2.1","effect":"allow"}]}
 //! ```
@@ -14,7 +14,9 @@
 //! lies in one sector of any disk. So what a crash left behind is not counted, and a file that was cut
 //! off, be it between two lines, has less than is counted.
 //!
-//! Version 1 was one line, `{"version":1,"rules":[...]}`, and is still read.
+//! Version 1 was one line, `{"version":1,"rules":[...]}`. Version 2 was like this one, and had no rules with
+//! an end. Both are still read, and written anew by the first change: whoever knows no more than they do must
+//! not take a rule with an end for one without.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,6 +29,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{StoreError, VERSION};
 use crate::policy::{Change, Effect, Limits, Origin, Prefix, Rule, Said};
+
+/// The version that is read like the latest one, and not appended to.
+const WITHOUT_ENDS: u32 = 2;
 
 /// What a file holds.
 #[derive(Debug)]
@@ -62,7 +67,7 @@ impl NotUnderstood {
         let path = path.to_owned();
         match self {
             Self::Damaged(problem) => StoreError::Damaged { path, problem },
-            Self::Version(version) => StoreError::Version { path, version },
+            Self::Version(version) => StoreError::Version { path, version, known: VERSION },
         }
     }
 }
@@ -127,7 +132,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, NotUnderstood> {
         rules.iter_mut().for_each(|rule| sharing.share(rule));
         return Ok(Read { rules, extent: None, rest: 0 });
     }
-    if version != VERSION {
+    if version != VERSION && version != WITHOUT_ENDS {
         return Err(NotUnderstood::Version(version));
     }
     let Head { rules: count, changes: changes_count, .. } = value(1, first)?;
@@ -156,7 +161,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, NotUnderstood> {
             found.0, found.1
         )));
     }
-    Ok(Read { rules: after(rules, changes), extent: Some(extent), rest })
+    let extent = (version == VERSION).then_some(extent);
+    Ok(Read { rules: after(rules, changes), extent, rest })
 }
 
 fn value<T: DeserializeOwned>(number: usize, line: &[u8]) -> Result<T, NotUnderstood> {

@@ -15,6 +15,7 @@ fn rule(text: &str) -> Rule {
         limits: None,
         comment: Some("the \"office\"\n".into()),
         origin: Origin::Cli { by: "root".into(), at }.into(),
+        expires: None,
     }
 }
 
@@ -52,7 +53,7 @@ fn a_crash_while_writing_leaves_the_old_rules() {
     let (_directory, state, _) = bed();
     let mut store = RuleStore::open(&state).unwrap();
     store.replace(vec![rule("192.0.2.1")]).unwrap();
-    fs::write(state.join(NEW_FILE_NAME), "{\"version\":2,\"ru").unwrap();
+    fs::write(state.join(NEW_FILE_NAME), "{\"version\":3,\"ru").unwrap();
     let mut store = RuleStore::open(&state).unwrap();
     assert_eq!(store.rules(), [rule("192.0.2.1")]);
     store.replace(vec![rule("192.0.2.2")]).unwrap();
@@ -86,7 +87,7 @@ fn a_file_that_is_not_understood_is_never_an_empty_list() {
         "{}".into(),
         "[]".into(),
         "{\"version\":1}".into(),
-        "{\"version\":2}\n".into(),
+        "{\"version\":3}\n".into(),
         good[..good.len() / 2].into(),
         good[..good.len() - 1].into(),
         good.lines().next().unwrap().into(),
@@ -106,9 +107,9 @@ fn a_file_that_is_not_understood_is_never_an_empty_list() {
         let message = error.to_string();
         assert!(message.contains("rules.json") && message.contains("`mv /"), "{message}");
     }
-    fs::write(&file, good.replace("\"version\":2", "\"version\":3")).unwrap();
+    fs::write(&file, good.replace("\"version\":3", "\"version\":4")).unwrap();
     let error = RuleStore::open(&state).unwrap_err();
-    assert!(matches!(error, StoreError::Version { version: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::Version { version: 4, .. }), "{error}");
 }
 
 #[test]
@@ -293,7 +294,73 @@ fn a_file_of_version_1_is_read_and_written_anew() {
     assert_eq!(store.rules(), [rule("192.0.2.1"), rule("192.0.2.2")]);
     store.change(adding("192.0.2.3")).unwrap();
     assert!(
-        fs::read_to_string(&file).unwrap().starts_with("{\"version\":2,\"rules\":3,\"changes\":0")
+        fs::read_to_string(&file).unwrap().starts_with("{\"version\":3,\"rules\":3,\"changes\":0")
     );
     assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+}
+
+#[test]
+fn a_file_of_version_2_is_read_and_written_anew() {
+    let (_directory, state, file, mut store) = kept();
+    store.change(adding("192.0.2.3")).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"version\":3", "\"version\":2")).unwrap();
+    let mut store = RuleStore::open(&state).unwrap();
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    store.change(adding("192.0.2.4")).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("{\"version\":3,\"rules\":4,\"changes\":0"), "{text}");
+}
+
+fn with_end(text: &str, end: &str) -> Rule {
+    Rule { expires: Some(end.parse().unwrap()), ..rule(text) }
+}
+
+#[test]
+fn an_end_is_kept_and_what_has_ended_is_gone_for_good() {
+    let (_directory, state, _, mut store) = kept();
+    let short = with_end("192.0.2.3", "2026-03-01T14:00:00Z");
+    store.change(Change { add: vec![short.clone()], ..Change::default() }).unwrap();
+    let mut store = RuleStore::open(&state).unwrap();
+    assert_eq!(store.rules().last(), Some(&short));
+    store.end(|rule| rule.expires.is_some()).unwrap();
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2"]);
+    assert_eq!(store.rules().len(), 2);
+}
+
+#[test]
+fn what_has_ended_does_not_go_on_because_the_disk_is_full() {
+    let (_directory, state, _, mut store) = kept();
+    let short = with_end("192.0.2.3", "2026-03-01T14:00:00Z");
+    store.change(Change { add: vec![short], ..Change::default() }).unwrap();
+    // Neither appending nor writing anew works now.
+    fs::rename(state.join(FILE_NAME), state.join("aside")).unwrap();
+    fs::create_dir_all(state.join(FILE_NAME).join("full")).unwrap();
+    assert!(store.end(|rule| rule.expires.is_some()).is_err());
+    assert_eq!(store.rules().len(), 2);
+    assert!(store.catch_up().is_err());
+    fs::remove_dir_all(state.join(FILE_NAME)).unwrap();
+    fs::rename(state.join("aside"), state.join(FILE_NAME)).unwrap();
+    assert_eq!(stored(&state).len(), 3);
+    store.catch_up().unwrap();
+    assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2"]);
+}
+
+#[test]
+fn entries_of_the_configuration_that_have_ended_are_remembered_while_they_stand_there() {
+    let (_directory, state, _, mut store) = kept();
+    let ended = with_end("192.0.2.3", "2026-03-01T14:00:00Z");
+    let later = with_end("192.0.2.3", "2026-03-01T15:00:00Z");
+    store.remember_ended([&ended].into_iter()).unwrap();
+    let mut store = RuleStore::open(&state).unwrap();
+    assert!(
+        store.has_ended(&ended) && !store.has_ended(&later) && !store.has_ended(&rule("::1:1"))
+    );
+    store.forget_ended_but([&ended, &later].into_iter()).unwrap();
+    assert!(store.has_ended(&ended));
+    store.forget_ended_but([&later].into_iter()).unwrap();
+    assert!(!RuleStore::open(&state).unwrap().has_ended(&ended));
+    fs::write(state.join("ended.json"), "{\"version\":2,\"ended\":[]}").unwrap();
+    fs::set_permissions(state.join("ended.json"), Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(RuleStore::open(&state), Err(StoreError::Version { known: 1, .. })));
 }
