@@ -1,4 +1,6 @@
 //! The configuration file's schema. `deploy/config.example.toml` shows all of it.
+//!
+//! Long because the whole schema is read in one place: every key stands here once.
 
 mod groups;
 mod keys;

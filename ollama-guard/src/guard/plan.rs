@@ -1,6 +1,8 @@
 //! From a request to what it changes: a pure function.
 //!
 //! The lists may be long and the request short: each list is gone through once, and is not copied.
+//!
+//! Long because the three requests ask the same lists the same questions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
