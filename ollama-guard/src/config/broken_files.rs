@@ -40,6 +40,10 @@ const CORPUS: &[Broken] = &[
         &[(1, 1, "needs a name"), (2, 1, "needs a name"), (3, 10, "no port")],
     ),
     ("[[service]]\nname = \"a service\"", &[(2, 8, "a letter first")]),
+    (
+        "[[service]]\nname = \"a\"\n[[service]]\nname = \"a\"",
+        &[(3, 1, "stands here a second time: give this one another name")],
+    ),
     ("[[service]]\nports = []", &[(2, 9, "so nothing would be guarded")]),
     (
         "[[service]]\nports = [11434]",

@@ -89,6 +89,9 @@ impl Tender {
         is_new: bool,
     ) -> Round {
         let mut round = Round::default();
+        // First, so that the policy in force knows nothing any more of interfaces whose numbers are given
+        // back, and what is to be known of those that are attached.
+        round.note(guard.know_doors(cover::names(plan)));
         let dataplane = guard.sink_mut();
         if let Some(mended) = round.note(dataplane.mend_pins()) {
             round.repairs.extend(mended);
@@ -104,10 +107,8 @@ impl Tender {
                 self.see_to(dataplane, &wanted, link, &mut round);
             }
         }
-        // Of interfaces that have gone, the numbers are given back first.
         let present: Vec<u32> = plan.doors().iter().map(|door| door.interface.ifindex).collect();
         round.note(dataplane.forget_departed(&present));
-        round.note(guard.know_doors(cover::names(plan)));
         self.refused.retain(|ifindex, _| present.contains(ifindex));
         self.suspects.retain(|ifindex, _| present.contains(ifindex));
         self.behind.retain(|ifindex| present.contains(ifindex));
