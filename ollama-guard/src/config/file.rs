@@ -125,7 +125,8 @@ impl Reader<'_, '_> {
             if let Some(table) = self.document.table(service, SERVICE) {
                 let name = self.name(table, &service.span(), services.len() == 1);
                 let place = self.document.place(&service.span());
-                if self.layer.services.iter().any(|one| one.name == *name) {
+                let is_named = find(table, "name").is_some();
+                if is_named && self.layer.services.iter().any(|one| one.name == *name) {
                     let message = format!(
                         "the service {} stands here a second time: give this one another name, or \
                          move its lines to the first",
