@@ -211,9 +211,11 @@ impl<S: PolicySink> Guard<S> {
 
     /// What all the rules come to after a change.
     fn edited(&mut self, change: &Change) -> Result<Compiled, CompileError> {
-        let named = change.remove.iter().map(|named| named.limits.as_ref());
-        let mut limits = change.add.iter().map(|rule| rule.limits.as_ref()).chain(named);
-        if limits.any(|limits| limits.is_some_and(|limits| !limits.on.is_empty())) {
+        let is_for_some_doors =
+            |named: &Named| named.limits.as_ref().is_some_and(|limits| !limits.on.is_empty());
+        if change.add.iter().any(Rule::is_for_some_doors)
+            || change.remove.iter().any(is_for_some_doors)
+        {
             // Other doors may be told apart then.
             let mut rules = self.store.rules().to_vec();
             change.clone().carry_out(&mut rules);

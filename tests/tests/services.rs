@@ -153,6 +153,9 @@ fn a_service_can_be_observed_while_others_are_enforced() -> Result<()> {
     ensure!(status.stdout.starts_with("ENFORCING, BUT NOT FOR web"), "{}", status.stdout);
     let explained = guard.cli(&["explain", &STRANGER4.to_string(), "--port", &WEB.to_string()])?;
     ensure!(explained.stdout.contains("(web): WOULD-DROP (not-listed)"), "{}", explained.stdout);
+    let verified = guard.cli(&["verify"])?;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    ensure!(verified.stdout.contains("web is only observed"), "{}", verified.stdout);
     // And enforced without a restart, its counts going on.
     guard.write_config(&two("enforce"))?;
     until_passing(&pair, CABLE, WEB, &[READER4, COLLEAGUE4])?;
@@ -279,10 +282,16 @@ fn a_rule_for_some_interfaces_lets_in_nobody_elsewhere() -> Result<()> {
     guard.start()?;
     assert_eq!(passing(&pair, CABLE, GUARDED)?, [FRIEND4, STRANGER4]);
     assert_eq!(passing(&pair, later, GUARDED)?, [READER4, COLLEAGUE4]);
+    // Another name is another place, be it of the same kind.
+    pair.server.ip(&["link", "set", later[0], "down"])?;
+    pair.server.ip(&["link", "set", later[0], "name", "lan2"])?;
+    pair.server.ip(&["link", "set", "lan2", "up"])?;
+    let later = ["lan2", "lan1c"];
+    until_passing(&pair, later, GUARDED, &[FRIEND4, READER4, COLLEAGUE4])?;
     // One that goes leaves nothing to be mended.
     pair.server.ip(&["link", "del", later[0]])?;
     until("it to be gone", SOON, || {
-        guard.cli(&["status"]).is_ok_and(|status| !status.stdout.contains("lan1"))
+        guard.cli(&["status"]).is_ok_and(|status| !status.stdout.contains("lan2"))
     })?;
     ensure!(!guard.log().contains("drift"), "{}", guard.log());
     let verified = guard.cli(&["verify"])?;

@@ -267,6 +267,13 @@ fn assemble(told: &StatusReport, seen: &StatusReport, findings: Findings) -> Ver
     };
     report.failures =
         told.problems.iter().filter(|problem| !is_the_doors(problem)).cloned().collect();
+    // Where none is enforced, each door says so.
+    if findings.mode == Some(Mode::Enforce) {
+        let observed = told.services.iter().filter(|one| one.mode == Mode::Observe.name());
+        report.failures.extend(observed.map(|one| {
+            format!("{} is only observed: what would be dropped there is delivered", one.name)
+        }));
+    }
     for door in &told.doors {
         if door.state == DoorState::NotCovered && !door.is_wrong {
             continue;

@@ -29,8 +29,7 @@ use super::{
     ring::{EventRing, KernelLog},
     rules,
     slots::{PolicySink, Slots},
-    sys,
-    table::Slot,
+    sys, table,
 };
 use crate::policy::{Digests, MapImage};
 
@@ -444,7 +443,7 @@ impl PolicySink for Dataplane {
     }
 
     fn services(&self) -> Vec<(u8, String)> {
-        let services = Slot::read(self.maps.policy(), self.maps.selected_slot()).services;
+        let services = table::services(self.maps.policy(), self.maps.selected_slot());
         services.into_iter().map(|(number, service)| (number, service.name)).collect()
     }
 }

@@ -106,7 +106,7 @@ impl Slots {
             first6,
         };
         let content = Slot::of(image, info, &counters::numbers(maps));
-        let before = Slot::read(maps.policy(), live).services;
+        let before = table::services(maps.policy(), live);
         for (number, service) in &content.services {
             if before.get(number).is_none_or(|other| other.name != service.name) {
                 counters::clear_service(maps, *number)?;

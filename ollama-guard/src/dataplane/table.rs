@@ -37,21 +37,10 @@ pub(super) struct Slot {
 impl Slot {
     /// Reads a slot.
     pub(super) fn read(words: &Words, slot: u32) -> Self {
-        let info = info(words, slot);
-        let names = bytes(words, names_at(slot), NAMES);
-        let is_observed = |number: u8| info.observed >> number & 1 == 1;
-        let services = (0..MAX_SERVICES as u8).filter(|number| info.services >> number & 1 == 1);
-        let service = |number: u8| {
-            let at = usize::from(number) * SERVICE_NAME_BYTES;
-            let name = names[at..at + SERVICE_NAME_BYTES].split(|byte| *byte == 0).next();
-            let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
-            let mode = if is_observed(number) { Mode::Observe } else { Mode::Enforce };
-            (number, ServiceImage { name, mode })
-        };
         Self {
-            info,
-            services: services.map(service).collect(),
-            ports: ports(&bytes(words, ports_at(slot), PORT_BYTES)),
+            info: info(words, slot),
+            services: services(words, slot),
+            ports: ports(&words.copy(ports_at(slot) / 8, PORT_BYTES / 8)),
             classes: bytes(words, classes_at(slot), CLASSES),
         }
     }
@@ -135,6 +124,22 @@ pub(super) fn info(words: &Words, slot: u32) -> SlotInfo {
     bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words))
 }
 
+/// The services of a slot, by number.
+pub(super) fn services(words: &Words, slot: u32) -> BTreeMap<u8, ServiceImage> {
+    let info = info(words, slot);
+    let names = bytes(words, names_at(slot), NAMES);
+    let is_observed = |number: u8| info.observed >> number & 1 == 1;
+    let numbers = (0..MAX_SERVICES as u8).filter(|number| info.services >> number & 1 == 1);
+    let service = |number: u8| {
+        let at = usize::from(number) * SERVICE_NAME_BYTES;
+        let name = names[at..at + SERVICE_NAME_BYTES].split(|byte| *byte == 0).next();
+        let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
+        let mode = if is_observed(number) { Mode::Observe } else { Mode::Enforce };
+        (number, ServiceImage { name, mode })
+    };
+    numbers.map(service).collect()
+}
+
 /// Notes in every slot that nothing is known about a door number: whoever gets it next is nobody yet.
 pub(super) fn forget_class(maps: &Maps, number: u32) -> super::Result<()> {
     let words = maps.policy_writable()?;
@@ -147,9 +152,11 @@ pub(super) fn forget_class(maps: &Maps, number: u32) -> super::Result<()> {
     Ok(())
 }
 
-fn ports(bytes: &[u8]) -> Vec<(u32, u8)> {
-    let occupied = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0);
-    let places = occupied.flat_map(|(at, &byte)| {
+/// What stands in the table of ports. Nearly all of its words are 0.
+fn ports(words: &[u64]) -> Vec<(u32, u8)> {
+    let occupied = words.iter().enumerate().filter(|(_, word)| **word != 0);
+    let bytes = occupied.flat_map(|(at, word)| (at * 8..).zip(word.to_ne_bytes()));
+    let places = bytes.flat_map(|(at, byte)| {
         [0, 1].map(|half| ((at * 2 + half) as u32, guardian_in(byte, half as u16)))
     });
     let places =

@@ -106,6 +106,13 @@ impl<S: PolicySink> Guard<S> {
             self.compiled = None;
             return Ok(());
         }
+        if ended.iter().any(Rule::is_for_some_doors) {
+            // The doors may be told apart in another way then, or not at all.
+            let compiled = self.compile(&self.desired, self.scope, self.store.rules())?;
+            self.swap(compiled.image())?;
+            self.compiled = Some(compiled);
+            return Ok(());
+        }
         let compiled = self.compiled()?;
         let layout = compiled.layout();
         let statements = |rules: &mut dyn Iterator<Item = &Rule>| -> BTreeSet<Statement> {

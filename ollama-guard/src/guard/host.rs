@@ -10,7 +10,7 @@ use ollama_guard_common::Scope;
 use super::{Guard, GuardError};
 use crate::{
     dataplane::{Dataplane, PolicySink},
-    policy::Compiled,
+    policy::Rule,
 };
 
 impl<S: PolicySink> Guard<S> {
@@ -21,6 +21,10 @@ impl<S: PolicySink> Guard<S> {
             return Ok(false);
         }
         let before = std::mem::replace(&mut self.doors, doors);
+        if !self.all().any(Rule::is_for_some_doors) {
+            // Nobody asks, and a long list takes its time.
+            return Ok(false);
+        }
         let compiled = match self.compile(&self.desired, self.scope, self.store.rules()) {
             Ok(compiled) => compiled,
             Err(error) => {
@@ -28,14 +32,7 @@ impl<S: PolicySink> Guard<S> {
                 return Err(error.into());
             }
         };
-        let known = |compiled: &Compiled| compiled.image().doors.clone();
-        let is_same = self.compiled.as_ref().is_some_and(|old| known(old) == known(&compiled));
-        let is_same = is_same
-            && self
-                .compiled
-                .as_ref()
-                .is_some_and(|old| old.layout().stride() == compiled.layout().stride());
-        if is_same {
+        if self.compiled.as_ref().is_some_and(|old| old.layout() == compiled.layout()) {
             return Ok(false);
         }
         if self.generation > 0 {

@@ -294,3 +294,23 @@ fn a_configuration_that_does_not_fit_or_that_the_kernel_refuses_changes_nothing(
     assert!(bench.guard.reconfigure(desired, &bench.now).unwrap());
     assert_eq!(bench.prefixes(), ["192.0.2.1"]);
 }
+
+#[test]
+fn a_door_that_gets_another_name_of_the_same_kind_is_another_door() {
+    let mut bench = Bench::new(&[], 100);
+    let doors = |name: &str| BTreeMap::from([(2, name.to_owned())]);
+    assert!(!bench.guard.know_doors(doors("eth0")).unwrap(), "nobody asks");
+    let request = json!({"effect": "allow", "prefixes": ["192.0.2.1"], "limits": {"on": ["eth0"]}});
+    bench.edit(Edit::Add(serde_json::from_value(request).unwrap())).unwrap();
+    // What the rules say about the source there, in the policy that was put in force last.
+    let reach = |bench: &mut Bench| {
+        let image = bench.guard.sink_mut().images.last().unwrap().clone();
+        image.rules.find("192.0.2.1".parse().unwrap()).unwrap().reach >> image.doors[&2] & 1
+    };
+    assert_eq!(reach(&mut bench), 1);
+    assert!(bench.guard.know_doors(doors("eth1")).unwrap());
+    assert_eq!(reach(&mut bench), 0);
+    assert!(bench.guard.know_doors(doors("eth0")).unwrap());
+    assert_eq!(reach(&mut bench), 1);
+    assert!(!bench.guard.know_doors(doors("eth0")).unwrap());
+}

@@ -119,18 +119,11 @@ pub fn compile(policy: &Policy) -> Result<MapImage, CompileError> {
     let mut written = policy.rules.clone();
     written.sort_unstable();
     written.dedup();
-    compile_sorted(policy, &written)
+    compile_with(policy, &written).map(|(image, _)| image)
 }
 
-/// As [`compile`], of what the rules say, sorted and each once, instead of [`Policy::rules`].
-pub(super) fn compile_sorted(
-    policy: &Policy,
-    written: &[Statement],
-) -> Result<MapImage, CompileError> {
-    compile_with(policy, written).map(|(image, _)| image)
-}
-
-/// As [`compile_sorted`], with the sets that the table knows.
+/// As [`compile`], of what the rules say, sorted and each once, instead of [`Policy::rules`]; with the
+/// sets that the table knows.
 pub(super) fn compile_with(
     policy: &Policy,
     written: &[Statement],
@@ -182,7 +175,7 @@ impl Sets {
     }
 
     /// The number of a set.
-    fn number(&mut self, set: RuleSet) -> u32 {
+    pub(super) fn number(&mut self, set: RuleSet) -> u32 {
         *self.numbers.entry(set).or_insert_with(|| {
             self.list.push(set);
             // A few at most: each is a different combination of rules.
@@ -193,11 +186,6 @@ impl Sets {
     /// How many there are.
     pub(super) const fn count(&self) -> usize {
         self.list.len()
-    }
-
-    /// The number of a set that is there for certain, for what stands around a network.
-    pub(super) fn outer(&mut self, set: RuleSet) -> u32 {
-        self.number(set)
     }
 }
 

@@ -135,7 +135,7 @@ impl Compiled {
             let net = Ipv4Net::new(address.into(), length as u8).ok()?;
             let (outer, inside) = within(written, net.into());
             let inside = resolve(inside, outer, sets).v4;
-            let outer = sets.outer(outer);
+            let outer = sets.number(outer);
             (sets.count() == known).then_some((outer, inside))
         });
         let found = found.and_then(|()| {
@@ -143,7 +143,7 @@ impl Compiled {
                 let net = Ipv6Net::new(address.into(), length as u8).ok()?;
                 let (outer, inside) = within(written, net.into());
                 let inside = resolve(inside, outer, sets).v6;
-                let outer = sets.outer(outer);
+                let outer = sets.number(outer);
                 (sets.count() == known).then_some((outer, inside))
             })
         });

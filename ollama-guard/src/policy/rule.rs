@@ -82,6 +82,12 @@ impl Rule {
         (self.prefix, self.effect, self.limits.as_deref())
     }
 
+    /// Whether it holds for what comes in through some interfaces only.
+    #[must_use]
+    pub fn is_for_some_doors(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| !limits.on.is_empty())
+    }
+
     /// Where the rule was written, to the word: [`Origin`] alone does not know whether it was
     /// `--allow` or `--deny`.
     #[must_use]
