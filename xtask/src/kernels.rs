@@ -83,12 +83,12 @@ const LACKING: &str = "BPF_PROG_TEST_RUN with ctx_in";
 
 /// The test programs that run in the guests: the packet table, the costs, the life cycle, and what
 /// else depends on what a kernel does with attached programs.
-const RUN: [&str; 5] = ["budget", "kernel", "lifecycle", "attach", "foreign"];
+const RUN: [&str; 6] = ["budget", "kernel", "lifecycle", "attach", "foreign", "services"];
 
 /// Those that do not, and why.
 pub const LEFT_OUT: [(&[&str], &str); 7] = [
     (
-        &["capacity", "doctor", "doors", "errors", "policy"],
+        &["capacity", "doctor", "doors", "errors", "expiry", "policy", "reload"],
         "about the user side, which is the same program on every kernel",
     ),
     (&["drift", "watch"], "keep to seconds, for which an emulated processor is too slow"),
