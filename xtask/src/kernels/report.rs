@@ -136,7 +136,9 @@ pub fn page(workspace: &Workspace, rows: &[Row]) -> anyhow::Result<String> {
         guest::emulator()?,
         table(rows)
     );
-    text.push_str("The tests, by program, with seconds of the guest's clock, which is the machine's:\n\n");
+    text.push_str(
+        "The tests, by program, with seconds of the guest's clock, which is the machine's:\n\n",
+    );
     for row in rows.iter().filter(|row| !row.tests.is_empty()) {
         let programs = row.tests.iter().map(|(name, passed, all, seconds)| {
             format!("`{name}` {passed} of {all} ({seconds:.0} s)")
