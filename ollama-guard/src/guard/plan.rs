@@ -110,20 +110,22 @@ impl<'a> Planner<'a> {
         let effect = request.effect;
         let prefixes = parse(request.prefixes.iter().map(String::as_str), request.anyone)?;
         let asked: BTreeSet<Prefix> = prefixes.iter().copied().collect();
+        let end = self.end(request)?;
         // A rule that holds everywhere holds there, too.
-        let said = |rule: &Rule| rule.limits.is_none() || rule.limits == self.limits;
-        let named = |rules| named(rules, effect, &asked, said);
-        let (configured, stored) = (named(self.configured), named(self.stored));
+        let configured = named(self.configured, effect, &asked, |rule| {
+            (rule.limits.is_none() || rule.limits == self.limits) && lasts(rule, end)
+        });
+        // Only the rule itself gets another end or comment, not one that holds elsewhere as well.
+        let stored = named(self.stored, effect, &asked, |rule| rule.limits == self.limits);
         let closed = self.closed_anyway(effect, &asked);
         let comment = text(request.comment.as_ref());
-        let end = self.end(request)?;
         let mut reply = EditReply::default();
         let mut change = Change::default();
         let mut seen = BTreeSet::new();
         for prefix in prefixes {
             if !seen.insert(prefix) {
                 reply.warnings.push(given_twice(prefix));
-            } else if let Some(rule) = configured.get(&prefix).filter(|rule| lasts(rule, end)) {
+            } else if let Some(rule) = configured.get(&prefix) {
                 let written = rule.written();
                 reply.warnings.push(format!("{prefix} is there already, from {written}"));
                 reply.unchanged.push(prefix.to_string());

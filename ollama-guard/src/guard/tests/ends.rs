@@ -186,3 +186,21 @@ fn a_list_may_have_ends_and_what_has_ended_is_left_out_of_it() {
     assert_eq!(bench.end_due().0, ["192.0.2.1"]);
     assert_eq!(bench.stored(), ["192.0.2.3"]);
 }
+
+/// A guest who is let in everywhere until tonight does not stay for ever because of a rule for one interface.
+#[test]
+fn a_rule_for_some_interfaces_gives_no_other_end_to_the_one_for_all() {
+    let mut bench = Bench::new(&[], 100);
+    bench.add_for("192.0.2.1", 60);
+    let request = json!({"effect": "allow", "prefixes": ["192.0.2.1"], "limits": {"on": ["eth1"]}});
+    let reply = bench.edit(Edit::Add(serde_json::from_value(request).unwrap())).unwrap();
+    assert_eq!((reply.added.len(), reply.changed.len()), (1, 0));
+    let rules = bench.guard.rules().rules;
+    let found: Vec<_> =
+        rules.iter().map(|rule| (rule.limits.is_some(), rule.expires.is_some())).collect();
+    assert_eq!(found, [(false, true), (true, false)]);
+    bench.later(60, 60);
+    assert_eq!(bench.end_due().0, ["192.0.2.1"]);
+    let rules = bench.guard.rules().rules;
+    assert!(rules.len() == 1 && rules[0].limits.is_some(), "{rules:?}");
+}
