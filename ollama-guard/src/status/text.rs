@@ -42,7 +42,7 @@ impl fmt::Display for StatusReport {
         let rules = &self.rules;
         writeln!(
             f,
-            "rules    {} IPv4 and {} IPv6 prefixes of {} each",
+            "rules    {} IPv4 and {} IPv6 prefixes, room for {} in all",
             rules.v4, rules.v6, rules.capacity
         )?;
         match (self.daemon.running, self.daemon.pid) {
