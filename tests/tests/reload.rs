@@ -6,19 +6,15 @@ use std::{fs, net::Ipv4Addr, os::unix::fs::symlink, time::Duration};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use ollama_guard_tests::{
-    bed::{Bed, Capture, Direction, Guard, GuardSetup, SERVER_DOOR, SWITCH_TO_SERVER, Wire, until},
-    packet::{ends, ethernet, ipv4, tcp},
-    policy::{FRIEND4, GUARDED, SERVER4, STRANGER4},
+    bed::{self, Bed, Guard, GuardSetup, NEWCOMER4 as NEW4, SERVER_DOOR, passing, until},
+    policy::{FRIEND4, GUARDED, STRANGER4},
 };
 
 /// A file is looked at every second, and read once it was the same for a second.
 const SOON: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Somebody whom one of two configurations lets in.
-const NEW4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
-/// Ports that nobody guards at first.
+/// A port that nobody guards at first.
 const OTHER: u16 = 8080;
-const FREE: u16 = 9;
 
 /// A configuration that lets these in.
 fn config(allowed: &[Ipv4Addr]) -> String {
@@ -31,41 +27,8 @@ fn guard<'bed>(bed: &'bed Bed, text: &str) -> Result<Guard<'bed>> {
     GuardSetup::of(SERVER_DOOR).attach("generic").config(text).start(&bed.server.namespace)
 }
 
-/// Which of the three get through to a port.
-fn passing(bed: &Bed, port: u16) -> Result<Vec<Ipv4Addr>> {
-    const ALL: [Ipv4Addr; 3] = [FRIEND4, NEW4, STRANGER4];
-    let heard = Capture::start(&bed.server.namespace, SERVER_DOOR, move |frame, direction| {
-        direction == Direction::In
-            && ends(frame).is_some_and(|ends| [port, FREE].contains(&ends.destination.port()))
-    })?;
-    let wire = Wire::open(&bed.switch, SWITCH_TO_SERVER)?;
-    let knock = |source, port| {
-        let packet = ipv4(source, SERVER4).carries(&tcp(40_000, port));
-        wire.send(&ethernet().carries_ip(&packet))
-    };
-    for source in ALL {
-        knock(source, port)?;
-    }
-    // Behind them on the same wire, and not guarded.
-    knock(STRANGER4, FREE)?;
-    let at = |frame: &Vec<u8>| ends(frame).map(|ends| ends.destination.port());
-    until("the last frame", PATIENCE, || {
-        heard.so_far().frames.iter().any(|frame| at(frame) == Some(FREE))
-    })?;
-    let frames = heard.stop().frames;
-    let came = |source: &Ipv4Addr| {
-        frames.iter().filter_map(|frame| ends(frame)).any(|ends| {
-            ends.destination.port() == port && ends.source.ip() == std::net::IpAddr::from(*source)
-        })
-    };
-    Ok(ALL.into_iter().filter(came).collect())
-}
-
 fn until_passing(bed: &Bed, port: u16, expected: &[Ipv4Addr]) -> Result<()> {
-    until(&format!("{expected:?} to pass"), SOON, || {
-        passing(bed, port).is_ok_and(|found| found == expected)
-    })
-    .with_context(|| format!("these pass: {:?}", passing(bed, port)))
+    bed::until_passing(bed, port, expected, SOON)
 }
 
 #[test]
