@@ -15,8 +15,10 @@ mod events;
 mod host;
 mod keeper;
 mod notices;
+mod proof;
 mod reload;
 mod selection;
+mod supervisor;
 mod tender;
 
 use std::{
@@ -69,6 +71,7 @@ pub struct Daemon {
     settings: watch::Receiver<reload::Settings>,
     reloader: Arc<reload::Reloader>,
     keeper: keeper::Keeper,
+    supervisor: supervisor::Supervisor,
     signals: Signals,
     hangup: Signal,
     state_lock: Flock<File>,
@@ -172,6 +175,13 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
         reload::Reloader::new(sources, config.clone(), handle.clone(), to_settings, to_access);
     let reloader = Arc::new(reloader);
     let keeper = keeper::Keeper::new(handle.clone(), settings.clone(), Arc::clone(&notices), watch);
+    let supervisor = supervisor::Supervisor {
+        handle: handle.clone(),
+        pins: pins.clone(),
+        settings: settings.clone(),
+        reloader: Arc::clone(&reloader),
+        socket: socket_file.path().to_owned(),
+    };
     let backend = Arc::new(backend::LiveBackend::new(
         handle.clone(),
         Arc::clone(&journal),
@@ -193,6 +203,7 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
         settings,
         reloader,
         keeper,
+        supervisor,
         signals,
         hangup,
         state_lock,
@@ -216,9 +227,11 @@ impl Daemon {
         let keeper = tokio::spawn(self.keeper.run(until(stopping.clone())));
         let reloader = tokio::spawn(self.reloader.follow(self.hangup, until(stopping.clone())));
         let server = tokio::spawn(serve(listener, self.backend, self.control, until(stopping)));
-        tracing::info!(socket = %self.socket_file.path().display(), "ready");
-
-        let end = self.signals.wait(ended).await;
+        let end = tokio::select! {
+            end = self.signals.wait(ended) => end,
+            never = self.supervisor.attend() => match never {},
+        };
+        supervisor::stopping();
         stop.send_replace(true);
         for task in [events, keeper, reloader, server] {
             if let Err(error) = task.await {
@@ -231,6 +244,7 @@ impl Daemon {
             ),
             End::Detached => tracing::info!("detached: nothing of ours is left in the kernel"),
         }
+        drop(self.socket_file);
         drop(self.state_lock);
     }
 }

@@ -161,6 +161,11 @@ impl<S: PolicySink> Guard<S> {
         self.generation
     }
 
+    /// Whether verdicts are carried out.
+    pub const fn mode(&self) -> Mode {
+        self.desired.mode
+    }
+
     /// Every rule, as it is kept.
     pub fn all(&self) -> impl Iterator<Item = &Rule> {
         self.desired.rules.iter().chain(self.store.rules())
@@ -285,7 +290,8 @@ impl Guard<Dataplane> {
         Ok(Some(format!("{problem}: put in force again, as generation {}", self.generation)))
     }
 
-    fn policy_problem(&self) -> Result<Option<String>, DataplaneError> {
+    /// What is wrong with the policy in force, read back from the kernel, if anything is.
+    pub fn policy_problem(&self) -> Result<Option<String>, DataplaneError> {
         let in_force = self.sink.policy_in_force()?;
         let mine = self.generation;
         let problem = match in_force.found {

@@ -104,7 +104,8 @@
 //! 8. into adopted maps, **the policy last**: the one that they hold stays in force until nothing
 //!    can fail any more.
 //! 9. [`daemon::Daemon::run`] reads the ring, serves the socket and keeps the doors until a signal
-//!    or `detach`.
+//!    or `detach`. The service manager is told that it is ready when test packets through the programs,
+//!    and the rules read back, have proven that it holds (`daemon/proof.rs`).
 //!
 //! # While it runs
 //!
