@@ -10,11 +10,13 @@
 //! * A file that anybody but root or the caller could have written is not believed.
 //! * [`RuleStore`] keeps the rules that were added by command. A change lasts once it is answered, and
 //!   a damaged file is an error, never an empty list.
+//! * [`LastGood`] keeps the files of the configuration that was last in force, for the day that they can't
+//!   be used.
 //!
 //! # What is deliberately not here
 //!
 //! Interfaces and the kernel: a [`Pattern`] is matched elsewhere. Nothing is opened but the
-//! configuration file and the store, and nothing is written but the store.
+//! configuration's files and the state directory, and nothing is written but there.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +30,7 @@ mod file;
 mod files;
 mod fingerprint;
 mod interface;
+mod last_good;
 mod layer;
 mod overrides;
 mod problem;
@@ -35,6 +38,7 @@ mod rule_store;
 mod services;
 mod state_file;
 mod surroundings;
+mod transcript;
 mod trusted_file;
 mod value;
 
@@ -53,10 +57,12 @@ pub use self::{
     environment::{Environment, ProcessEnvironment},
     fingerprint::Fingerprint,
     interface::Interfaces,
+    last_good::{Kept, LastGood, LastGoodError},
     overrides::Overrides,
     problem::{Place, Problem, Problems},
     rule_store::{RuleStore, StoreError, Undo},
     surroundings::{Nowhere, Surroundings},
+    transcript::Transcript,
     trusted_file::FileError,
 };
 
@@ -185,6 +191,8 @@ pub struct Reading {
     /// The files and directories that were read, or looked for, as they were: when they are not so any
     /// more, there may be something else to read.
     pub fingerprint: Fingerprint,
+    /// What was in the files.
+    pub transcript: Transcript,
     /// The configuration, or every problem of every source at once.
     pub config: Result<Config, Problems>,
 }
@@ -210,22 +218,41 @@ pub fn read(
     environment: &dyn Environment,
     surroundings: &dyn Surroundings,
 ) -> Reading {
+    read_from(Files::default(), overrides, environment, surroundings)
+}
+
+/// Where the state is kept, which no file says. `None` if there is a mistake in the flags or the
+/// environment.
+#[must_use]
+pub fn state_dir(overrides: &Overrides, environment: &dyn Environment) -> Option<PathBuf> {
+    let mut problems = Vec::new();
+    let flags = overrides.layer(&mut problems);
+    let variables = environment::layer(environment, overrides.anyone, &mut problems);
+    let said = flags.over(variables).state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+    problems.is_empty().then_some(said)
+}
+
+fn read_from(
+    mut files: Files,
+    overrides: &Overrides,
+    environment: &dyn Environment,
+    surroundings: &dyn Surroundings,
+) -> Reading {
     let mut problems = Vec::new();
     let flags = overrides.layer(&mut problems);
     let variables = environment::layer(environment, overrides.anyone, &mut problems);
     let named = overrides.config.clone().or_else(|| environment::config_path(environment));
     let may_be_absent = named.is_none();
     let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
-    let mut files = Files::default();
     let texts = files.texts(&path, may_be_absent, &mut problems);
     let file = file::layer(&texts, surroundings, &mut files, &mut problems);
-    let Files { fingerprint, read, main } = files;
+    let Files { fingerprint, read, main, transcript, .. } = files;
     let config = flags.over(variables.over(file)).finish(read, main, &mut problems);
     let config = match Problems::new(problems) {
         None => Ok(config),
         Some(problems) => Err(problems),
     };
-    Reading { fingerprint, config }
+    Reading { fingerprint, transcript, config }
 }
 
 #[cfg(test)]

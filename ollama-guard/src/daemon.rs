@@ -1,7 +1,7 @@
 //! The daemon: the composition root. The only room that knows every room, and the only one that
 //! starts long-lived tasks.
 //!
-//! Three phases: the configuration is read before anything is touched; [`start`] builds
+//! Three phases: [`launch()`] reads the configuration before anything is touched; [`start`] builds
 //! everything, and whatever fails there leaves the kernel as it was; [`Daemon::run`] serves until
 //! a signal or `detach`. Ending, cleanly or not, leaves the filter in place.
 
@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod host;
 mod keeper;
+mod launch;
 mod notices;
 mod proof;
 mod reload;
@@ -42,7 +43,7 @@ use tokio::{
 
 use crate::{
     audit_log::AuditLog,
-    config::{Config, RuleStore},
+    config::{Config, LastGood, RuleStore},
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
     doctor,
@@ -54,6 +55,7 @@ use crate::{
 
 pub use error::StartError;
 pub use host::Host;
+pub use launch::{LaunchError, launch};
 pub use reload::Sources;
 pub use selection::Chosen;
 
@@ -91,7 +93,7 @@ enum End {
 
 /// Builds everything. Needs a tokio runtime. `sources` is where the configuration came from: it is read
 /// again when it changes.
-pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> {
+async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> {
     // Before anything else, so that no signal is lost once there is something to leave in order.
     let signals = Signals {
         terminate: signal(SignalKind::terminate()).map_err(StartError::Signals)?,
@@ -107,7 +109,9 @@ pub async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartErr
     let chosen = Chosen::new(config);
     // Before the listing, so that no change between the two is missed.
     let watch = Watch::open(config.scope == Scope::Local)?;
-    let plan = cover::plan(&chosen).await?;
+    // There is none before the first start.
+    let known = LastGood::new(state).recall().map(|kept| kept.interfaces).unwrap_or_default();
+    let plan = cover::plan(&chosen, &known).await?;
     for finding in doctor::said_at_start(&config.ports(), config.scope, plan.doors()) {
         tracing::warn!("{finding}");
     }

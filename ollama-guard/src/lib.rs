@@ -87,7 +87,8 @@
 //!
 //! # Start-up order, and why
 //!
-//! [`config::load`] first: a mistake touches nothing. Then [`daemon::start`]:
+//! [`config::read`] first: a mistake in a file touches nothing, and the last good configuration takes its
+//! place if there is one ([`daemon::launch()`]). Then, in `daemon.rs`:
 //!
 //! 1. signals, so that none is lost; the state directory, the stored rules, the audit log.
 //! 2. the interfaces are listed and chosen. Nothing was touched so far.

@@ -132,6 +132,9 @@ pub struct Rejected {
     pub at: Timestamp,
     /// All that is wrong with it, a line each.
     pub problems: String,
+    /// When the one was first in force that is in force instead, if the daemon started with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<Timestamp>,
 }
 
 /// Something that was not as it should be, and was put right.

@@ -218,7 +218,8 @@ fn broken_configurations() -> Vec<(&'static str, String, Option<usize>)> {
     ]
 }
 
-/// P4, at start: the daemon refuses, and what the kernel holds stays.
+/// P4, at start, and where no earlier configuration is kept: the daemon refuses, and what the kernel holds
+/// stays.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_bad_configuration_changes_nothing() -> Result<()> {
@@ -229,6 +230,8 @@ fn a_bad_configuration_changes_nothing() -> Result<()> {
     only_the_friend_is_served(&bed)?;
     let before = Live::of(&guard.status()?)?;
     guard.kill9()?;
+    // With it, the daemon would start with what it kept: see the tests of `last_good`.
+    fs::remove_file(guard.state_dir().join("last-good-configuration"))?;
     for (what, content, line) in broken_configurations() {
         guard.write_config(&content)?;
         let refused = guard.run_to_the_end(PATIENCE).context(what)?;

@@ -2,13 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::Args;
-use jiff::Timestamp;
 
 use crate::{
-    config::{self, Overrides, ProcessEnvironment},
-    daemon::{self, Host, Sources},
+    config::{self, Overrides},
+    daemon::{self, LaunchError},
     dataplane::{PinDir, Snapshot},
 };
 
@@ -65,20 +63,13 @@ pub struct RunArgs {
 /// Runs the daemon until a signal or `detach`.
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let overrides = args.into_overrides();
-    let host = Host::look().await;
-    let config::Reading { fingerprint, config } =
-        config::read(&overrides, &ProcessEnvironment, &host);
-    let config = match config {
-        Ok(config) => config,
-        Err(problems) => anyhow::bail!("{problems}{}", still_in_force(&overrides)),
-    };
-    for warning in config.warnings.iter().chain(&config.ended(Timestamp::now())) {
-        tracing::warn!("{warning}");
+    match daemon::launch(overrides.clone()).await {
+        Ok(daemon) => daemon.run().await,
+        Err(error @ LaunchError::Configuration { .. }) => {
+            anyhow::bail!("{error}{}", still_in_force(&overrides))
+        }
+        Err(error) => return Err(error.into()),
     }
-    let daemon = daemon::start(&config, Sources { overrides, fingerprint, host })
-        .await
-        .context("the guard did not start")?;
-    daemon.run().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    FileError, Fingerprint, Place, Problem,
+    FileError, Fingerprint, Place, Problem, Transcript,
     trusted_file::{self, Links},
 };
 
@@ -33,6 +33,17 @@ pub(super) struct Files {
     pub(super) read: Vec<PathBuf>,
     /// The main one, if it was there.
     pub(super) main: Option<PathBuf>,
+    /// What was in them.
+    pub(super) transcript: Transcript,
+    /// Where they are read from, if not from the disk.
+    kept: Option<Transcript>,
+}
+
+impl From<Transcript> for Files {
+    /// The files as they were once.
+    fn from(kept: Transcript) -> Self {
+        Self { kept: Some(kept), ..Self::default() }
+    }
 }
 
 impl Files {
@@ -51,6 +62,7 @@ impl Files {
             problems.push(about(path, message));
             return Vec::new();
         };
+        self.transcript.main.clone_from(&path);
         let mut texts = Vec::new();
         texts.extend(self.text(&path, may_be_absent, problems));
         self.main = self.read.first().cloned();
@@ -64,8 +76,23 @@ impl Files {
     /// A list of prefixes.
     pub(super) fn list(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         self.fingerprint.note(path);
-        let bytes = trusted_file::read(path, Links::Follow, MOST_BYTES)?;
+        let bytes = self.bytes(path)?;
         self.read.push(path.to_owned());
+        Ok(bytes)
+    }
+
+    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
+        let bytes = match &self.kept {
+            None => trusted_file::read(path, Links::Follow, MOST_BYTES)?,
+            Some(kept) => match kept.contents(path) {
+                Some(bytes) => bytes.to_vec(),
+                None => return Err(FileError::Absent { path: path.to_owned() }),
+            },
+        };
+        // A list may be named more than once.
+        if self.transcript.contents(path).is_none() {
+            self.transcript.files.push((path.to_owned(), bytes.clone()));
+        }
         Ok(bytes)
     }
 
@@ -76,7 +103,7 @@ impl Files {
         problems: &mut Vec<Problem>,
     ) -> Option<Text> {
         self.fingerprint.note(path);
-        let bytes = match trusted_file::read(path, Links::Follow, MOST_BYTES) {
+        let bytes = match self.bytes(path) {
             Err(FileError::Absent { .. }) if may_be_absent => return None,
             Err(error) => {
                 problems.push(about(path, error.to_string()));
@@ -94,7 +121,11 @@ impl Files {
     /// The drop-ins, by name. No directory is none.
     fn drop_ins(&mut self, directory: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
         self.fingerprint.note(directory);
-        let listed = match listed(directory) {
+        let listed = match self
+            .kept
+            .as_ref()
+            .map_or_else(|| listed(directory), |kept| Ok(kept.listed(directory)))
+        {
             Ok(listed) => listed,
             Err(message) => {
                 problems.push(about(directory, message));

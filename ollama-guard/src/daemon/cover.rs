@@ -26,11 +26,16 @@ pub(super) struct CoverPlan {
     attach: AttachChoice,
 }
 
-/// Lists the interfaces and decides for each. Touches nothing.
-pub(super) async fn plan(chosen: &Chosen) -> Result<CoverPlan, StartError> {
+/// Lists the interfaces and decides for each. Touches nothing. A name of none that is there is a slip, but
+/// for those that are `known` from before: a tunnel, say, which is made later than we start.
+pub(super) async fn plan(chosen: &Chosen, known: &[String]) -> Result<CoverPlan, StartError> {
     let interfaces = doors::list().await?;
     let names = chosen.names();
-    let missing = doors::unmatched(&names, &interfaces);
+    let (late, missing): (Vec<_>, Vec<_>) =
+        doors::unmatched(&names, &interfaces).into_iter().partition(|name| known.contains(name));
+    for name in late {
+        tracing::warn!("there is no interface {name} yet: it is guarded as soon as there is one");
+    }
     if !missing.is_empty() {
         let present = interfaces.iter().map(|interface| interface.name.clone()).collect();
         return Err(StartError::UnknownInterface { missing, present });

@@ -72,3 +72,13 @@ pub enum StartError {
     #[error("no interface could be covered: {}", .0.join("; "))]
     NothingCovered(Vec<String>),
 }
+
+impl StartError {
+    /// Whether it is the configuration that has to be mended, as when a reload refuses it.
+    pub(super) const fn is_about_the_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownInterface { .. } | Self::Loopback(_) | Self::Guard(GuardError::Compile(_))
+        )
+    }
+}

@@ -28,9 +28,11 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Chosen, Host, cover};
+use super::{Chosen, Host, cover, launch};
 use crate::{
-    config::{self, Config, Difference, Fingerprint, Overrides, ProcessEnvironment},
+    config::{
+        self, Config, Difference, Fingerprint, LastGood, Overrides, ProcessEnvironment, Transcript,
+    },
     control::{
         AccessRules, Failure, Peer,
         protocol::{ReloadReply, ReloadRequest},
@@ -56,6 +58,8 @@ pub struct Sources {
     pub fingerprint: Fingerprint,
     /// This host as it was then.
     pub host: Host,
+    /// What is wrong with them, if the last good configuration is in force instead.
+    pub rejected: Option<Rejected>,
 }
 
 /// What a running daemon follows, beside the policy.
@@ -93,6 +97,7 @@ pub(super) struct Reloader {
     handle: Handle,
     settings: watch::Sender<Settings>,
     access: watch::Sender<AccessRules>,
+    last_good: LastGood,
     current: Mutex<Current>,
     status: Lock<ConfigurationStatus>,
 }
@@ -120,12 +125,12 @@ impl Reloader {
         settings: watch::Sender<Settings>,
         access: watch::Sender<AccessRules>,
     ) -> Self {
-        let Sources { overrides, fingerprint, host } = sources;
+        let Sources { overrides, fingerprint, host, rejected } = sources;
         let files = config.files.clone();
-        let status =
-            Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected: None });
+        let status = Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected });
+        let last_good = LastGood::new(&config.paths.state_dir);
         let current = Mutex::new(Current { config, fingerprint, host });
-        Self { overrides, handle, settings, access, current, status }
+        Self { overrides, handle, settings, access, last_good, current, status }
     }
 
     /// What `status` shows of it.
@@ -217,6 +222,9 @@ impl Reloader {
             Ok(config) => self.take(&mut current.config, config, asked).await,
             Err(failure) => Err(failure),
         };
+        if taken.is_ok() {
+            self.keep(reading.transcript, current.config.clone()).await;
+        }
         match &taken {
             Ok(reply) => self.accepted(&current.config, reply, &why),
             Err(failure) => self.rejected(failure, &why),
@@ -224,8 +232,15 @@ impl Reloader {
         taken
     }
 
+    /// Remembers what is in force for a start at which it can't be read.
+    async fn keep(&self, transcript: Transcript, config: Config) {
+        let last_good = self.last_good.clone();
+        // A disk may take its time.
+        let _ = spawn_blocking(move || launch::keep(&last_good, &transcript, &config)).await;
+    }
+
     async fn compared(&self, old: &Config, new: &Config) -> Result<ReloadReply, Failure> {
-        let plan = cover::plan(&Chosen::new(new)).await.map_err(bad_input)?;
+        let plan = plan(old, new).await?;
         let desired = Desired::from(new);
         let (fits, generation) = self
             .handle
@@ -242,7 +257,7 @@ impl Reloader {
         new: Config,
         asked: Asked,
     ) -> Result<ReloadReply, Failure> {
-        let plan = cover::plan(&Chosen::new(&new)).await.map_err(bad_input)?;
+        let plan = plan(current, &new).await?;
         let reconfigured = self.handle.reconfigure(Desired::from(&new), asked).await?;
         let Difference { changes, later } = Difference::between(current, &new);
         let mut warnings = warnings(&new, &plan);
@@ -290,7 +305,9 @@ impl Reloader {
             "the configuration is rejected ({why}), and nothing has changed: {problems}"
         );
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.rejected = Some(Rejected { at: Timestamp::now(), problems });
+        // What is in force may be the last good one from the start on.
+        let last_good = status.rejected.take().and_then(|before| before.last_good);
+        status.rejected = Some(Rejected { at: Timestamp::now(), problems, last_good });
     }
 }
 
@@ -305,6 +322,11 @@ fn with_main_file(old: &Config, new: Config) -> Result<Config, Failure> {
         ))),
         _ => Ok(new),
     }
+}
+
+/// An interface that the configuration in force names may be gone for the moment.
+async fn plan(old: &Config, new: &Config) -> Result<cover::CoverPlan, Failure> {
+    cover::plan(&Chosen::new(new), &Chosen::new(old).names()).await.map_err(bad_input)
 }
 
 fn bad_input(error: super::StartError) -> Failure {

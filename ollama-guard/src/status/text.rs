@@ -64,8 +64,12 @@ impl fmt::Display for StatusReport {
             let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
             writeln!(f, "config   {}, since {:.0}", Printable(&files), configuration.since)?;
         }
-        if let Some(Rejected { at, problems }) = self.rejected() {
-            writeln!(f, "CONFIGURATION REJECTED at {at:.0}; what was in force before still is:")?;
+        if let Some(Rejected { at, problems, last_good }) = self.rejected() {
+            write!(f, "CONFIGURATION REJECTED at {at:.0}; ")?;
+            match last_good {
+                None => writeln!(f, "what was in force before still is:")?,
+                Some(kept) => writeln!(f, "the last good one, of {kept:.0}, is in force:")?,
+            }
             for line in problems.lines() {
                 writeln!(f, "  {}", Printable(line))?;
             }
