@@ -11,6 +11,7 @@ mod doctor;
 pub mod events;
 mod explain;
 mod groups;
+pub mod log;
 mod reload;
 pub mod rules;
 mod run;
@@ -131,6 +132,15 @@ pub struct PinDirArg {
 }
 
 impl Cli {
+    /// The form of the log: commands that end speak to a person.
+    #[must_use]
+    pub const fn log_format(&self) -> log::LogFormat {
+        match &self.command {
+            Some(Command::Run(args)) => args.log_format(),
+            _ => log::LogFormat::Text,
+        }
+    }
+
     /// Does what was asked.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         let Some(command) = self.command else {

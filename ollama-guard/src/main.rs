@@ -2,19 +2,18 @@
 
 #![forbid(unsafe_code)]
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser as _;
 use ollama_guard::{
-    cli::{Cli, TROUBLE},
+    cli::{Cli, TROUBLE, log},
     dataplane::memory,
 };
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit status 2.
     let cli = Cli::parse();
-    init_log();
+    log::init(cli.log_format());
     memory::keep_little();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -24,21 +23,6 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => fail(&error),
     }
-}
-
-/// Standard error, so that output can be piped; `OLLAMA_GUARD_LOG` sets levels
-/// (`debug`, `ollama_guard::control=trace`).
-fn init_log() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .with_env_var("OLLAMA_GUARD_LOG")
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
+use super::log::LogFormat;
 use crate::{
     config::{self, Overrides},
     daemon::{self, LaunchError},
@@ -55,6 +56,15 @@ pub struct RunArgs {
     /// The control socket [default: /run/ollama-guard/control.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// The form of the log
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "OLLAMA_GUARD_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    log_format: LogFormat,
     /// Let the kernel side log what must never happen
     #[arg(long)]
     debug_kernel: bool,
@@ -91,6 +101,11 @@ fn still_in_force(overrides: &Overrides) -> String {
 }
 
 impl RunArgs {
+    /// The form of the log.
+    pub(super) const fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
     fn into_overrides(self) -> Overrides {
         let Self {
             config,
@@ -106,6 +121,7 @@ impl RunArgs {
             pin_dir,
             state_dir,
             socket,
+            log_format: _,
             debug_kernel,
         } = self;
         Overrides {
