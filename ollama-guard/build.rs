@@ -12,6 +12,8 @@ use std::{
 
 /// Names the object to embed; then a missing one is an error.
 const OBJECT: &str = "OLLAMA_GUARD_BPF_OBJECT";
+/// Says the commit of sources that are not in a work tree.
+const COMMIT: &str = "OLLAMA_GUARD_COMMIT";
 
 fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -66,8 +68,12 @@ fn built_object() -> Result<Vec<u8>, String> {
     }
 }
 
-/// The commit of the work tree, or "unknown": a source archive has none.
+/// The commit of the work tree, or "unknown": a source archive has none, but whoever builds it may know.
 fn commit() -> String {
+    println!("cargo::rerun-if-env-changed={COMMIT}");
+    if let Ok(commit) = env::var(COMMIT) {
+        return commit;
+    }
     for name in ["HEAD", "logs/HEAD"] {
         // In a linked work tree these are not where one would think.
         let path = git(&["rev-parse", "--path-format=absolute", "--git-path", name]);

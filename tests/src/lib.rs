@@ -14,6 +14,8 @@
 //! * [`soak`]: everything at once, for minutes.
 //! * [`bench`]: what the guard costs, beside what people would use instead.
 //! * [`demo`]: the main job, played for an audience.
+//! * [`machine`]: a Debian that a real systemd boots, on the network of a bed's server.
+//! * [`package`]: the Debian package in such a machine, from installation to purge.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
 
@@ -26,7 +28,9 @@ pub mod demo;
 pub mod faults;
 pub mod loaded;
 pub mod lpm;
+pub mod machine;
 pub mod oracle;
+pub mod package;
 pub mod packet;
 pub mod paths;
 pub mod policy;

@@ -197,9 +197,9 @@ impl KernelCompiler {
     }
 }
 
-/// Flags that keep the places of work tree and registry out of the object's line numbers: the same
+/// Flags that keep the places of work tree and registry out of what is built: the same
 /// sources give the same object wherever they are built.
-fn remapped_paths(workspace: &Workspace) -> Vec<String> {
+pub fn remapped_paths(workspace: &Workspace) -> Vec<String> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
         let home = env::var_os("HOME")?;
         Some(Path::new(&home).join(".cargo"))

@@ -14,10 +14,15 @@ use crate::{
 };
 
 /// What is copied of the work tree; in directories, without [`LEFT_OUT`].
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 13] = [
     ".cargo",
+    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
     "ollama-guard",
     "ollama-guard-common",
     "ollama-guard-ebpf",
@@ -143,7 +148,7 @@ impl Edit {
 
 /// Copies the sources as they are now. What has not changed keeps its time, so that it is not
 /// built again.
-fn copy(workspace: &Workspace) -> anyhow::Result<Workspace> {
+pub fn copy(workspace: &Workspace) -> anyhow::Result<Workspace> {
     let elsewhere = place(workspace);
     fs::create_dir_all(elsewhere.root())?;
     for source in SOURCES {

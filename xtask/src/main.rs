@@ -12,11 +12,13 @@ mod build;
 mod command;
 mod compiler;
 mod demo;
+mod dist;
 mod elsewhere;
 mod faults;
 mod fuzz;
 mod kernels;
 mod lint;
+mod package_test;
 mod run;
 mod setup;
 mod soak;
@@ -66,6 +68,14 @@ enum Verb {
         /// Passed on exactly to `ollama-guard run`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
+    },
+    /// Build a release: program, archive, Debian package, hashes and bill of materials, in target/dist
+    Dist,
+    /// The Debian package in real Debians: installed, upgraded, rebooted, removed; and a release twice
+    PackageTest {
+        /// Only look at the package, without installing it
+        #[arg(long)]
+        quick: bool,
     },
     /// Build, then show the guard at work in network namespaces of its own; under a minute
     Demo,
@@ -133,6 +143,12 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
             build::build(&workspace, profile)
         }
         Verb::Run { args } => run::run(&workspace, &args),
+        Verb::Dist => dist::dist(&workspace),
+        Verb::PackageTest { quick: true } => {
+            build::build(&workspace, Profile::Release)?;
+            package_test::check(&workspace).map(drop)
+        }
+        Verb::PackageTest { quick: false } => package_test::package_test(&workspace),
         Verb::Demo => demo::demo(&workspace),
         Verb::Faults { phases, workers } => faults::faults(&workspace, &phases, workers),
         Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),

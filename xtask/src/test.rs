@@ -23,7 +23,7 @@ use crate::{
     build::{self, Profile},
     command::{self, Elevation},
     compiler::KernelCompiler,
-    demo, elsewhere, kernels, lint,
+    demo, elsewhere, kernels, lint, package_test,
     setup::{self, Needs},
     workspace::{KERNEL_PACKAGE, Workspace},
 };
@@ -63,10 +63,12 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
         table.blocked("the same object elsewhere", "there is no object to compare with");
     }
     if quick {
+        table.left_out("package", "--quick");
         table.left_out("privileged tests", "--quick");
         table.left_out("bench --quick", "--quick");
         table.left_out("demo", "--quick");
     } else if built {
+        table.run("package", || package_test::check(workspace).map(drop));
         // Not a reason to leave the tests out: those that need it say so.
         table.run("another layout version", || elsewhere::other_layout(workspace, &compiler));
         privileged(workspace, &mut table);
@@ -77,6 +79,7 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
             command::run(&mut demo::program(workspace, &demo)?)
         });
     } else {
+        table.blocked("package", "nothing was built to pack");
         table.blocked("privileged tests", "nothing was built to test");
         table.blocked("bench --quick", "nothing was built to measure");
         table.blocked("demo", "nothing was built to show");
@@ -84,8 +87,10 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
     if extent == Extent::All {
         if built {
             table.run("kernels", || kernels::all(workspace));
+            table.run("package in machines", || package_test::package_test(workspace));
         } else {
             table.blocked("kernels", "nothing was built to boot");
+            table.blocked("package in machines", "nothing was built to pack");
         }
     }
     println!("\n{table}");

@@ -95,7 +95,7 @@ async fn begin(
     last_good: Option<&LastGood>,
     transcript: &Transcript,
 ) -> Result<Daemon, StartError> {
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&config.ended(Timestamp::now())) {
         tracing::warn!("{warning}");
     }
     let daemon = start(config, sources).await?;

@@ -29,6 +29,20 @@ pub const CARGO_DENY: Tool = Tool {
     purpose: "licences, sources and known holes of the dependencies (about 1 minute on two cores)",
 };
 
+/// Packs the Debian package.
+pub const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    purpose: "packs the Debian package (about 1 minute on two cores)",
+};
+
+/// Lists everything that the program contains.
+pub const CARGO_CYCLONEDX: Tool = Tool {
+    name: "cargo-cyclonedx",
+    version: "0.5.9",
+    purpose: "the list of everything in the program (about half a minute on two cores)",
+};
+
 /// Builds and runs fuzz targets.
 pub const CARGO_FUZZ: Tool = Tool {
     name: "cargo-fuzz",
@@ -76,9 +90,12 @@ pub fn ensure(workspace: &Workspace, tool: &Tool) -> anyhow::Result<PathBuf> {
 
 impl Tool {
     fn is_right(&self, program: &PathBuf) -> bool {
-        let wanted = [self.name, self.version];
-        ask(Command::new(program).arg("--version"))
-            .is_some_and(|text| text.split_whitespace().eq(wanted))
+        // Some of them know their version only where cargo would call them.
+        let verb = self.name.strip_prefix("cargo-").unwrap_or_default();
+        [&["--version"][..], &[verb, "--version"]].into_iter().any(|words| {
+            let answer = ask(Command::new(program).args(words)).unwrap_or_default();
+            answer.split_whitespace().last() == Some(self.version)
+        })
     }
 }
 
