@@ -1,6 +1,10 @@
 //! Counters by door and reason, and the books of the events.
 
-use std::{borrow::Borrow, collections::BTreeMap};
+use std::{
+    borrow::Borrow,
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+};
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use ollama_guard_common::{
@@ -37,13 +41,36 @@ impl Counts {
         Self { enforce: by_name(Mode::Enforce), observe: by_name(Mode::Observe) }
     }
 
+    /// Packets that were judged in one mode, by the reason's name.
+    #[must_use]
+    pub const fn in_mode(&self, mode: Mode) -> &BTreeMap<String, u64> {
+        match mode {
+            Mode::Enforce => &self.enforce,
+            Mode::Observe => &self.observe,
+        }
+    }
+
+    /// What is left without the others, reason by reason.
+    #[must_use]
+    pub fn without<'o>(mut self, others: impl IntoIterator<Item = &'o Self>) -> Self {
+        for other in others {
+            for (mine, theirs) in
+                [(&mut self.enforce, &other.enforce), (&mut self.observe, &other.observe)]
+            {
+                for (reason, count) in theirs {
+                    if let Some(mine) = mine.get_mut(reason) {
+                        *mine = mine.saturating_sub(*count);
+                    }
+                }
+            }
+        }
+        self
+    }
+
     /// Packets for which the verdict was to drop, in one mode.
     #[must_use]
     pub fn drops(&self, mode: Mode) -> u64 {
-        let counts = match mode {
-            Mode::Enforce => &self.enforce,
-            Mode::Observe => &self.observe,
-        };
+        let counts = self.in_mode(mode);
         Reason::ALL
             .iter()
             .filter(|reason| reason.verdict() == Verdict::Drop)
@@ -94,8 +121,13 @@ impl BookTotals {
     }
 }
 
+/// Held while counts move from one number to another, so that nobody in this process sees them twice or
+/// not at all: who takes the sums for counters would take that for a reset.
+static MOVING: RwLock<()> = RwLock::new(());
+
 /// Reads every counter.
 pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
+    let _still = MOVING.read().unwrap_or_else(PoisonError::into_inner);
     let mut sums = zero();
     let mut doors = Vec::new();
     let numbers = numbers(maps);
@@ -150,6 +182,7 @@ pub(super) fn register(maps: &Maps, ifindex: u32) -> Result<()> {
 
 /// Takes the number from an interface that is gone and keeps its counts under "departed".
 pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
+    let _moving = MOVING.write().unwrap_or_else(PoisonError::into_inner);
     let Some(number) = numbers(maps).remove(&ifindex) else {
         return Ok(());
     };
