@@ -9,6 +9,7 @@ mod apt;
 mod linker;
 mod system;
 pub mod tools;
+mod unpacked;
 
 use std::{
     io::{self, Write as _},
@@ -129,6 +130,9 @@ pub fn setup(workspace: &Workspace, needs: Needs) -> anyhow::Result<KernelCompil
         tools::ensure(workspace, &CARGO_DENY)?;
     }
     linker::ensure(workspace, &compiler)?;
+    if needs.tests {
+        unpacked::ensure(workspace, &unpacked::PROMETHEUS)?;
+    }
     say(&format!(
         "ready: kernel side by rustc {} (LLVM {}) and bpf-linker {LINKER_VERSION}, checked in \
          {:.1} s",
