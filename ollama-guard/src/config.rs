@@ -32,6 +32,7 @@ mod fingerprint;
 mod interface;
 mod last_good;
 mod layer;
+mod metrics;
 mod overrides;
 mod problem;
 mod rule_store;
@@ -58,6 +59,7 @@ pub use self::{
     fingerprint::Fingerprint,
     interface::Interfaces,
     last_good::{Kept, LastGood, LastGoodError},
+    metrics::{DEFAULT_METRICS_PORT, Metrics},
     overrides::Overrides,
     problem::{Place, Problem, Problems},
     rule_store::{RuleStore, StoreError, Undo},
@@ -103,6 +105,8 @@ pub struct Config {
     pub capacity: u32,
     /// Drop events a second, of all CPUs together: 1 to [`MAX_EVENTS_PER_SECOND`].
     pub events_per_second: u32,
+    /// Where metrics are served.
+    pub metrics: Metrics,
     /// Who may give commands.
     pub control: Control,
     /// Where things are.

@@ -16,8 +16,10 @@ mod host;
 mod keeper;
 mod launch;
 mod notices;
-mod proof;
+pub mod proof;
+mod readiness;
 mod reload;
+mod scrape;
 mod selection;
 mod supervisor;
 mod tender;
@@ -50,6 +52,7 @@ use crate::{
     doors::{Watch, list_addresses},
     events::Journal,
     guard::{self, Desired, Guard, Handle, Moment},
+    metrics::{self, Place, Watched},
     policy::Effect,
 };
 
@@ -74,6 +77,8 @@ pub struct Daemon {
     reloader: Arc<reload::Reloader>,
     keeper: keeper::Keeper,
     supervisor: supervisor::Supervisor,
+    metrics: Watched,
+    scraped: scrape::LiveSource,
     signals: Signals,
     hangup: Signal,
     state_lock: Flock<File>,
@@ -166,6 +171,8 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     cover::settle(dataplane, &plan);
     let kernel_logs = dataplane.take_kernel_logs();
 
+    // What can't be had here stops nothing, and below the walls a port may not be had any more.
+    let (metrics, mover) = metrics::watched(Place::new(config.metrics.address()));
     // Nothing is loaded from here on, and the guard's thread is to be born within.
     confine::confine(&needs(config)).await;
     let (handle, ended) = guard::spawn(guard, audit, ended_before).map_err(StartError::Thread)?;
@@ -175,8 +182,14 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
     let (to_settings, settings) = watch::channel(reload::Settings::of(config));
     let (to_access, access) = watch::channel(access);
-    let reloader =
-        reload::Reloader::new(sources, config.clone(), handle.clone(), to_settings, to_access);
+    let reloader = reload::Reloader::new(
+        sources,
+        config.clone(),
+        handle.clone(),
+        to_settings,
+        to_access,
+        mover.clone(),
+    );
     let reloader = Arc::new(reloader);
     let keeper = keeper::Keeper::new(handle.clone(), settings.clone(), Arc::clone(&notices), watch);
     let supervisor = supervisor::Supervisor {
@@ -191,9 +204,11 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
         Arc::clone(&journal),
         pins,
         settings.clone(),
-        notices,
+        Arc::clone(&notices),
         Arc::clone(&reloader),
+        mover,
     ));
+    let scraped = scrape::LiveSource::new(Arc::clone(&backend), handle.clone(), notices);
     Ok(Daemon {
         handle,
         ended,
@@ -208,6 +223,8 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
         reloader,
         keeper,
         supervisor,
+        metrics,
+        scraped,
         signals,
         hangup,
         state_lock,
@@ -230,14 +247,25 @@ impl Daemon {
         let events = tokio::spawn(reader.run(until(stopping.clone())));
         let keeper = tokio::spawn(self.keeper.run(until(stopping.clone())));
         let reloader = tokio::spawn(self.reloader.follow(self.hangup, until(stopping.clone())));
-        let server = tokio::spawn(serve(listener, self.backend, self.control, until(stopping)));
+        let server =
+            tokio::spawn(serve(listener, self.backend, self.control, until(stopping.clone())));
+        let living = [
+            ("the reader of events", &events),
+            ("the keeper of the doors", &keeper),
+            ("the reader of the configuration", &reloader),
+            ("the control socket", &server),
+        ];
+        let scraped = self.scraped.watching(living.map(|(name, task)| (name, task.abort_handle())));
+        let (metrics, limits) = (self.metrics, metrics::Limits::default());
+        let metrics =
+            tokio::spawn(metrics::serve(metrics, Arc::new(scraped), limits, until(stopping)));
         let end = tokio::select! {
             end = self.signals.wait(ended) => end,
             never = self.supervisor.attend() => match never {},
         };
         supervisor::stopping();
         stop.send_replace(true);
-        for task in [events, keeper, reloader, server] {
+        for task in [metrics, events, keeper, reloader, server] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task did not end well");
             }
@@ -264,7 +292,7 @@ impl Signals {
 }
 
 /// What is written for as long as the daemon runs: rules and audit log, the socket's name at the
-/// end, and pins.
+/// end, and pins; and where it listens.
 fn needs(config: &Config) -> confine::Needs {
     let paths = &config.paths;
     let above = |path: &Path| match path.parent() {
@@ -276,7 +304,8 @@ fn needs(config: &Config) -> confine::Needs {
     // mounted.
     let mounts = above(&paths.pin_dir);
     let pins = if above(&mounts) == Path::new("/") { mounts } else { above(&mounts) };
-    confine::Needs { writes, pins }
+    let port = config.metrics.address().map(|address| address.port());
+    confine::Needs { writes, pins, port }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

@@ -55,7 +55,7 @@ pub use driver::driver_name;
 pub use error::DataplaneError;
 pub use links::{AttachMode, Hook, LinkState, Outcome};
 pub use live::{Dataplane, OpenOptions};
-pub use object::{embedded_object, is_embedded};
+pub use object::{embedded_object, is_embedded, sha256};
 pub use pins::{PinDir, PinLock};
 pub use probe::{
     check_capabilities as check_privileges, check_kept_capabilities, missing_privileges,

@@ -156,6 +156,13 @@ impl<S: PolicySink> Guard<S> {
         }
     }
 
+    /// The policy that is to be in force, and its number. `None` after an edit that failed.
+    #[must_use]
+    pub fn meant(&self) -> Option<(u64, MapImage)> {
+        let compiled = self.compiled.as_ref()?;
+        Some((self.generation, compiled.image().clone()))
+    }
+
     /// The number of the policy in force.
     pub const fn generation(&self) -> u64 {
         self.generation

@@ -18,7 +18,7 @@
 //! ```text
 //!    DESIRED, downwards                                OBSERVED, upwards
 //!
-//!    file, environment, flags, `allow add`             stdout, control socket
+//!    file, environment, flags, `allow add`             stdout, control socket, /metrics
 //!              v                                                ^
 //!    config: three sources -> Config                            |
 //!              v                                                |
@@ -46,7 +46,7 @@
 //! | 2 | [`cli`]: one file for each command |
 //! | 3 | [`daemon`]: the composition root, the only one that starts long-lived tasks |
 //! | 4 | [`guard`]: the single writer; [`status`]: what is so; [`verify`]: proof of it; [`doctor`]: what this host can do, and the paths around |
-//! | 5 | [`control`], [`audit_log`], [`doors`] |
+//! | 5 | [`control`], [`metrics`], [`audit_log`], [`doors`] |
 //! | 6 | [`events`]; [`dataplane`]: the only one that imports aya or has `unsafe` |
 //! | 7 | [`config`]: the finished, typed configuration, and the stored rules |
 //! | 8 | [`policy`]: prefixes, rules, compile; no input or output |
@@ -104,9 +104,10 @@
 //!    that dies before leaves pins that the next one can use.
 //! 8. into adopted maps, **the policy last**: the one that they hold stays in force until nothing
 //!    can fail any more.
-//! 9. [`daemon::Daemon::run`] reads the ring, serves the socket and keeps the doors until a signal
-//!    or `detach`. The service manager is told that it is ready when test packets through the programs,
-//!    and the rules read back, have proven that it holds (`daemon/proof.rs`).
+//! 9. the port of the metrics is bound, and the daemon gives up what it does not need any more.
+//!    [`daemon::Daemon::run`] reads the ring, serves socket and metrics and keeps the doors until a
+//!    signal or `detach`. The service manager is told that it is ready when test packets through the
+//!    programs, and the rules read back, have proven that it holds (`daemon/readiness.rs`).
 //!
 //! # While it runs
 //!
@@ -134,7 +135,7 @@
 //! * A taken XDP slot is **never ours to clear**: the guard stands behind it, at TC ingress.
 //! * Status is read from kernel and netlink, **never from the daemon's memory**.
 //! * Versions of kernels are **not compared**: features are probed.
-//! * **Not yet**: the inner door (cgroup_skb), metrics.
+//! * **Not yet**: the inner door (cgroup_skb).
 //!
 //! What is promised, with the test behind each promise, stands in `docs/promises.md` beside this
 //! crate's manifest, and every way past that we know in `docs/packets.md`.
@@ -155,6 +156,7 @@ pub mod doctor;
 pub mod doors;
 pub mod events;
 pub mod guard;
+pub mod metrics;
 pub mod policy;
 pub mod status;
 pub mod verify;

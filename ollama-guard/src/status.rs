@@ -25,6 +25,7 @@ use crate::{
         snapshot::{ProgramState, RuleTotals, ServiceState},
     },
     doors::{Door, DoorsError, Interface, Selection, choose, list},
+    metrics::Standing,
 };
 
 pub use doors::{DoorState, DoorStatus};
@@ -111,6 +112,9 @@ pub struct DaemonStatus {
     /// The configuration in force, and the one that was rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
+    /// Where metrics are served, and why not elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Standing>,
 }
 
 /// A daemon's configuration.

@@ -86,7 +86,7 @@ const LACKING: &str = "BPF_PROG_TEST_RUN with ctx_in";
 const RUN: [&str; 6] = ["budget", "kernel", "lifecycle", "attach", "foreign", "services"];
 
 /// Those that do not, and why.
-pub const LEFT_OUT: [(&[&str], &str); 7] = [
+pub const LEFT_OUT: [(&[&str], &str); 8] = [
     (
         &["capacity", "doctor", "doors", "errors", "expiry", "policy", "reload"],
         "about the user side, which is the same program on every kernel",
@@ -96,6 +96,7 @@ pub const LEFT_OUT: [(&[&str], &str); 7] = [
         &["drivers", "layout", "privileges", "scope", "service", "verify"],
         "about this machine's accounts, interfaces, programs, drivers and builds: not tried in a guest",
     ),
+    (&["metrics"], "needs Prometheus, which a guest does not have"),
     (&["paths"], "runs the programs on a machine of its own, without a kernel"),
     (&["speed"], "measures time, which an emulated processor does not show"),
     (

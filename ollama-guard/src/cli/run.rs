@@ -47,6 +47,9 @@ pub struct RunArgs {
     /// Different prefixes that there must be room for [default: 65536]
     #[arg(long, value_name = "N")]
     capacity: Option<String>,
+    /// Where metrics and health are served: an address with a port, or off [default: 127.0.0.1:9434]
+    #[arg(long, value_name = "ADDR|off")]
+    metrics: Option<String>,
     /// Where programs, maps and links are pinned [default: /sys/fs/bpf/ollama-guard]
     #[arg(long, value_name = "DIR")]
     pin_dir: Option<PathBuf>,
@@ -118,6 +121,7 @@ impl RunArgs {
             attach,
             scope,
             capacity,
+            metrics,
             pin_dir,
             state_dir,
             socket,
@@ -135,6 +139,7 @@ impl RunArgs {
             attach,
             scope,
             capacity,
+            metrics,
             pin_dir,
             state_dir,
             socket,

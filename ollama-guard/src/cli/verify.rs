@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use ollama_guard_common::{Mode, Scope, Start};
+use ollama_guard_common::{Mode, Scope};
 use tokio::time::{sleep, timeout};
 
 use super::{NO, SocketArg, status, written};
@@ -18,11 +18,11 @@ use crate::{
         Client, ClientError,
         protocol::{RuleList, RuleView, ServiceTerms},
     },
-    dataplane::{Hook, PinDir, addresses, check_privileges, readback::generation},
-    doors::list_addresses,
+    daemon::proof,
+    dataplane::{Hook, PinDir, check_privileges, readback::generation},
     policy::{Layout, Policy, Service, Statement, compile},
-    status::{DaemonStatus, DoorState, DoorStatus, StatusError, StatusReport, report},
-    verify::{DoorProof, Findings, Meant, VerifyReport, examine, live::knock_for_real},
+    status::{DaemonStatus, StatusError, StatusReport, report},
+    verify::{Findings, Meant, VerifyReport, examine, live::knock_for_real},
 };
 
 /// How long the daemon may take to say what it means to be in force.
@@ -83,9 +83,9 @@ async fn prove(args: &VerifyArgs) -> anyhow::Result<VerifyReport> {
         Ok(findings) => findings,
         Err(failure) => return Ok(only(failure)),
     };
-    let mut report = assemble(&told, &seen, findings);
+    let mut report = proof::assemble(&told, &seen, &findings);
     if told.scope == Scope::Local.name() && is_our_namespace(&told, &seen) {
-        report.failures.extend(unguarded_addresses(&pins).await?);
+        report.failures.extend(proof::unguarded_addresses(&pins).await?);
     }
     if args.live {
         if told.doors.iter().any(|door| door.hook.is_some_and(|hook| hook != Hook::Xdp)) {
@@ -104,26 +104,6 @@ fn is_our_namespace(told: &StatusReport, seen: &StatusReport) -> bool {
     told.doors.iter().all(|door| {
         seen.doors.iter().any(|one| (&one.name, one.ifindex) == (&door.name, door.ifindex))
     })
-}
-
-/// Addresses of this host that the program does not know, though it decides only on packets for
-/// those that it knows.
-async fn unguarded_addresses(pins: &PinDir) -> anyhow::Result<Option<String>> {
-    let known = addresses::read(pins)?;
-    let own = list_addresses().await?;
-    let unknown: Vec<String> = own
-        .iter()
-        .map(|own| own.address)
-        .filter(|own| !own.is_loopback() && !known.contains(own))
-        .map(|own| own.to_string())
-        .collect();
-    Ok((!unknown.is_empty()).then(|| {
-        format!(
-            "scope is local, and the kernel does not know these addresses of this host: {}; packets \
-             to them pass until the daemon tells it",
-            unknown.join(", ")
-        )
-    }))
 }
 
 /// A report of one failure that leaves nothing to try.
@@ -154,11 +134,7 @@ async fn find(
     told: &StatusReport,
     seen: &StatusReport,
 ) -> anyhow::Result<Result<Findings, String>> {
-    let mut programs: Vec<(Hook, Start)> = Vec::new();
-    for door in &told.doors {
-        let program = program(seen, door).filter(|program| !programs.contains(program));
-        programs.extend(program);
-    }
+    let programs = proof::programs(told, seen);
     let mut meant = None;
     for _ in 0..ATTEMPTS {
         meant = match meant_by_the_daemon(socket, told).await {
@@ -249,97 +225,5 @@ fn service(terms: &ServiceTerms) -> anyhow::Result<Service> {
         name: terms.name.as_str().into(),
         mode: mode.ok_or_else(|| anyhow::anyhow!("there is no mode {}", terms.mode))?,
         ports: terms.ports.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
-    })
-}
-
-fn assemble(told: &StatusReport, seen: &StatusReport, findings: Findings) -> VerifyReport {
-    let mut report = VerifyReport {
-        generation: Some(findings.generation),
-        mode: findings.mode.map(|mode| mode.name().into()),
-        not_checked: findings.not_checked.iter().cloned().collect(),
-        ..VerifyReport::default()
-    };
-    let is_the_doors = |problem: &String| {
-        told.doors.iter().any(|door| {
-            let reason = door.reason.as_deref().unwrap_or_default();
-            door.is_wrong && (problem == reason || *problem == format!("{}: {reason}", door.name))
-        })
-    };
-    report.failures =
-        told.problems.iter().filter(|problem| !is_the_doors(problem)).cloned().collect();
-    // Where none is enforced, each door says so.
-    if findings.mode == Some(Mode::Enforce) {
-        let observed = told.services.iter().filter(|one| one.mode == Mode::Observe.name());
-        report.failures.extend(observed.map(|one| {
-            format!("{} is only observed: what would be dropped there is delivered", one.name)
-        }));
-    }
-    for door in &told.doors {
-        if door.state == DoorState::NotCovered && !door.is_wrong {
-            continue;
-        }
-        let mut proof = DoorProof {
-            name: door.name.clone(),
-            ifindex: door.ifindex,
-            hook: door.hook.map(|hook| hook.name().into()),
-            behind: door.behind,
-            attach: door.attach.map(|mode| mode.name().into()),
-            program_id: door.program_id,
-            link_id: door.link_id,
-            ..DoorProof::default()
-        };
-        proof.failures.extend(door.reason.clone());
-        if door.state == DoorState::Covered {
-            proof.failures.extend(look(door, seen, &mut report.not_checked));
-            let program = program(seen, door);
-            match findings.programs.iter().find(|one| Some((one.hook, one.start)) == program) {
-                Some(tried) => {
-                    proof.packets = tried.packets;
-                    proof.failures.extend(tried.failures.iter().cloned());
-                }
-                None => proof.failures.push("its program is not the pinned one".into()),
-            }
-            proof.failures.extend(findings.content.iter().cloned());
-            if findings.mode == Some(Mode::Observe) {
-                proof.failures.push("mode observe: what would be dropped is delivered".into());
-            }
-        } else if proof.failures.is_empty() {
-            proof.failures.push("it is not covered".into());
-        }
-        report.doors.push(proof);
-    }
-    report
-}
-
-/// The pinned program that a door's link runs: its hook, and where its frames start.
-fn program(seen: &StatusReport, door: &DoorStatus) -> Option<(Hook, Start)> {
-    let program = seen.programs.iter().find(|program| Some(program.id) == door.program_id)?;
-    match program.start.as_str() {
-        "link" => Some((program.hook, Start::Link)),
-        "network" => Some((program.hook, Start::Network)),
-        _ => None,
-    }
-}
-
-/// Compares what the daemon tells of a door with what we see there.
-fn look(told: &DoorStatus, seen: &StatusReport, not_checked: &mut Vec<String>) -> Option<String> {
-    let same = |door: &&DoorStatus| door.name == told.name && door.ifindex == told.ifindex;
-    let Some(door) = seen.doors.iter().find(same) else {
-        not_checked.push(format!(
-            "{} is in another network namespace than this command: what netlink says there is the \
-             daemon's word",
-            told.name
-        ));
-        return None;
-    };
-    let facts =
-        |door: &DoorStatus| (door.state, door.hook, door.attach, door.program_id, door.link_id);
-    (facts(door) != facts(told)).then(|| {
-        format!(
-            "the daemon tells {:?} of it, and the kernel {:?} (state, hook, mode, \
-             program, link)",
-            facts(told),
-            facts(door)
-        )
     })
 }

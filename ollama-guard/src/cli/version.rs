@@ -8,9 +8,8 @@ use std::{
 
 use clap::Args;
 use ollama_guard_common::abi::ABI_VERSION;
-use sha2::{Digest as _, Sha256};
 
-use crate::dataplane;
+use crate::dataplane::{self, sha256};
 
 /// Number and commit.
 pub(super) const VERSION: &str =
@@ -52,25 +51,9 @@ fn details(object: &[u8]) -> String {
     text
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_what_sha256sum_prints() {
-        // FIPS 180-4, "abc".
-        assert_eq!(
-            sha256(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-    }
 
     #[test]
     fn a_binary_without_a_kernel_object_says_so() {

@@ -122,8 +122,11 @@ const CORPUS: &[Broken] = &[
     ("[[service]]\nper_second = 1", &[(2, 1, "misplaced: write it under [events]")]),
     ("[events]\nburst = 5", &[(2, 1, "not known under [events]: write one of `per_second`")]),
     ("colour = 1", &[(1, 1, "write one of `mode`, `interfaces`, `exclude`")]),
-    // Named by the design, and later.
-    ("[metrics]\nlisten = \"127.0.0.1:9434\"", &[(1, 2, "`metrics` is not accepted yet")]),
+    ("[[service]]\nexpires = 5", &[(2, 1, "`expires` is misplaced: write it in an entry")]),
+    ("[metrics]\nlisten = \":9434\"", &[(2, 10, "write \"0.0.0.0:9434\"")]),
+    ("[metrics]\nlisten = 9434", &[(2, 10, "text in quotes belongs here")]),
+    ("[metrics]\naddress = \"off\"", &[(2, 1, "under [metrics]: write one of `listen`")]),
+    ("listen = \"off\"", &[(1, 1, "misplaced: write it under [metrics]")]),
     ("include = [\"more.toml\"]", &[(1, 1, "write it in a group, [groups.NAME]")]),
     ("[groups.a]\ninclude = \"/no/such/list\"", &[(2, 11, "/no/such/list: there is no such file")]),
     ("[groups.a]\ninclude = 5", &[(2, 11, "a list belongs here, not a whole number")]),

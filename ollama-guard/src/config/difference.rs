@@ -37,6 +37,11 @@ impl Difference {
         let (before, after) = (old.control.group_may_edit, new.control.group_may_edit);
         single(changes, "group_may_edit", before, after);
 
+        let (before, after) = (old.metrics, new.metrics);
+        let is_followed = before.can_become(after);
+        let lines = if is_followed { changes } else { &mut found.later };
+        single(lines, "metrics", before, after);
+
         let later = &mut found.later;
         single(later, "capacity", old.capacity, new.capacity);
         single(later, "debug_kernel", old.debug_kernel, new.debug_kernel);
@@ -176,7 +181,8 @@ mod tests {
         let new = "mode = \"observe\"\nscope = \"local\"\ninterfaces = [\"eth0\", \"wg*\"]\n\
                    exclude = [\"eth1\"]\nattach = \"native\"\ncapacity = 7\n\
                    [[service]]\nname = \"llm\"\nports = [\"8080\"]\nallow = [\"192.0.2.1\"]\n\
-                   [events]\nper_second = 5\n[control]\ngroup_may_edit = true\n";
+                   [events]\nper_second = 5\n[control]\ngroup_may_edit = true\n\
+                   [metrics]\nlisten = \"[::1]:9434\"\n";
         let changes = [
             "scope: all -> local",
             "mode: enforce -> observe",
@@ -190,6 +196,7 @@ mod tests {
             "attach: auto -> native",
             "events per second: 1000 -> 5",
             "group_may_edit: false -> true",
+            "metrics: 127.0.0.1:9434 -> [::1]:9434",
         ];
         let found = told("[[service]]\ndeny = [\"192.0.2.9\"]", new);
         assert_eq!(found.changes, changes);
@@ -206,6 +213,18 @@ mod tests {
         let line = "allow 192.0.2.1: 2036-01-01T12:00:00Z -> no end";
         assert_eq!(told(&early, &list("\"192.0.2.1\"")).changes, [line]);
         assert!(told(&early, &early).is_empty());
+    }
+
+    #[test]
+    fn another_port_for_metrics_takes_a_restart_and_none_at_all_does_not() {
+        let at = |listen: &str| format!("[metrics]\nlisten = \"{listen}\"");
+        let off = told("", &at("off"));
+        assert_eq!(off.changes, ["metrics: 127.0.0.1:9434 -> off"]);
+        for (old, new) in [("", "127.0.0.1:9435"), ("off", "127.0.0.1:9434")] {
+            let old = if old.is_empty() { String::new() } else { at(old) };
+            let found = told(&old, &at(new));
+            assert_eq!((found.changes.len(), found.later.len()), (0, 1), "{found:?}");
+        }
     }
 
     #[test]

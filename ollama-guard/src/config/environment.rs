@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Place, Problem, layer::Layer, overrides::Said, value};
+use super::{Place, Problem, layer::Layer, metrics, overrides::Said, value};
 use crate::policy::{Effect, Origin, clipped};
 
 const CONFIG: &str = "OLLAMA_GUARD_CONFIG";
@@ -25,6 +25,7 @@ const ATTACH: &str = "OLLAMA_GUARD_ATTACH";
 const SCOPE: &str = "OLLAMA_GUARD_SCOPE";
 const CAPACITY: &str = "OLLAMA_GUARD_CAPACITY";
 const EVENTS_PER_SECOND: &str = "OLLAMA_GUARD_EVENTS_PER_SECOND";
+const METRICS: &str = "OLLAMA_GUARD_METRICS";
 const PIN_DIR: &str = "OLLAMA_GUARD_PIN_DIR";
 const STATE_DIR: &str = "OLLAMA_GUARD_STATE_DIR";
 const SOCKET: &str = "OLLAMA_GUARD_SOCKET";
@@ -65,6 +66,7 @@ pub(super) fn layer(
     let mut text = |name| text(environment, name, problems);
     let (mode, attach, scope) = (text(MODE), text(ATTACH), text(SCOPE));
     let (capacity, events_per_second) = (text(CAPACITY), text(EVENTS_PER_SECOND));
+    let listen = text(METRICS);
     let [interfaces, exclude, ports, allow, deny] =
         [INTERFACES, EXCLUDE, PORTS, ALLOW, DENY].map(|name| items(text(name)));
     let [pin_dir, state_dir, socket] =
@@ -94,6 +96,7 @@ pub(super) fn layer(
             events_per_second.as_deref(),
             |text| value::events_per_second(text, 10),
         ),
+        metrics: said.one(Place::Variable(METRICS), listen.as_deref(), metrics::metrics),
         pin_dir: said.one(Place::Variable(PIN_DIR), pin_dir.as_deref(), value::path),
         state_dir: said.one(Place::Variable(STATE_DIR), state_dir.as_deref(), value::path),
         socket: said.one(Place::Variable(SOCKET), socket.as_deref(), value::socket),

@@ -18,6 +18,7 @@ use super::{
     document::{Document, Span, Value},
     files::{Files, Text},
     layer::Layer,
+    metrics,
     problem::Problem,
     services, value,
 };
@@ -86,6 +87,7 @@ impl Reader<'_, '_> {
             "groups" => {}
             "service" => self.services(value),
             "events" => self.events(value),
+            "metrics" => self.metrics(value),
             "control" => self.control(value),
             _ => keys::refuse(document, Table::Top, key),
         }
@@ -100,6 +102,18 @@ impl Reader<'_, '_> {
                         self.document.number(value, example, value::events_per_second);
                 }
                 _ => keys::refuse(self.document, Table::Events, key),
+            }
+        }
+    }
+
+    fn metrics(&mut self, value: &Value<'_>) {
+        for (key, value) in self.document.table(value, "[metrics]").into_iter().flatten() {
+            match key.get_ref().as_ref() {
+                "listen" => {
+                    let example = "listen = \"127.0.0.1:9434\"";
+                    self.layer.metrics = self.document.text(value, example, metrics::metrics);
+                }
+                _ => keys::refuse(self.document, Table::Metrics, key),
             }
         }
     }

@@ -6,7 +6,7 @@ use ollama_guard_common::{Mode, Scope};
 
 use super::{
     AttachChoice, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR,
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces, Paths, Pattern, Place, Problem, advice,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces, Metrics, Paths, Pattern, Place, Problem, advice,
     interface::union, services,
 };
 use crate::policy::{Limits, Port, Rule};
@@ -27,6 +27,7 @@ pub(super) struct Layer {
     pub(super) rules: Vec<Rule>,
     pub(super) capacity: Option<u32>,
     pub(super) events_per_second: Option<u32>,
+    pub(super) metrics: Option<Metrics>,
     pub(super) group_may_edit: Option<bool>,
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
@@ -61,6 +62,7 @@ impl Layer {
             rules: [weaker.rules, self.rules].concat(),
             capacity: self.capacity.or(weaker.capacity),
             events_per_second: self.events_per_second.or(weaker.events_per_second),
+            metrics: self.metrics.or(weaker.metrics),
             group_may_edit: self.group_may_edit.or(weaker.group_may_edit),
             pin_dir: self.pin_dir.or(weaker.pin_dir),
             state_dir: self.state_dir.or(weaker.state_dir),
@@ -87,6 +89,8 @@ impl Layer {
         let mut warnings = self.warnings;
         let rules = advice::without_repetitions(rules, &mut warnings);
         advice::warn(&rules, &mut warnings);
+        let metrics = self.metrics.unwrap_or_default();
+        warnings.extend(metrics.warning());
         Config {
             interfaces: self.interfaces.unwrap_or_default(),
             exclude: self.exclude,
@@ -96,6 +100,7 @@ impl Layer {
             rules,
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             events_per_second: self.events_per_second.unwrap_or(DEFAULT_EVENTS_PER_SECOND),
+            metrics,
             control: Control { group_may_edit: self.group_may_edit.unwrap_or(false) },
             paths: Paths {
                 pin_dir: self.pin_dir.unwrap_or_else(|| DEFAULT_PIN_DIR.into()),

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Place, Problem, layer::Layer, value};
+use super::{Place, Problem, layer::Layer, metrics, value};
 use crate::policy::{Effect, Origin, Port, Prefix, Rule};
 
 /// What the operator typed, as typed: it is understood together with the other sources, so that
@@ -33,6 +33,8 @@ pub struct Overrides {
     pub scope: Option<String>,
     /// `--capacity`.
     pub capacity: Option<String>,
+    /// `--metrics`.
+    pub metrics: Option<String>,
     /// `--pin-dir`.
     pub pin_dir: Option<PathBuf>,
     /// `--state-dir`.
@@ -59,6 +61,7 @@ impl Overrides {
             capacity: said.one(Place::Flag("--capacity"), self.capacity.as_deref(), |text| {
                 value::capacity(text, 10)
             }),
+            metrics: said.one(Place::Flag("--metrics"), self.metrics.as_deref(), metrics::metrics),
             pin_dir: said.one(Place::Flag("--pin-dir"), os(self.pin_dir.as_deref()), value::path),
             state_dir: said.one(
                 Place::Flag("--state-dir"),

@@ -73,6 +73,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(strings(config.ports()), ["11434/tcp"]);
     assert_eq!((config.capacity, config.events_per_second), (65_536, 1000));
     assert!(!config.control.group_may_edit);
+    assert_eq!(config.metrics.to_string(), "127.0.0.1:9434");
     assert_eq!(config.paths.socket, Path::new(DEFAULT_SOCKET));
     assert!(config.rules.is_empty());
 }
@@ -100,6 +101,20 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     assert_eq!(config.services[0].mode, Mode::Observe);
     assert_eq!((config.scope, config.capacity), (Scope::Local, 3));
     assert_eq!(config.paths.state_dir, Path::new("/flag"));
+}
+
+#[test]
+fn metrics_are_where_the_strongest_source_says() {
+    let mut bed = Bed::new("[metrics]\nlisten = \"[::1]:1\"");
+    assert_eq!(bed.load().unwrap().metrics.to_string(), "[::1]:1");
+    bed = bed.set("OLLAMA_GUARD_METRICS", "off");
+    assert_eq!(bed.load().unwrap().metrics, Metrics::Off);
+    bed.flags.metrics = Some("0.0.0.0:2".into());
+    let config = bed.load().unwrap();
+    assert_eq!(config.metrics.to_string(), "0.0.0.0:2");
+    assert!(config.warnings[0].contains("nothing there needs a login"), "{:?}", config.warnings);
+    bed.flags.metrics = Some("2".into());
+    assert!(bed.problems().starts_with("--metrics on the command line: "), "{}", bed.problems());
 }
 
 #[test]

@@ -18,7 +18,8 @@ use crate::{
     dataplane::PinDir,
     events::{Journal, Subscription},
     guard::{Asked, Handle, Standing},
-    status::{self, DaemonStatus},
+    metrics::Mover,
+    status::{self, ConfigurationStatus, DaemonStatus, StatusError, StatusReport},
 };
 
 /// The daemon behind its socket.
@@ -29,6 +30,7 @@ pub(super) struct LiveBackend {
     settings: watch::Receiver<Settings>,
     notices: Arc<Notices>,
     reloader: Arc<Reloader>,
+    metrics: Mover,
 }
 
 impl LiveBackend {
@@ -39,30 +41,46 @@ impl LiveBackend {
         settings: watch::Receiver<Settings>,
         notices: Arc<Notices>,
         reloader: Arc<Reloader>,
+        metrics: Mover,
     ) -> Self {
-        Self { handle, journal, pins, settings, notices, reloader }
+        Self { handle, journal, pins, settings, notices, reloader, metrics }
+    }
+
+    /// Where everything is pinned.
+    pub(super) const fn pins(&self) -> &PinDir {
+        &self.pins
+    }
+
+    /// The configuration in force, and the one that was rejected.
+    pub(super) fn configuration(&self) -> ConfigurationStatus {
+        self.reloader.status()
+    }
+
+    /// What `status` shows.
+    pub(super) async fn report(&self) -> Result<StatusReport, StatusError> {
+        let Standing { ended_late, troubles } = self.handle.standing();
+        let daemon = DaemonStatus {
+            running: true,
+            hangs: false,
+            pid: Some(process::id()),
+            pin_dir: Some(self.pins.root().to_owned()),
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            repairs: self.notices.repairs(),
+            troubles: [self.notices.troubles(), troubles].concat(),
+            ended_late: ended_late.into(),
+            configuration: Some(self.reloader.status()),
+            metrics: Some(self.metrics.standing()),
+        };
+        let chosen = self.settings.borrow().chosen.clone();
+        status::report(&self.pins, Some(&chosen), daemon).await
     }
 }
 
 impl Backend for LiveBackend {
     fn status(&self) -> BoxFuture<'_, Result<Value, Failure>> {
         Box::pin(async {
-            let Standing { ended_late, troubles } = self.handle.standing();
-            let daemon = DaemonStatus {
-                running: true,
-                hangs: false,
-                pid: Some(process::id()),
-                pin_dir: Some(self.pins.root().to_owned()),
-                version: Some(env!("CARGO_PKG_VERSION").into()),
-                repairs: self.notices.repairs(),
-                troubles: [self.notices.troubles(), troubles].concat(),
-                ended_late: ended_late.into(),
-                configuration: Some(self.reloader.status()),
-            };
-            let chosen = self.settings.borrow().chosen.clone();
-            let report = status::report(&self.pins, Some(&chosen), daemon)
-                .await
-                .map_err(|error| Failure::Internal(error.to_string()))?;
+            let report =
+                self.report().await.map_err(|error| Failure::Internal(error.to_string()))?;
             serde_json::to_value(report).map_err(|error| Failure::Internal(error.to_string()))
         })
     }

@@ -11,6 +11,8 @@
 //!   BPF file system, so that pins can be made again in a file system that is mounted anew. Root without capabilities still
 //!   owns root's files, and one of those is soon run by somebody. Reading is not limited: the
 //!   configuration, the user database and the host's resolver may read anywhere.
+//!   From Linux 6.7 on, no TCP port is bound but the one of the metrics: nobody who takes the daemon over
+//!   can pass for another server, Ollama first of all.
 //! * **seccomp**: a list of what is refused, and not of what is allowed; see [`calls`].
 //!
 //! A wall that can't be put up is an error in the log, and the daemon goes on: it filters all the
@@ -32,8 +34,8 @@ use std::{
 
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
-    ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated,
-    RulesetCreatedAttr as _, RulesetError, RulesetStatus,
+    ABI, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -46,6 +48,8 @@ pub(super) struct Needs {
     pub(super) writes: Vec<PathBuf>,
     /// The directory beneath which it makes and removes pins.
     pub(super) pins: PathBuf,
+    /// The TCP port at which it listens, if it does.
+    pub(super) port: Option<u16>,
 }
 
 /// Why a wall could not be put up.
@@ -128,7 +132,18 @@ fn say(walls: &Walls, landlock: RulesetStatus, needs: &Needs) {
             needs.pins.display()
         ),
     };
-    tracing::info!("confined: keeps {} of its capabilities; {files}", names.join(" and "));
+    let ports = match needs.port {
+        _ if !limits_ports() => "TCP ports can't be limited, for want of Linux 6.7".into(),
+        Some(port) => format!("binds TCP port {port} only"),
+        None => "binds no TCP port".into(),
+    };
+    tracing::info!("confined: keeps {} of its capabilities; {files}; {ports}", names.join(" and "));
+}
+
+/// Whether Landlock knows of ports here.
+fn limits_ports() -> bool {
+    let required = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    required.handle_access(AccessNet::BindTcp).and_then(Ruleset::create).is_ok()
 }
 
 /// What is put up on each thread.
@@ -141,7 +156,13 @@ impl Walls {
     fn build(needs: &Needs) -> Result<Self, ConfineError> {
         // What later kernels can limit beyond this is nothing that the daemon has a use for.
         let writing = AccessFs::from_write(ABI::V3);
-        let mut files = Ruleset::default().handle_access(writing | AccessFs::Execute)?.create()?;
+        let mut files = Ruleset::default()
+            .handle_access(writing | AccessFs::Execute)?
+            .handle_access(AccessNet::BindTcp)?
+            .create()?;
+        if let Some(port) = needs.port {
+            files = files.add_rule(NetPort::new(port, AccessNet::BindTcp))?;
+        }
         // Making and removing is all that pins take: nothing is ever written into one.
         let pinning =
             AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile | AccessFs::RemoveDir;
@@ -236,6 +257,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -252,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_written_in_named_directories_only_and_none_is_run() {
+    fn files_are_written_in_named_directories_only_none_is_run_and_one_port_is_bound() {
         let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let existing = other.path().join("existing");
         fs::write(&existing, "before").unwrap();
@@ -262,7 +285,13 @@ mod tests {
         // What lies beneath both would be allowed what either allows.
         let writes = mine.path().join("state");
         fs::create_dir(&writes).unwrap();
-        let needs = Needs { writes: vec![writes.clone()], pins: pins.clone() };
+        let free = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        let (mine, others) = (free(), free());
+        let needs =
+            Needs { writes: vec![writes.clone()], pins: pins.clone(), port: Some(mine.port()) };
         let (inside, outside) = (writes.join("new"), other.path().join("new"));
         // The walls stay up for the thread's whole life.
         let status = std::thread::spawn(move || {
@@ -279,6 +308,11 @@ mod tests {
                 std::process::Command::new("/bin/true").status().unwrap_err();
             }
             assert_eq!(fs::read_to_string(&existing).unwrap(), "before");
+            TcpListener::bind(mine).unwrap();
+            if limits_ports() {
+                TcpListener::bind(others).unwrap_err();
+                TcpListener::bind("127.0.0.1:0").unwrap_err();
+            }
             assert!(unconfined_here().is_none());
             status
         });

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -22,12 +23,17 @@ pub(super) struct Notices {
 struct Inner {
     repairs: VecDeque<Repair>,
     troubles: Vec<String>,
+    /// Repairs since the start.
+    repaired: u64,
+    /// When the keeper came round last.
+    round: Option<Instant>,
 }
 
 impl Notices {
     /// Something was not as it should be, and is again.
     pub(super) fn repaired(&self, what: String) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.repaired += 1;
         if inner.repairs.len() == KEPT {
             inner.repairs.pop_front();
         }
@@ -40,6 +46,7 @@ impl Notices {
         let is_new = |trouble: &&String| !inner.troubles.contains(trouble);
         let new = troubles.iter().filter(is_new).cloned().collect();
         inner.troubles = troubles.to_vec();
+        inner.round = Some(Instant::now());
         new
     }
 
@@ -47,6 +54,16 @@ impl Notices {
     pub(super) fn repairs(&self) -> Vec<Repair> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.repairs.iter().cloned().collect()
+    }
+
+    /// How many there were since the start.
+    pub(super) fn repaired_so_far(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).repaired
+    }
+
+    /// When the keeper came round last; `None` before it did.
+    pub(super) fn last_round(&self) -> Option<Instant> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).round
     }
 
     /// What could not be repaired.
@@ -78,6 +95,7 @@ mod tests {
         }
         let repairs = notices.repairs();
         assert_eq!(repairs.len(), KEPT);
+        assert_eq!(notices.repaired_so_far(), KEPT as u64 + 3);
         assert_eq!(repairs[0].what, "3");
     }
 }

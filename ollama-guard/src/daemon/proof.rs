@@ -1,103 +1,136 @@
-//! Whether what was started holds, asked of the kernel before anybody is told that it does.
+//! Whether every door holds: what `status` says and what the packets did, side by side.
 //!
-//! The same as `ollama-guard verify`, as far as it is the daemon's own: packets of every kind through the
-//! twins of all programs on the live rules, the rules in force against those that were put there, and the
-//! links of the doors. Not here: doors that could not be covered at the start, of which the start has told,
-//! and interfaces that are yet to come.
+//! For `ollama-guard verify` and for `/readyz`, so that both say the same.
 
-use std::fmt::Display;
+use ollama_guard_common::{Mode, Start};
 
-use ollama_guard_common::Start;
-use tokio::task::spawn_blocking;
-
-use super::Chosen;
 use crate::{
-    dataplane::{Hook, PinDir, memory},
-    guard::Handle,
-    status::{self, DaemonStatus, DoorState, StatusReport},
-    verify::{Findings, examine},
+    dataplane::{Hook, PinDir, addresses},
+    doors::list_addresses,
+    status::{DoorState, DoorStatus, StatusError, StatusReport},
+    verify::{DoorProof, Findings, VerifyReport},
 };
 
-/// How often it is tried while rules are being edited.
-const ATTEMPTS: usize = 10;
-
-/// What was tried, and held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Proof {
-    /// Interfaces whose packets are judged.
-    pub(super) doors: usize,
-    /// Packets that were sent through programs.
-    pub(super) packets: usize,
+/// The programs that the doors' links run, each once.
+#[must_use]
+pub fn programs(told: &StatusReport, seen: &StatusReport) -> Vec<(Hook, Start)> {
+    let mut programs = Vec::new();
+    for door in &told.doors {
+        let program = program(seen, door).filter(|program| !programs.contains(program));
+        programs.extend(program);
+    }
+    programs
 }
 
-/// Tries everything once.
-///
-/// # Errors
-///
-/// What does not hold, a sentence each.
-pub(super) async fn prove(
-    handle: &Handle,
-    pins: &PinDir,
-    chosen: &Chosen,
-) -> Result<Proof, Vec<String>> {
-    let policy = handle.maintain(|guard| guard.policy_problem()).await.map_err(one)?;
-    if let Some(problem) = policy.map_err(one)? {
-        return Err(vec![problem]);
+/// Puts together what `status` told, what we see ourselves, and what the programs did.
+pub fn assemble(told: &StatusReport, seen: &StatusReport, findings: &Findings) -> VerifyReport {
+    let mut report = VerifyReport {
+        generation: Some(findings.generation),
+        mode: findings.mode.map(|mode| mode.name().into()),
+        not_checked: findings.not_checked.iter().cloned().collect(),
+        ..VerifyReport::default()
+    };
+    let is_the_doors = |problem: &String| {
+        told.doors.iter().any(|door| {
+            let reason = door.reason.as_deref().unwrap_or_default();
+            door.is_wrong && (problem == reason || *problem == format!("{}: {reason}", door.name))
+        })
+    };
+    report.failures =
+        told.problems.iter().filter(|problem| !is_the_doors(problem)).cloned().collect();
+    // Where none is enforced, each door says so.
+    if findings.mode == Some(Mode::Enforce) {
+        let observed = told.services.iter().filter(|one| one.mode == Mode::Observe.name());
+        report.failures.extend(observed.map(|one| {
+            format!("{} is only observed: what would be dropped there is delivered", one.name)
+        }));
     }
-    let report = status::report(pins, Some(chosen), DaemonStatus::default()).await.map_err(one)?;
-    let (doors, mut problems) = doors(&report);
-    let programs = programs(&report);
-    for _ in 0..ATTEMPTS {
-        let (pins, programs) = (pins.clone(), programs.clone());
-        // Reads all of the tables: edits are not to wait for it.
-        let examined = spawn_blocking(move || {
-            let examined = examine(&pins, None, &programs);
-            memory::give_back();
-            examined
-        });
-        if let Some(findings) = examined.await.map_err(one)?.map_err(one)? {
-            problems.extend(failures(&findings));
-            let packets = findings.programs.iter().map(|program| program.packets).sum();
-            return if problems.is_empty() { Ok(Proof { doors, packets }) } else { Err(problems) };
+    for door in &told.doors {
+        if door.state == DoorState::NotCovered && !door.is_wrong {
+            continue;
         }
-    }
-    Err(one("the rules change all the time"))
-}
-
-fn one(problem: impl Display) -> Vec<String> {
-    vec![problem.to_string()]
-}
-
-/// Every loaded program: those that no door has wanted yet are for doors to come.
-fn programs(report: &StatusReport) -> Vec<(Hook, Start)> {
-    let starts = [("link", Start::Link), ("network", Start::Network)];
-    let start = |name: &str| starts.into_iter().find(|(known, _)| *known == name);
-    let programs = report.programs.iter();
-    programs.filter_map(|program| Some((program.hook, start(&program.start)?.1))).collect()
-}
-
-/// How many there are, and what is wrong with those that have or had a link of ours.
-fn doors(report: &StatusReport) -> (usize, Vec<String>) {
-    let covered = report.doors.iter().filter(|door| door.state == DoorState::Covered);
-    let wrong = report.doors.iter().filter(|door| {
-        let is_ours = door.hook.is_some() || door.counts.is_some();
-        door.is_wrong && is_ours
-    });
-    let told = wrong.map(|door| {
-        let why = door.reason.as_deref().unwrap_or("it is not covered");
-        format!("{}: {why}", door.name)
-    });
-    (covered.count(), told.collect())
-}
-
-fn failures(findings: &Findings) -> Vec<String> {
-    let programs = findings.programs.iter().flat_map(|program| {
-        let frames = match program.start {
-            Start::Link => "Ethernet",
-            Start::Network => "IP",
+        let mut proof = DoorProof {
+            name: door.name.clone(),
+            ifindex: door.ifindex,
+            hook: door.hook.map(|hook| hook.name().into()),
+            behind: door.behind,
+            attach: door.attach.map(|mode| mode.name().into()),
+            program_id: door.program_id,
+            link_id: door.link_id,
+            ..DoorProof::default()
         };
-        let name = format!("the {} program for {frames} frames", program.hook);
-        program.failures.iter().map(move |failure| format!("{name}: {failure}"))
-    });
-    findings.content.iter().cloned().chain(programs).collect()
+        proof.failures.extend(door.reason.clone());
+        if door.state == DoorState::Covered {
+            proof.failures.extend(look(door, seen, &mut report.not_checked));
+            let program = program(seen, door);
+            match findings.programs.iter().find(|one| Some((one.hook, one.start)) == program) {
+                Some(tried) => {
+                    proof.packets = tried.packets;
+                    proof.failures.extend(tried.failures.iter().cloned());
+                }
+                None => proof.failures.push("its program is not the pinned one".into()),
+            }
+            proof.failures.extend(findings.content.iter().cloned());
+            if findings.mode == Some(Mode::Observe) {
+                proof.failures.push("mode observe: what would be dropped is delivered".into());
+            }
+        } else if proof.failures.is_empty() {
+            proof.failures.push("it is not covered".into());
+        }
+        report.doors.push(proof);
+    }
+    report
+}
+
+/// Addresses of this host that the program does not know, though it decides only on packets for
+/// those that it knows.
+pub async fn unguarded_addresses(pins: &PinDir) -> Result<Option<String>, StatusError> {
+    let known = addresses::read(pins)?;
+    let own = list_addresses().await?;
+    let unknown: Vec<String> = own
+        .iter()
+        .map(|own| own.address)
+        .filter(|own| !own.is_loopback() && !known.contains(own))
+        .map(|own| own.to_string())
+        .collect();
+    Ok((!unknown.is_empty()).then(|| {
+        format!(
+            "scope is local, and the kernel does not know these addresses of this host: {}; packets \
+             to them pass until the daemon tells it",
+            unknown.join(", ")
+        )
+    }))
+}
+
+/// The pinned program that a door's link runs: its hook, and where its frames start.
+fn program(seen: &StatusReport, door: &DoorStatus) -> Option<(Hook, Start)> {
+    let program = seen.programs.iter().find(|program| Some(program.id) == door.program_id)?;
+    match program.start.as_str() {
+        "link" => Some((program.hook, Start::Link)),
+        "network" => Some((program.hook, Start::Network)),
+        _ => None,
+    }
+}
+
+/// Compares what the daemon tells of a door with what we see there.
+fn look(told: &DoorStatus, seen: &StatusReport, not_checked: &mut Vec<String>) -> Option<String> {
+    let same = |door: &&DoorStatus| door.name == told.name && door.ifindex == told.ifindex;
+    let Some(door) = seen.doors.iter().find(same) else {
+        not_checked.push(format!(
+            "{} is in another network namespace than this command: what netlink says there is the \
+             daemon's word",
+            told.name
+        ));
+        return None;
+    };
+    let facts =
+        |door: &DoorStatus| (door.state, door.hook, door.attach, door.program_id, door.link_id);
+    (facts(door) != facts(told)).then(|| {
+        format!(
+            "the daemon tells {:?} of it, and the kernel {:?} (state, hook, mode, \
+             program, link)",
+            facts(told),
+            facts(door)
+        )
+    })
 }

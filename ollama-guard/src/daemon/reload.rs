@@ -39,6 +39,7 @@ use crate::{
     },
     doctor,
     guard::{Asked, Desired, Handle},
+    metrics::Mover,
     status::{ConfigurationStatus, Rejected},
 };
 
@@ -98,6 +99,7 @@ pub(super) struct Reloader {
     settings: watch::Sender<Settings>,
     access: watch::Sender<AccessRules>,
     last_good: LastGood,
+    metrics: Mover,
     current: Mutex<Current>,
     status: Lock<ConfigurationStatus>,
 }
@@ -124,13 +126,14 @@ impl Reloader {
         handle: Handle,
         settings: watch::Sender<Settings>,
         access: watch::Sender<AccessRules>,
+        metrics: Mover,
     ) -> Self {
         let Sources { overrides, fingerprint, host, rejected } = sources;
         let files = config.files.clone();
         let status = Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected });
         let last_good = LastGood::new(&config.paths.state_dir);
         let current = Mutex::new(Current { config, fingerprint, host });
-        Self { overrides, handle, settings, access, last_good, current, status }
+        Self { overrides, handle, settings, access, last_good, metrics, current, status }
     }
 
     /// What `status` shows of it.
@@ -267,9 +270,17 @@ impl Reloader {
         self.settings.send_replace(Settings::of(&new));
         let group_may_edit = new.control.group_may_edit;
         self.access.send_modify(|access| access.group_may_edit = group_may_edit);
+        let metrics = if current.metrics.can_become(new.metrics) {
+            let moved = self.metrics.go(new.metrics.address()).await;
+            warnings.extend(moved.trouble.map(|trouble| format!("metrics: {trouble}")));
+            new.metrics
+        } else {
+            current.metrics
+        };
         // What only a restart changes is told again each time, until there is one.
         *current = Config {
             capacity: current.capacity,
+            metrics,
             debug_kernel: current.debug_kernel,
             paths: current.paths.clone(),
             ..new

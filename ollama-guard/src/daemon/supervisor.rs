@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    proof::{self, Proof},
+    readiness::{self, Proof},
     reload::{Reloader, Settings},
 };
 use crate::{
@@ -74,7 +74,7 @@ impl Supervisor {
         let mut said = Vec::new();
         loop {
             let chosen = self.settings.borrow().chosen.clone();
-            let problems = match proof::prove(&self.handle, &self.pins, &chosen).await {
+            let problems = match readiness::prove(&self.handle, &self.pins, &chosen).await {
                 Ok(proof) => return proof,
                 Err(problems) => problems,
             };

@@ -64,6 +64,17 @@ impl fmt::Display for StatusReport {
             let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
             writeln!(f, "config   {}, since {:.0}", Printable(&files), configuration.since)?;
         }
+        if let Some(metrics) = &self.daemon.metrics {
+            match metrics.served_at {
+                Some(address) => writeln!(f, "metrics  http://{address}/metrics")?,
+                None if metrics.trouble.is_none() => writeln!(f, "metrics  off")?,
+                None => {}
+            }
+            if let Some(trouble) = &metrics.trouble {
+                let word = if metrics.served_at.is_some() { "NOT MOVED" } else { "NOT SERVED" };
+                writeln!(f, "METRICS {word}: {}", Printable(trouble))?;
+            }
+        }
         if let Some(Rejected { at, problems, last_good }) = self.rejected() {
             write!(f, "CONFIGURATION REJECTED at {at:.0}; ")?;
             match last_good {

@@ -17,11 +17,9 @@ pub(super) enum Table {
     Service,
     Entry,
     Events,
+    Metrics,
     Control,
 }
-
-/// What belongs to the design and is not accepted yet.
-const LATER: &[&str] = &["metrics"];
 
 /// What is said by flag or environment only, because the commands that find the daemon or the
 /// kernel's side by it do not read this file.
@@ -33,8 +31,8 @@ const NOT_IN_THE_FILE: &[(&str, &str)] = &[
 ];
 
 impl Table {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Top, Self::Service, Self::Entry, Self::Events, Self::Control];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Top, Self::Service, Self::Entry, Self::Events, Self::Metrics, Self::Control];
 
     pub(super) const fn keys(self) -> &'static [&'static str] {
         match self {
@@ -48,11 +46,13 @@ impl Table {
                 "groups",
                 "service",
                 "events",
+                "metrics",
                 "control",
             ],
             Self::Service => &["name", "mode", "ports", "allow", "deny", "anyone"],
             Self::Entry => &["from", "on", "expires"],
             Self::Events => &["per_second"],
+            Self::Metrics => &["listen"],
             Self::Control => &["group_may_edit"],
         }
     }
@@ -64,6 +64,7 @@ impl Table {
             Self::Service => "under [[service]]",
             Self::Entry => "in an entry of a list, as in { from = \"office\", on = [\"eth1\"] }",
             Self::Events => "under [events]",
+            Self::Metrics => "under [metrics]",
             Self::Control => "under [control]",
         }
     }
@@ -76,9 +77,6 @@ pub(super) fn refuse(document: &mut Document<'_>, table: Table, key: &Key<'_>) {
 
 fn explain(table: Table, key: &str) -> String {
     let shown = clipped(key);
-    if LATER.contains(&key) {
-        return format!("`{shown}` is not accepted yet: take it out");
-    }
     if let Some((_, instead)) = NOT_IN_THE_FILE.iter().find(|(name, _)| *name == key) {
         return format!("`{shown}` is not said in this file: use {instead}");
     }
