@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-use ollama_guard_common::Scope;
+use ollama_guard_common::{Mode, Scope};
 
 use self::{ends::Ends, expire::Unfinished};
 use crate::{
@@ -168,9 +168,10 @@ impl<S: PolicySink> Guard<S> {
         self.generation
     }
 
-    /// Whether verdicts are carried out.
-    pub const fn mode(&self) -> Mode {
-        self.desired.mode
+    /// Whether verdicts are carried out, of some service at least.
+    pub fn mode(&self) -> Mode {
+        let is_observed = |service: &Service| service.mode == Mode::Observe;
+        if self.desired.services.iter().all(is_observed) { Mode::Observe } else { Mode::Enforce }
     }
 
     /// Every rule, as it is kept.
