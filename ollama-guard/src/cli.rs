@@ -76,7 +76,7 @@ pub enum Command {
     /// Have the daemon read its configuration again and put it in force, as it does by itself when
     /// the file changes
     Reload(reload::ReloadArgs),
-    /// Recent drops, and the live stream
+    /// Recent drops, those of the past, and the live stream
     Events(ToldEvents),
     /// Whether an address may reach a guarded port, and why
     Explain(explain::ExplainArgs),

@@ -23,6 +23,7 @@
 mod advice;
 #[cfg(test)]
 mod broken_files;
+mod bytes;
 mod difference;
 mod document;
 mod environment;
@@ -54,6 +55,7 @@ use crate::policy::{Port, Rule, Service};
 pub use crate::policy::{Pattern, PatternError};
 
 pub use self::{
+    bytes::Bytes,
     difference::Difference,
     environment::{Environment, ProcessEnvironment},
     fingerprint::Fingerprint,
@@ -86,6 +88,13 @@ pub const DEFAULT_EVENTS_PER_SECOND: u32 = 1000;
 /// The most drop events a second that may be asked for.
 pub const MAX_EVENTS_PER_SECOND: u32 = 1_000_000;
 
+/// Bytes of events of the past that are kept by default.
+pub const DEFAULT_EVENTS_KEEP: Bytes = Bytes(16 << 20);
+/// The fewest bytes of events that may be kept, beside none at all.
+pub const MIN_EVENTS_KEEP: Bytes = Bytes(256 << 10);
+/// The most bytes of events that may be kept.
+pub const MAX_EVENTS_KEEP: Bytes = Bytes(1 << 30);
+
 /// Everything that the daemon is told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -107,6 +116,9 @@ pub struct Config {
     pub events_per_second: u32,
     /// Where metrics are served.
     pub metrics: Metrics,
+    /// Bytes of events of the past that are kept: none, or from [`MIN_EVENTS_KEEP`] to
+    /// [`MAX_EVENTS_KEEP`].
+    pub events_keep: Bytes,
     /// Who may give commands.
     pub control: Control,
     /// Where things are.

@@ -14,7 +14,7 @@
 //! | `POST /v1/rules/add` | [`protocol::AddRequest`] to [`protocol::EditReply`] |
 //! | `POST /v1/rules/remove` | [`protocol::RemoveRequest`] to [`protocol::EditReply`] |
 //! | `POST /v1/rules/replace` | [`protocol::ReplaceRequest`] to [`protocol::EditReply`] |
-//! | `GET /v1/events[?follow=true]` | [`crate::events::Line`], one JSON object a line |
+//! | `GET /v1/events[?since=WHEN][&until=WHEN][&follow=true]` | [`crate::events::Line`], one JSON object a line |
 //! | `POST /v1/detach` | [`protocol::DetachReply`] |
 //!
 //! Every error is [`protocol::ErrorReply`] with a status that says what kind it is.

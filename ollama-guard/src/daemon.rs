@@ -12,6 +12,7 @@ mod confine;
 mod cover;
 mod error;
 mod events;
+mod history;
 mod host;
 mod keeper;
 mod launch;
@@ -50,7 +51,7 @@ use crate::{
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
     doctor,
     doors::{Watch, list_addresses},
-    events::Journal,
+    events::{Clock, Journal},
     guard::{self, Desired, Guard, Handle, Moment},
     metrics::{self, Place, Watched},
     policy::Effect,
@@ -69,6 +70,7 @@ pub struct Daemon {
     ring: EventRing,
     kernel_logs: Vec<KernelLog>,
     journal: Arc<Journal>,
+    history: Arc<history::History>,
     listener: UnixListener,
     socket_file: socket::SocketFile,
     backend: Arc<backend::LiveBackend>,
@@ -177,6 +179,8 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     confine::confine(&needs(config)).await;
     let (handle, ended) = guard::spawn(guard, audit, ended_before).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
+    let history = history::History::start(state, config.events_keep, Clock::now().ok());
+    let history = Arc::new(history);
     let notices = Arc::new(notices::Notices::default());
     let service_uid = geteuid().as_raw();
     let access = AccessRules { service_uid, group, group_may_edit: config.control.group_may_edit };
@@ -202,6 +206,7 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     let backend = Arc::new(backend::LiveBackend::new(
         handle.clone(),
         Arc::clone(&journal),
+        Arc::clone(&history),
         pins,
         settings.clone(),
         Arc::clone(&notices),
@@ -215,6 +220,7 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
         ring,
         kernel_logs,
         journal,
+        history,
         listener,
         socket_file,
         backend,
@@ -234,7 +240,7 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
 impl Daemon {
     /// Serves until a signal or `detach`.
     pub async fn run(self) {
-        let Self { handle, ended, ring, kernel_logs, journal, listener, .. } = self;
+        let Self { handle, ended, ring, kernel_logs, journal, history, listener, .. } = self;
         let (stop, stopping) = watch::channel(false);
         for log in kernel_logs {
             tokio::spawn(async move {
@@ -243,7 +249,8 @@ impl Daemon {
                 }
             });
         }
-        let reader = events::Reader::new(ring, journal, handle.clone(), self.settings);
+        let kept = Arc::clone(&history);
+        let reader = events::Reader::new(ring, journal, kept, handle.clone(), self.settings);
         let events = tokio::spawn(reader.run(until(stopping.clone())));
         let keeper = tokio::spawn(self.keeper.run(until(stopping.clone())));
         let reloader = tokio::spawn(self.reloader.follow(self.hangup, until(stopping.clone())));
@@ -270,6 +277,8 @@ impl Daemon {
                 tracing::error!(%error, "a task did not end well");
             }
         }
+        // The last events; a disk that does not answer keeps nobody from ending.
+        let _ = history.flush().await;
         match end {
             End::Signal(name) => tracing::info!(
                 "ended by {name}; the filter stays in place (`ollama-guard detach` removes it)"

@@ -115,6 +115,26 @@ pub struct DaemonStatus {
     /// Where metrics are served, and why not elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Standing>,
+    /// The events of the past.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryStatus>,
+}
+
+/// The events that a daemon keeps on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryStatus {
+    /// Bytes that may be kept.
+    pub keep: u64,
+    /// Bytes that are kept.
+    pub bytes: u64,
+    /// The time of the oldest event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Timestamp>,
+    /// Events that were not kept since the daemon started: too many at a time, or there is a trouble.
+    pub unwritten: u64,
+    /// Why nothing can be kept at the moment. Nothing else depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A daemon's configuration.

@@ -1,8 +1,10 @@
-//! `ollama-guard events`: recent drops, and the live stream.
+//! `ollama-guard events`: recent drops, those of the past, and the live stream.
+
+mod files;
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -10,12 +12,13 @@ use clap::Args;
 
 use super::{TROUBLE, written};
 use crate::{
-    control::{Client, EventLines},
-    events::{Event, Line},
+    config::DEFAULT_STATE_DIR,
+    control::{Client, ClientError, EventLines},
+    events::{Event, Line, Moment, Window},
 };
 
 /// Arguments of `events`.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct EventsArgs {
     /// Print one JSON object a line, as the daemon sends it
     #[arg(long)]
@@ -23,13 +26,28 @@ pub struct EventsArgs {
     /// Go on with new drops as they happen, until interrupted
     #[arg(long, short)]
     pub follow: bool,
+    /// From when on, from the history on disk: how long ago (90s, 15m, 1h, 2d) or a time
+    /// (2026-03-01T12:00:00Z)
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Moment>,
+    /// Up to when
+    #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
+    pub until: Option<Moment>,
+    /// Where the history is, which is read from there if no daemon answers
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "OLLAMA_GUARD_STATE_DIR",
+        default_value = DEFAULT_STATE_DIR
+    )]
+    pub state_dir: PathBuf,
 }
 
-/// Prints the events of the daemon at `socket`.
+/// Prints the events of the daemon at `socket`, or, if none answers, those in its files.
 ///
 /// # Errors
 ///
-/// If no daemon answers, it refuses, or the stream breaks.
+/// If neither can be had, the daemon refuses, or the stream breaks.
 pub async fn run(args: EventsArgs, socket: &Path) -> anyhow::Result<ExitCode> {
     execute(args, socket, &mut io::stdout(), &mut io::stderr()).await
 }
@@ -45,18 +63,18 @@ pub async fn execute(
     out: &mut (dyn Write + Send),
     err: &mut (dyn Write + Send),
 ) -> anyhow::Result<ExitCode> {
-    let mut lines = Client::new(socket).events(args.follow).await?;
-    let mut titles = !args.json;
-    let mut none = true;
-    while let Some(text) = next(&mut lines, args.json).await? {
-        none = false;
-        if titles {
-            titles = false;
-            if let Err(error) = writeln!(out, "{}", Event::TITLES) {
-                return written(Err(error));
-            }
+    let window = Window { since: args.since, until: args.until };
+    let mut printer = Printer { json: args.json, printed: 0, out };
+    let asked = Client::new(socket).events_within(&window, args.follow).await;
+    let mut lines = match asked {
+        Ok(lines) => lines,
+        Err(error @ ClientError::NotRunning { .. }) if !args.follow => {
+            return files::print(error, &args.state_dir, &window, &mut printer, err);
         }
-        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) => return Err(error.into()),
+    };
+    while let Some(text) = next(&mut lines, args.json).await? {
+        if let Err(error) = printer.print(&text) {
             return written(Err(error));
         }
     }
@@ -65,20 +83,54 @@ pub async fn execute(
         writeln!(err, "the daemon ended the stream: it is stopping")?;
         return Ok(ExitCode::from(TROUBLE));
     }
-    if none && !args.json {
-        writeln!(err, "no drop was reported since the daemon started")?;
+    if printer.printed == 0 && !args.json {
+        let none = if window.is_open() {
+            "no drop was reported since the daemon started; `--since 1d` looks further back"
+        } else {
+            "no drop was reported in that time"
+        };
+        writeln!(err, "{none}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lines on their way out, the titles before the first one.
+struct Printer<'out> {
+    json: bool,
+    printed: u64,
+    out: &'out mut (dyn Write + Send),
+}
+
+impl Printer<'_> {
+    fn print(&mut self, text: &str) -> io::Result<()> {
+        if self.printed == 0 && !self.json {
+            writeln!(self.out, "{}", Event::TITLES)?;
+        }
+        self.printed += 1;
+        writeln!(self.out, "{text}")?;
+        self.out.flush()
+    }
 }
 
 async fn next(lines: &mut EventLines, json: bool) -> anyhow::Result<Option<String>> {
     if json {
         return Ok(lines.next_line().await?);
     }
-    Ok(lines.next().await?.map(|line| match line {
+    Ok(lines.next().await?.map(|line| in_words(&line)))
+}
+
+fn in_words(line: &Line) -> String {
+    match line {
         Line::Event(event) => event.to_string(),
         Line::Missed { missed } => {
             format!("-- {missed} events missed: this reader was too slow --")
         }
-    }))
+        Line::Unwritten { unwritten } => format!(
+            "-- {unwritten} events are not in the history here: too many came at a time, or it could \
+             not be written --"
+        ),
+        Line::Damaged { damaged } => {
+            format!("-- {damaged} records of the history here are damaged and passed over --")
+        }
+    }
 }

@@ -34,6 +34,7 @@ impl Difference {
         single(changes, "attach", old.attach.name(), new.attach.name());
         let (before, after) = (old.events_per_second, new.events_per_second);
         single(changes, "events per second", before, after);
+        single(changes, "events kept", old.events_keep, new.events_keep);
         let (before, after) = (old.control.group_may_edit, new.control.group_may_edit);
         single(changes, "group_may_edit", before, after);
 
@@ -181,7 +182,7 @@ mod tests {
         let new = "mode = \"observe\"\nscope = \"local\"\ninterfaces = [\"eth0\", \"wg*\"]\n\
                    exclude = [\"eth1\"]\nattach = \"native\"\ncapacity = 7\n\
                    [[service]]\nname = \"llm\"\nports = [\"8080\"]\nallow = [\"192.0.2.1\"]\n\
-                   [events]\nper_second = 5\n[control]\ngroup_may_edit = true\n\
+                   [events]\nper_second = 5\nkeep = \"1 MiB\"\n[control]\ngroup_may_edit = true\n\
                    [metrics]\nlisten = \"[::1]:9434\"\n";
         let changes = [
             "scope: all -> local",
@@ -195,6 +196,7 @@ mod tests {
             "+ excluded interface eth1",
             "attach: auto -> native",
             "events per second: 1000 -> 5",
+            "events kept: 16 MiB -> 1 MiB",
             "group_may_edit: false -> true",
             "metrics: 127.0.0.1:9434 -> [::1]:9434",
         ];

@@ -26,6 +26,7 @@ const SCOPE: &str = "OLLAMA_GUARD_SCOPE";
 const CAPACITY: &str = "OLLAMA_GUARD_CAPACITY";
 const EVENTS_PER_SECOND: &str = "OLLAMA_GUARD_EVENTS_PER_SECOND";
 const METRICS: &str = "OLLAMA_GUARD_METRICS";
+const EVENTS_KEEP: &str = "OLLAMA_GUARD_EVENTS_KEEP";
 const PIN_DIR: &str = "OLLAMA_GUARD_PIN_DIR";
 const STATE_DIR: &str = "OLLAMA_GUARD_STATE_DIR";
 const SOCKET: &str = "OLLAMA_GUARD_SOCKET";
@@ -67,6 +68,7 @@ pub(super) fn layer(
     let (mode, attach, scope) = (text(MODE), text(ATTACH), text(SCOPE));
     let (capacity, events_per_second) = (text(CAPACITY), text(EVENTS_PER_SECOND));
     let listen = text(METRICS);
+    let events_keep = text(EVENTS_KEEP);
     let [interfaces, exclude, ports, allow, deny] =
         [INTERFACES, EXCLUDE, PORTS, ALLOW, DENY].map(|name| items(text(name)));
     let [pin_dir, state_dir, socket] =
@@ -97,6 +99,11 @@ pub(super) fn layer(
             |text| value::events_per_second(text, 10),
         ),
         metrics: said.one(Place::Variable(METRICS), listen.as_deref(), metrics::metrics),
+        events_keep: said.one(
+            Place::Variable(EVENTS_KEEP),
+            events_keep.as_deref(),
+            value::events_keep,
+        ),
         pin_dir: said.one(Place::Variable(PIN_DIR), pin_dir.as_deref(), value::path),
         state_dir: said.one(Place::Variable(STATE_DIR), state_dir.as_deref(), value::path),
         socket: said.one(Place::Variable(SOCKET), socket.as_deref(), value::socket),

@@ -101,6 +101,10 @@ impl Reader<'_, '_> {
                     self.layer.events_per_second =
                         self.document.number(value, example, value::events_per_second);
                 }
+                "keep" => {
+                    let example = "keep = \"16 MiB\"";
+                    self.layer.events_keep = self.document.text(value, example, value::events_keep);
+                }
                 _ => keys::refuse(self.document, Table::Events, key),
             }
         }

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use ollama_guard_common::{Mode, Scope};
 
 use super::{
-    AttachChoice, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR,
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces, Metrics, Paths, Pattern, Place, Problem, advice,
-    interface::union, services,
+    AttachChoice, Bytes, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_KEEP,
+    DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces,
+    Metrics, Paths, Pattern, Place, Problem, advice, interface::union, services,
 };
 use crate::policy::{Limits, Port, Rule};
 
@@ -28,6 +28,7 @@ pub(super) struct Layer {
     pub(super) capacity: Option<u32>,
     pub(super) events_per_second: Option<u32>,
     pub(super) metrics: Option<Metrics>,
+    pub(super) events_keep: Option<Bytes>,
     pub(super) group_may_edit: Option<bool>,
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
@@ -63,6 +64,7 @@ impl Layer {
             capacity: self.capacity.or(weaker.capacity),
             events_per_second: self.events_per_second.or(weaker.events_per_second),
             metrics: self.metrics.or(weaker.metrics),
+            events_keep: self.events_keep.or(weaker.events_keep),
             group_may_edit: self.group_may_edit.or(weaker.group_may_edit),
             pin_dir: self.pin_dir.or(weaker.pin_dir),
             state_dir: self.state_dir.or(weaker.state_dir),
@@ -101,6 +103,7 @@ impl Layer {
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             events_per_second: self.events_per_second.unwrap_or(DEFAULT_EVENTS_PER_SECOND),
             metrics,
+            events_keep: self.events_keep.unwrap_or(DEFAULT_EVENTS_KEEP),
             control: Control { group_may_edit: self.group_may_edit.unwrap_or(false) },
             paths: Paths {
                 pin_dir: self.pin_dir.unwrap_or_else(|| DEFAULT_PIN_DIR.into()),

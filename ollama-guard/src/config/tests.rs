@@ -80,16 +80,19 @@ fn an_empty_file_is_the_defaults() {
 
 #[test]
 fn a_flag_goes_before_the_environment_and_that_before_the_file() {
-    let file = "mode = \"observe\"\nattach = \"generic\"\nscope = \"local\"\ncapacity = 1";
+    let file = "mode = \"observe\"\nattach = \"generic\"\nscope = \"local\"\ncapacity = 1\n\
+                [events]\nkeep = \"1 MiB\"";
     let mut bed = Bed::new(file)
         .set("OLLAMA_GUARD_MODE", "enforce")
         .set("OLLAMA_GUARD_CAPACITY", "2")
+        .set("OLLAMA_GUARD_EVENTS_KEEP", "512 KiB")
         .set("OLLAMA_GUARD_ATTACH", "")
         .set("OLLAMA_GUARD_STATE_DIR", "/state");
     let config = bed.load().unwrap();
     assert_eq!((config.services[0].mode, config.capacity), (Mode::Enforce, 2));
     assert_eq!(config.attach, AttachChoice::Generic, "an empty variable is not set");
     assert_eq!(config.scope, Scope::Local);
+    assert_eq!(config.events_keep, Bytes(512 << 10));
     assert_eq!(config.paths.state_dir, Path::new("/state"));
     bed = bed.set("OLLAMA_GUARD_SCOPE", "all");
     assert_eq!(bed.load().unwrap().scope, Scope::All);
@@ -254,6 +257,7 @@ fn the_example_loads_without_a_warning_and_shows_every_key() {
     assert_eq!(config.services[0].mode, Mode::Enforce);
     assert_eq!(config.capacity, DEFAULT_CAPACITY);
     assert_eq!(config.events_per_second, DEFAULT_EVENTS_PER_SECOND);
+    assert_eq!(config.events_keep, DEFAULT_EVENTS_KEEP);
     assert!(config.rules.iter().any(|rule| rule.effect == Effect::Deny));
     for key in file::every_key() {
         assert!(text.contains(key), "the example does not show `{key}`");

@@ -9,7 +9,10 @@ use std::{
 
 use ollama_guard_common::{Mode, Scope};
 
-use super::{AttachChoice, Interfaces, MAX_CAPACITY, MAX_EVENTS_PER_SECOND, Pattern, PatternError};
+use super::{
+    AttachChoice, Bytes, Interfaces, MAX_CAPACITY, MAX_EVENTS_KEEP, MAX_EVENTS_PER_SECOND,
+    MIN_EVENTS_KEEP, Pattern, PatternError,
+};
 use crate::policy::{Prefix, quoted};
 
 /// `enforce` or `observe`.
@@ -35,6 +38,19 @@ pub(super) fn capacity(text: &str, radix: u32) -> Result<u32, String> {
 /// Events a second.
 pub(super) fn events_per_second(text: &str, radix: u32) -> Result<u32, String> {
     number(text, radix, MAX_EVENTS_PER_SECOND)
+}
+
+/// How much is kept of the events of the past.
+pub(super) fn events_keep(text: &str) -> Result<Bytes, String> {
+    match text.parse() {
+        Ok(Bytes(0)) => Ok(Bytes(0)),
+        Ok(bytes) if (MIN_EVENTS_KEEP..=MAX_EVENTS_KEEP).contains(&bytes) => Ok(bytes),
+        _ => Err(format!(
+            "{} is not possible: write a size from \"{MIN_EVENTS_KEEP}\" to \"{MAX_EVENTS_KEEP}\", or \
+             \"0\" to keep none",
+            quoted(text)
+        )),
+    }
 }
 
 /// An absolute path.
@@ -154,6 +170,16 @@ mod tests {
         for text in ["0", "16777217", "-1", "+1", "1.5", "", "many"] {
             let message = capacity(text, 10).unwrap_err();
             assert!(message.ends_with("write a number from 1 to 4194304"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_bounds() {
+        assert_eq!(events_keep("16 MiB"), Ok(Bytes(16 << 20)));
+        assert_eq!(events_keep("0"), Ok(Bytes(0)));
+        for text in ["255 KiB", "2 GiB", "16", "much"] {
+            let message = events_keep(text).unwrap_err();
+            assert!(message.contains("from \"256 KiB\" to \"1 GiB\""), "{message}");
         }
     }
 

@@ -3,12 +3,13 @@
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use super::{
     peer::Peer,
     protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
 };
-use crate::events::Subscription;
+use crate::events::{Bounds, Line, Subscription};
 
 /// Answers the requests of clients that may make them. The daemon implements it; access was
 /// decided before.
@@ -36,6 +37,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The recent events and the new ones.
     fn events(&self) -> Subscription;
+
+    /// The events of the past within the window, the oldest first: all that [`Backend::events`] does
+    /// not have, of which the first has the number `before`.
+    fn past(&self, bounds: Bounds, before: u64) -> mpsc::Receiver<Vec<Line>>;
 
     /// Takes the guard out of the kernel, and writes the audit log.
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>>;

@@ -27,6 +27,7 @@ use super::{
     },
     socket::MAX_PATH_BYTES,
 };
+use crate::events::Window;
 
 mod lines;
 
@@ -199,8 +200,26 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn events(&self, follow: bool) -> Result<EventLines, ClientError> {
-        let path = if follow { "/v1/events?follow=true" } else { "/v1/events" };
-        let (response, connection) = self.begin(Method::GET, path, Bytes::new()).await?;
+        self.events_within(&Window::default(), follow).await
+    }
+
+    /// The events within a window, also those of the past; with `follow` also every new one.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn events_within(
+        &self,
+        window: &Window,
+        follow: bool,
+    ) -> Result<EventLines, ClientError> {
+        let mut path = format!("/v1/events?follow={follow}");
+        for (name, moment) in [("since", window.since), ("until", window.until)] {
+            if let Some(moment) = moment {
+                path.push_str(&format!("&{name}={moment}"));
+            }
+        }
+        let (response, connection) = self.begin(Method::GET, &path, Bytes::new()).await?;
         if response.status().is_success() {
             return Ok(EventLines::new(self.socket.clone(), response.into_body(), connection));
         }

@@ -4,9 +4,10 @@ use std::{process, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
+    history::History,
     notices::Notices,
     reload::{Reloader, Settings},
 };
@@ -16,7 +17,7 @@ use crate::{
         protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
     },
     dataplane::PinDir,
-    events::{Journal, Subscription},
+    events::{Bounds, Journal, Line, Subscription},
     guard::{Asked, Handle, Standing},
     metrics::Mover,
     status::{self, ConfigurationStatus, DaemonStatus, StatusError, StatusReport},
@@ -26,6 +27,7 @@ use crate::{
 pub(super) struct LiveBackend {
     handle: Handle,
     journal: Arc<Journal>,
+    history: Arc<History>,
     pins: PinDir,
     settings: watch::Receiver<Settings>,
     notices: Arc<Notices>,
@@ -37,13 +39,14 @@ impl LiveBackend {
     pub(super) const fn new(
         handle: Handle,
         journal: Arc<Journal>,
+        history: Arc<History>,
         pins: PinDir,
         settings: watch::Receiver<Settings>,
         notices: Arc<Notices>,
         reloader: Arc<Reloader>,
         metrics: Mover,
     ) -> Self {
-        Self { handle, journal, pins, settings, notices, reloader, metrics }
+        Self { handle, journal, history, pins, settings, notices, reloader, metrics }
     }
 
     /// Where everything is pinned.
@@ -70,6 +73,7 @@ impl LiveBackend {
             ended_late: ended_late.into(),
             configuration: Some(self.reloader.status()),
             metrics: Some(self.metrics.standing()),
+            history: Some(self.history.status()),
         };
         let chosen = self.settings.borrow().chosen.clone();
         status::report(&self.pins, Some(&chosen), daemon).await
@@ -104,6 +108,10 @@ impl Backend for LiveBackend {
 
     fn events(&self) -> Subscription {
         self.journal.subscribe()
+    }
+
+    fn past(&self, bounds: Bounds, before: u64) -> mpsc::Receiver<Vec<Line>> {
+        Arc::clone(&self.history).past(bounds, before)
     }
 
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {

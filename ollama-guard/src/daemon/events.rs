@@ -8,10 +8,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::reload::Settings;
+use super::{history::History, reload::Settings};
 use crate::{
+    config::Bytes,
     dataplane::{DataplaneError, ring::EventRing},
-    events::{Clock, Event, Folded, Folder, Journal, Record},
+    events::{Clock, Event, Folded, Folder, Journal, Record, Sources},
     guard::Handle,
 };
 
@@ -24,11 +25,15 @@ pub(super) struct Reader {
     sink: Sink,
     handle: Handle,
     settings: watch::Receiver<Settings>,
+    /// How much the history was told to keep.
+    keep: Bytes,
 }
 
 /// Everything behind the ring.
 struct Sink {
     journal: Arc<Journal>,
+    history: Arc<History>,
+    sources: Sources,
     folder: Folder,
     names: Names,
     /// Records that could not be understood since the last tick: told once, however many.
@@ -46,11 +51,20 @@ impl Reader {
     pub(super) fn new(
         ring: EventRing,
         journal: Arc<Journal>,
+        history: Arc<History>,
         handle: Handle,
         settings: watch::Receiver<Settings>,
     ) -> Self {
-        let sink = Sink { journal, folder: Folder::default(), names: Names::default(), garbled: 0 };
-        Self { ring, sink, handle, settings }
+        let sink = Sink {
+            journal,
+            history,
+            sources: Sources::default(),
+            folder: Folder::default(),
+            names: Names::default(),
+            garbled: 0,
+        };
+        let keep = settings.borrow().events_keep;
+        Self { ring, sink, handle, settings, keep }
     }
 
     /// Reads until `stop` is ready, and then what is left.
@@ -59,6 +73,8 @@ impl Reader {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refilled = Instant::now();
+        // Meanwhile events wait in the ring.
+        self.sink.sources = self.sink.history.sources().await;
         loop {
             let Self { ring, sink, .. } = &mut self;
             tokio::select! {
@@ -75,8 +91,14 @@ impl Reader {
                     let elapsed = now.duration_since(refilled).as_secs_f64();
                     refilled = now;
                     // A guard that has stopped is followed by `stop`.
-                    let per_second = self.settings.borrow().events_per_second;
+                    let (per_second, keep) = {
+                        let settings = self.settings.borrow();
+                        (settings.events_per_second, settings.events_keep)
+                    };
                     let _ = self.handle.refill(per_second, elapsed);
+                    if keep != self.keep && self.sink.history.set_keep(keep) {
+                        self.keep = keep;
+                    }
                 }
             }
         }
@@ -131,8 +153,11 @@ impl Sink {
     }
 
     fn publish(&mut self, folded: &Folded) {
-        let event = Event::new(folded, |ifindex| self.names.name(ifindex));
-        self.journal.push(event);
+        let mut event = Event::new(folded, |ifindex| self.names.name(ifindex));
+        event.marks = self.sources.mark(&event);
+        let event = Arc::new(event);
+        let number = self.journal.add(Arc::clone(&event));
+        self.history.keep(number, event);
     }
 }
 

@@ -31,7 +31,8 @@ use tokio::{
 use super::{Chosen, Host, cover, launch};
 use crate::{
     config::{
-        self, Config, Difference, Fingerprint, LastGood, Overrides, ProcessEnvironment, Transcript,
+        self, Bytes, Config, Difference, Fingerprint, LastGood, Overrides, ProcessEnvironment,
+        Transcript,
     },
     control::{
         AccessRules, Failure, Peer,
@@ -69,6 +70,7 @@ pub(super) struct Settings {
     pub(super) chosen: Chosen,
     pub(super) scope: Scope,
     pub(super) events_per_second: u32,
+    pub(super) events_keep: Bytes,
 }
 
 impl Settings {
@@ -77,6 +79,7 @@ impl Settings {
             chosen: Chosen::new(config),
             scope: config.scope,
             events_per_second: config.events_per_second,
+            events_keep: config.events_keep,
         }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use ollama_guard_common::{Mode, Protocol, Reason, abi::DropEvent};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{fold::Folded, text::Printable};
+use super::{fold::Folded, mark::Mark, text::Printable};
 
 /// What was done with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,12 +62,21 @@ pub struct Event {
     pub length: u32,
     /// How many packets this event stands for, none of which another event stands for.
     pub count: u64,
+    /// When, in milliseconds since the host was started: no setting of the clock changes it.
+    #[serde(default)]
+    pub boot_ms: u64,
+    /// What is remarkable about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
 }
 
 impl Event {
     /// The titles of the columns of the text form.
     pub const TITLES: &'static str = "TIME                      VERDICT     PROTOCOL  SOURCE                        \
-         DESTINATION                   DOOR             LENGTH  COUNT  REASON";
+         DESTINATION                   DOOR             LENGTH  COUNT  REASON                       MARKS";
+
+    /// The width of the column of the reason: the longest has as many letters.
+    const REASON_WIDTH: usize = 27;
 
     /// Makes an event readable. `door` finds the name of an interface by its index.
     pub fn new(folded: &Folded, door: impl FnOnce(u32) -> Option<String>) -> Self {
@@ -93,6 +102,8 @@ impl Event {
             ifindex: drop.ifindex,
             length: drop.length,
             count: folded.count,
+            boot_ms: drop.boot_ns / 1_000_000,
+            marks: Vec::new(),
         }
     }
 }
@@ -129,7 +140,7 @@ fn milliseconds(time: Timestamp) -> impl fmt::Display {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
 }
 
-/// One line of columns, as in [`Event::TITLES`]. The reason, which varies most, comes last.
+/// One line of columns, as in [`Event::TITLES`]. Marks, which most events have none of, come last.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let door = match &self.door {
@@ -148,7 +159,12 @@ impl fmt::Display for Event {
             self.length,
             self.count,
             Printable(&self.reason),
-        )
+        )?;
+        if self.marks.is_empty() {
+            return Ok(());
+        }
+        let pad = Self::REASON_WIDTH.saturating_sub(self.reason.len());
+        write!(f, "{:pad$}  {}", "", Mark::join(&self.marks))
     }
 }
 
@@ -161,7 +177,7 @@ fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytemuck::Zeroable;
     use proptest::prelude::*;
     use serde_json::json;
@@ -184,6 +200,11 @@ mod tests {
         Folded { record: Record { drop, time }, count: 3 }
     }
 
+    /// A drop of a knock at Ollama's port.
+    pub(in crate::events) fn knock(source: &str) -> Event {
+        Event { source: source.parse().ok(), ..event(|_| ()) }
+    }
+
     fn event(change: impl FnOnce(&mut DropEvent)) -> Event {
         let mut folded = folded();
         change(&mut folded.record.drop);
@@ -197,7 +218,7 @@ mod tests {
             "time": "2026-03-01T12:00:00.123Z", "verdict": "drop", "reason": "not-listed",
             "source": "203.0.113.66", "source_port": 40000,
             "destination": "192.0.2.1", "destination_port": 11434, "protocol": "tcp",
-            "door": "eth0", "ifindex": 7, "length": 74, "count": 3,
+            "door": "eth0", "ifindex": 7, "length": 74, "count": 3, "boot_ms": 0,
         });
         assert_eq!(written, expected);
         let read: Event = serde_json::from_value(written).expect("an event");
@@ -256,6 +277,26 @@ mod tests {
             assert!(line[..end("LENGTH")].ends_with("    74"), "{line}");
             assert!(line[..end("COUNT")].ends_with("    3"), "{line}");
         }
+    }
+
+    #[test]
+    fn marks_are_words_in_json_and_in_a_column_of_their_own() {
+        let mut marked = event(|_| ());
+        marked.marks = vec![Mark::FirstSeen, Mark::Burst];
+        let json = serde_json::to_value(&marked).expect("json");
+        assert_eq!(json["marks"], json!(["first-seen", "burst"]));
+        assert_eq!(serde_json::from_value::<Event>(json).expect("an event").marks, marked.marks);
+        let (line, title) = (marked.to_string(), Event::TITLES.find("MARKS").expect("a title"));
+        assert_eq!(&line[title..], "first-seen,burst");
+        let longest = Reason::ALL.iter().map(|reason| reason.name().len()).max();
+        assert_eq!(longest, Some(Event::REASON_WIDTH));
+    }
+
+    #[test]
+    fn an_event_of_an_older_version_is_read() {
+        let mut json = serde_json::to_value(event(|_| ())).expect("json");
+        json.as_object_mut().expect("an object").remove("boot_ms");
+        assert_eq!(serde_json::from_value::<Event>(json).expect("an event").boot_ms, 0);
     }
 
     #[test]

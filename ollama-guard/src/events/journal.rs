@@ -14,7 +14,7 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 
-use super::event::Event;
+use super::{event::Event, window::Bounds};
 
 /// Events that are kept for readers to come, and that a reader may be behind.
 pub const JOURNAL_EVENTS: usize = 1_024;
@@ -29,6 +29,17 @@ pub enum Line {
     Missed {
         /// How many.
         missed: u64,
+    },
+    /// Events that are not in the [`history`](super::history): too many came at a time, or it could
+    /// not be written.
+    Unwritten {
+        /// How many.
+        unwritten: u64,
+    },
+    /// Records of the history that can't be read and are passed over.
+    Damaged {
+        /// How many.
+        damaged: u64,
     },
 }
 
@@ -53,8 +64,22 @@ mod shared {
 #[derive(Debug)]
 pub struct Journal {
     capacity: usize,
-    recent: Mutex<VecDeque<Arc<Event>>>,
+    recent: Mutex<Recent>,
     readers: broadcast::Sender<Arc<Event>>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    events: VecDeque<Arc<Event>>,
+    /// The number of the next event.
+    next: u64,
+}
+
+impl Recent {
+    /// The number of the first of the events.
+    fn first(&self) -> u64 {
+        self.next - self.events.len() as u64
+    }
 }
 
 impl Default for Journal {
@@ -71,40 +96,70 @@ impl Journal {
         let capacity = capacity.max(1);
         Self {
             capacity,
-            recent: Mutex::new(VecDeque::with_capacity(capacity)),
+            recent: Mutex::new(Recent { events: VecDeque::with_capacity(capacity), next: 0 }),
             readers: broadcast::Sender::new(capacity),
         }
     }
 
     /// Adds an event. Never waits for a reader.
     pub fn push(&self, event: Event) {
-        let event = Arc::new(event);
+        self.add(Arc::new(event));
+    }
+
+    /// As [`Journal::push`], and returns the event's number: the first is 0, the next 1 and so on.
+    pub fn add(&self, event: Arc<Event>) -> u64 {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == self.capacity {
-            recent.pop_front();
+        if recent.events.len() == self.capacity {
+            recent.events.pop_front();
         }
-        recent.push_back(Arc::clone(&event));
+        recent.events.push_back(Arc::clone(&event));
+        let number = recent.next;
+        recent.next += 1;
         // Within the lock, so that a reader that subscribes sees each event exactly once. It fails
         // if there is no reader, which is fine.
         let _ = self.readers.send(event);
+        number
     }
 
     /// The events of late and, behind them, every new one.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        Subscription { recent: recent.clone(), live: self.readers.subscribe() }
+        Subscription {
+            first: recent.first(),
+            recent: recent.events.clone(),
+            live: Some(self.readers.subscribe()),
+        }
     }
 }
 
 /// One reader's view of a [`Journal`].
 #[derive(Debug)]
 pub struct Subscription {
+    first: u64,
     recent: VecDeque<Arc<Event>>,
-    live: broadcast::Receiver<Arc<Event>>,
+    live: Option<broadcast::Receiver<Arc<Event>>>,
 }
 
 impl Subscription {
+    /// The number of the first event that was there at the time of the subscription; those before
+    /// it are in the [`history`](super::history) only.
+    #[must_use]
+    pub const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Leaves out what is not within the window, of the events that were there at the time of the
+    /// subscription.
+    pub fn keep(&mut self, bounds: &Bounds) {
+        self.recent.retain(|event| bounds.cover(event, true));
+    }
+
+    /// Ends behind the events that were there at the time of the subscription.
+    pub fn leave_out_the_new(&mut self) {
+        self.live = None;
+    }
+
     /// The events that were there at the time of the subscription and were not read yet.
     pub fn into_recent(self) -> impl Iterator<Item = Arc<Event>> {
         self.recent.into_iter()
@@ -116,7 +171,7 @@ impl Subscription {
         if let Some(event) = self.recent.pop_front() {
             return Some(Line::Event(event));
         }
-        match self.live.recv().await {
+        match self.live.as_mut()?.recv().await {
             Ok(event) => Some(Line::Event(event)),
             Err(RecvError::Lagged(missed)) => Some(Line::Missed { missed }),
             Err(RecvError::Closed) => None,
@@ -128,7 +183,7 @@ impl Subscription {
         if let Some(event) = self.recent.pop_front() {
             return Some(Line::Event(event));
         }
-        match self.live.try_recv() {
+        match self.live.as_mut()?.try_recv() {
             Ok(event) => Some(Line::Event(event)),
             Err(TryRecvError::Lagged(missed)) => Some(Line::Missed { missed }),
             Err(TryRecvError::Empty | TryRecvError::Closed) => None,
@@ -137,13 +192,13 @@ impl Subscription {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::Timestamp;
 
     use super::*;
     use crate::events::event::Outcome;
 
-    fn event(ifindex: u32) -> Event {
+    pub(in crate::events) fn event(ifindex: u32) -> Event {
         Event {
             time: Timestamp::UNIX_EPOCH,
             verdict: Outcome::Drop,
@@ -157,6 +212,8 @@ mod tests {
             ifindex,
             length: 60,
             count: 1,
+            boot_ms: 0,
+            marks: Vec::new(),
         }
     }
 
@@ -177,6 +234,7 @@ mod tests {
             assert_eq!(number(reader.next().await), Some(expected));
         }
         assert_eq!(reader.try_next(), None);
+        assert_eq!(journal.subscribe().first(), 4);
         let recent: Vec<_> = journal.subscribe().into_recent().map(|e| e.ifindex).collect();
         assert_eq!(recent, [4, 5, 6, 7]);
         drop(journal);
@@ -201,7 +259,8 @@ mod tests {
     fn lines_are_told_apart_in_json() {
         let missed = Line::Missed { missed: 3 };
         assert_eq!(serde_json::to_string(&missed).expect("json"), r#"{"missed":3}"#);
-        for line in [missed, Line::Event(Arc::new(event(1)))] {
+        let (unwritten, damaged) = (Line::Unwritten { unwritten: 4 }, Line::Damaged { damaged: 5 });
+        for line in [missed, unwritten, damaged, Line::Event(Arc::new(event(1)))] {
             let text = serde_json::to_string(&line).expect("json");
             assert_eq!(serde_json::from_str::<Line>(&text).expect("a line"), line);
         }

@@ -78,6 +78,18 @@ impl Clock {
         Self { boot_ns, wall }
     }
 
+    /// The boot clock, in milliseconds, as [`DropEvent`]s have it.
+    #[must_use]
+    pub const fn boot_ms(&self) -> u64 {
+        self.boot_ns / 1_000_000
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub const fn wall(&self) -> Timestamp {
+        self.wall
+    }
+
     /// The wall-clock time of a moment in nanoseconds since boot. A moment beyond what a
     /// [`Timestamp`] can hold becomes the nearest one.
     #[must_use]

@@ -7,8 +7,10 @@ use std::{
 
 use ollama_guard_common::{Mode, Reason, Scope};
 
-use super::{BookTotals, DoorState, DoorStatus, Rejected, Repair, ServiceState, StatusReport};
-use crate::{control::protocol::LateEnd, events::text::Printable, policy::span};
+use super::{
+    BookTotals, DoorState, DoorStatus, HistoryStatus, Rejected, Repair, ServiceState, StatusReport,
+};
+use crate::{config::Bytes, control::protocol::LateEnd, events::text::Printable, policy::span};
 
 impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,6 +77,9 @@ impl fmt::Display for StatusReport {
                 writeln!(f, "METRICS {word}: {}", Printable(trouble))?;
             }
         }
+        if let Some(history) = &self.daemon.history {
+            write_history(f, history)?;
+        }
         if let Some(Rejected { at, problems, last_good }) = self.rejected() {
             write!(f, "CONFIGURATION REJECTED at {at:.0}; ")?;
             match last_good {
@@ -128,6 +133,25 @@ fn write_services(f: &mut fmt::Formatter<'_>, services: &[ServiceState]) -> fmt:
             0 => writeln!(f)?,
             would => writeln!(f, ", {would} would have been dropped")?,
         }
+    }
+    Ok(())
+}
+
+fn write_history(f: &mut fmt::Formatter<'_>, history: &HistoryStatus) -> fmt::Result {
+    let HistoryStatus { keep, bytes, oldest, unwritten, trouble } = history;
+    if let Some(trouble) = trouble {
+        writeln!(f, "history  events are not kept at the moment: {}", Printable(trouble))?;
+    } else if *keep == 0 {
+        writeln!(f, "history  no events are kept")?;
+    } else {
+        write!(f, "history  {} of {} of events", Bytes(*bytes), Bytes(*keep))?;
+        match oldest {
+            Some(oldest) => writeln!(f, ", since {oldest:.0}")?,
+            None => writeln!(f)?,
+        }
+    }
+    if *unwritten > 0 {
+        writeln!(f, "         {unwritten} events were not kept since the daemon started")?;
     }
     Ok(())
 }

@@ -14,14 +14,14 @@ use ollama_guard::{
         protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, RuleView},
         serve, socket,
     },
-    events::{Event, Journal, Subscription, event::Outcome},
+    events::{Bounds, Event, Journal, Line, Subscription, event::Outcome},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -35,6 +35,8 @@ pub const SLOW: &str = "192.0.2.99";
 #[derive(Default)]
 pub struct Fake {
     pub journal: Journal,
+    pub past: Mutex<Vec<Event>>,
+    pub before: Mutex<Option<u64>>,
     pub asked: Mutex<Vec<(Edit, Peer)>>,
     pub finished: Mutex<Vec<Edit>>,
     pub detached: Mutex<Option<Peer>>,
@@ -80,6 +82,16 @@ impl Backend for Fake {
 
     fn events(&self) -> Subscription {
         self.journal.subscribe()
+    }
+
+    fn past(&self, bounds: Bounds, before: u64) -> mpsc::Receiver<Vec<Line>> {
+        let (sender, receiver) = mpsc::channel(1);
+        let past = self.past.lock().expect("the list").clone();
+        let past = past.into_iter().filter(|event| bounds.cover(event, true));
+        let lines = past.map(|event| Line::Event(event.into())).collect();
+        *self.before.lock().expect("the number") = Some(before);
+        sender.try_send(lines).expect("room for one");
+        receiver
     }
 
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {
@@ -184,6 +196,8 @@ pub fn event(number: u32) -> Event {
         ifindex: number,
         length: 74,
         count: 1,
+        boot_ms: 0,
+        marks: Vec::new(),
     }
 }
 

@@ -122,6 +122,8 @@ async fn requests_that_are_wrong_are_explained() {
         ),
         ("GET", "/v1/events?folow=true", "", 400, "follow=true"),
         ("GET", "/v1/events?follow=perhaps", "", 400, "follow=true"),
+        ("GET", "/v1/events?since=yesterday", "", 400, "such as 90s, 15m, 1h or 2d"),
+        ("GET", "/v1/events?until=&follow=true", "", 400, "such as 90s"),
         ("GET", "/v2/status", "", 404, "nothing at /v2/status"),
         ("GET", "/", "", 404, "/v1/status"),
         ("POST", "/v1/status", "", 405, "use GET"),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ollama_guard::{
     control::{ClientError, EventLines},
-    events::Line,
+    events::{Clock, Event, Line, Window},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -20,7 +20,7 @@ async fn next(lines: &mut EventLines) -> Option<u32> {
     let line = timeout(LONG, lines.next()).await.expect("in time").expect("a line");
     match line {
         Some(Line::Event(event)) => Some(event.ifindex),
-        Some(Line::Missed { missed }) => panic!("missed {missed}"),
+        Some(other) => panic!("{other:?}"),
         None => None,
     }
 }
@@ -54,6 +54,52 @@ async fn no_event_yet_is_an_empty_list_and_an_open_stream() {
     assert_eq!(next(&mut live).await, Some(1));
 }
 
+/// An event so many seconds ago.
+fn ago(number: u32, seconds: u64) -> Event {
+    let now = Clock::now().expect("a clock");
+    Event { boot_ms: now.boot_ms() - seconds * 1000, ..event(number) }
+}
+
+fn window(since: &str, until: Option<&str>) -> Window {
+    let moment = |text: &str| text.parse().expect("a moment");
+    Window { since: Some(moment(since)), until: until.map(moment) }
+}
+
+#[tokio::test]
+async fn the_past_comes_before_what_is_in_memory_and_each_event_once() {
+    let bed = Bed::new();
+    *bed.backend.past.lock().expect("the list") = vec![ago(1, 90), ago(2, 50), ago(3, 40)];
+    for (number, seconds) in [(4, 30), (5, 70), (6, 20)] {
+        bed.backend.journal.push(ago(number, seconds));
+    }
+    let minute = window("60s", None);
+    let mut lines = bed.client.events_within(&minute, true).await.expect("events");
+    for n in [2, 3, 4, 6] {
+        assert_eq!(next(&mut lines).await, Some(n));
+    }
+    bed.backend.journal.push(ago(7, 0));
+    assert_eq!(next(&mut lines).await, Some(7));
+    assert_eq!(*bed.backend.before.lock().expect("the number"), Some(0));
+
+    let part = window("60s", Some("25s"));
+    let mut lines = bed.client.events_within(&part, false).await.expect("events");
+    for n in [Some(2), Some(3), Some(4), None] {
+        assert_eq!(next(&mut lines).await, n);
+    }
+}
+
+#[tokio::test]
+async fn what_memory_has_lost_is_asked_of_the_past() {
+    let bed = Bed::new();
+    (0..1030).for_each(|n| bed.backend.journal.push(ago(n, 5)));
+    let mut lines = bed.client.events_within(&window("1h", None), false).await.expect("events");
+    let mut count = 0;
+    while next(&mut lines).await.is_some() {
+        count += 1;
+    }
+    assert_eq!((count, *bed.backend.before.lock().expect("the number")), (1024, Some(6)));
+}
+
 /// Reads the lines of a raw connection until the event with this number.
 async fn drain(stream: UnixStream, last: u32) -> (u64, u64) {
     let mut lines = BufReader::new(stream).lines();
@@ -69,6 +115,7 @@ async fn drain(stream: UnixStream, last: u32) -> (u64, u64) {
                 }
             }
             Ok(Line::Missed { missed: more }) => missed += more,
+            Ok(other) => panic!("{other:?}"),
             // The head, and the sizes of the chunks.
             Err(_) => assert!(!line.starts_with('{'), "{line}"),
         }

@@ -207,8 +207,11 @@ impl Guard<'_> {
         let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
-            Some("allow" | "deny" | "events" | "reload" | "diff") => {
+            Some("allow" | "deny" | "reload" | "diff") => {
                 command.arg("--socket").arg(self.socket())
+            }
+            Some("events") => {
+                command.arg("--socket").arg(self.socket()).arg("--state-dir").arg(self.state_dir())
             }
             Some("status" | "verify" | "explain" | "detach") => {
                 command.arg("--socket").arg(self.socket()).arg("--pin-dir").arg(&self.pin_dir)

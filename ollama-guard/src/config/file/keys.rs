@@ -51,7 +51,7 @@ impl Table {
             ],
             Self::Service => &["name", "mode", "ports", "allow", "deny", "anyone"],
             Self::Entry => &["from", "on", "expires"],
-            Self::Events => &["per_second"],
+            Self::Events => &["per_second", "keep"],
             Self::Metrics => &["listen"],
             Self::Control => &["group_may_edit"],
         }

@@ -1,4 +1,4 @@
-//! `GET /v1/events[?follow=true]`: one JSON object a line.
+//! `GET /v1/events[?since=WHEN][&until=WHEN][&follow=true]`: one JSON object a line.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::{
     control::{
@@ -20,7 +20,7 @@ use crate::{
         shared::{Caller, Shared, ended},
         stall::Patient,
     },
-    events::{Line, Subscription},
+    events::{Clock, Line, Moment, Subscription, Window, window::NoMoment},
 };
 
 /// Bytes of lines that are sent together if they are there already.
@@ -31,6 +31,20 @@ const BATCH: usize = 16 * 1024;
 pub(super) struct Options {
     #[serde(default)]
     follow: bool,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl Options {
+    fn window(&self) -> Result<Window, Refusal> {
+        let moment = |text: &Option<String>| -> Result<Option<Moment>, Refusal> {
+            text.as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(|error: NoMoment| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
+        };
+        Ok(Window { since: moment(&self.since)?, until: moment(&self.until)? })
+    }
 }
 
 pub(super) async fn stream(
@@ -40,14 +54,29 @@ pub(super) async fn stream(
 ) -> Result<Response, Refusal> {
     shared.admit(&caller, Action::Read)?;
     let Query(options) = options.map_err(|_| {
-        let message = "the options of /v1/events are `follow=true` and `follow=false`";
+        let message = "the options of /v1/events are `follow=true`, `since=WHEN` and `until=WHEN`";
         Refusal::new(StatusCode::BAD_REQUEST, message)
     })?;
-    let body = if options.follow {
+    let window = options.window()?;
+    let body = if options.follow || !window.is_open() {
+        let place = shared.reader(&caller)?;
+        let mut events = shared.backend.events();
+        let past = if window.is_open() {
+            None
+        } else {
+            let now = Clock::now().map_err(|error| {
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            })?;
+            let bounds = window.at(now);
+            events.keep(&bounds);
+            Some(shared.backend.past(bounds, events.first()))
+        };
         let reader = Reader {
-            _place: shared.reader(&caller)?,
-            _patient: caller.patience.hold(),
-            events: shared.backend.events(),
+            _place: place,
+            _patient: options.follow.then(|| caller.patience.hold()),
+            past,
+            events,
+            follows: options.follow,
             ending: shared.ending.clone(),
         };
         Body::from_stream(stream::unfold(reader, Reader::read))
@@ -65,14 +94,30 @@ pub(super) async fn stream(
 /// does not fetch in time the journal forgets: it never holds more than a batch.
 struct Reader {
     _place: OwnedSemaphorePermit,
-    _patient: Patient,
+    _patient: Option<Patient>,
+    /// What comes before the events in memory, as long as there is any.
+    past: Option<mpsc::Receiver<Vec<Line>>>,
     events: Subscription,
+    /// Whether new ones come behind them.
+    follows: bool,
     ending: watch::Receiver<bool>,
 }
 
 impl Reader {
     async fn read(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         let mut batch = Vec::new();
+        if let Some(past) = &mut self.past {
+            while let Some(lines) = past.recv().await {
+                lines.iter().for_each(|line| write(&mut batch, line));
+                if !batch.is_empty() {
+                    return Some((Ok(Bytes::from(batch)), self));
+                }
+            }
+            self.past = None;
+        }
+        if !self.follows {
+            self.events.leave_out_the_new();
+        }
         tokio::select! {
             line = self.events.next() => write(&mut batch, &line?),
             // What is there already is still sent.
