@@ -16,6 +16,7 @@ mod reload;
 pub mod rules;
 mod run;
 mod status;
+pub mod top;
 mod verify;
 mod version;
 
@@ -78,6 +79,8 @@ pub enum Command {
     Reload(reload::ReloadArgs),
     /// Recent drops, those of the past, and the live stream
     Events(ToldEvents),
+    /// Who knocks, how often, and what becomes of it, on a live screen
+    Top(top::TopArgs),
     /// Whether an address may reach a guarded port, and why
     Explain(explain::ExplainArgs),
     /// What this host can do, which paths lead around the guard, and whom it would hurt
@@ -158,6 +161,7 @@ impl Cli {
             Command::Diff(args) => reload::diff(args).await,
             Command::Reload(args) => reload::reload(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,
+            Command::Top(args) => top::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Doctor(args) => doctor::run(args).await,
             Command::Detach(args) => detach::run(args).await,

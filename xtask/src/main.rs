@@ -19,6 +19,7 @@ mod fuzz;
 mod kernels;
 mod lint;
 mod package_test;
+mod picture;
 mod run;
 mod setup;
 mod soak;
@@ -95,6 +96,8 @@ enum Verb {
     },
     /// Format, clippy for both sides, and the rules of the house
     Lint,
+    /// Draw the picture of `top` in the documentation anew, and the screens that tests compare with
+    Picture,
     /// Everything CI runs: lint, builds, unprivileged tests, privileged tests, the demo
     Test {
         /// Leave out what needs root: the privileged tests and the demo
@@ -155,6 +158,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         Verb::Bench(extent) => bench::bench(&workspace, &extent),
         Verb::Soak(limits) => soak::soak(&workspace, &limits),
         Verb::Lint => lint::lint(&workspace),
+        Verb::Picture => picture::picture(&workspace),
         Verb::Test { quick, all } => {
             let extent = match (quick, all) {
                 (true, _) => Extent::Quick,
