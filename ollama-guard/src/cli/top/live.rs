@@ -129,7 +129,15 @@ impl Live {
 
     /// The same request as the command's.
     async fn add(&mut self, effect: Effect, prefix: String) {
-        let request = AddRequest { effect, prefixes: vec![prefix], comment: None, anyone: false };
+        let request = AddRequest {
+            effect,
+            prefixes: vec![prefix],
+            limits: None,
+            comment: None,
+            anyone: false,
+            expires: None,
+            for_seconds: None,
+        };
         let reply = self.client.add(&request).await;
         self.view.message = Some(told(effect, reply));
     }
