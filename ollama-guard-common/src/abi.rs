@@ -9,6 +9,7 @@ mod doors;
 mod rules;
 mod selection;
 mod services;
+mod sources;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,6 +21,7 @@ pub use self::{
         MAX_PAIRS, MAX_SERVICES, PORT_BYTES, PORT_PLACES, SERVICE_NAME_BYTES, ServiceCounters,
         ServiceName, guarded_by, guardian_in, port_at, port_place,
     },
+    sources::{DEFAULT_PLACES, MOST_PLACES, SourceBook, SourceKey, SourceRecord},
 };
 
 use crate::verdict::{Mode, Reason};
@@ -55,10 +57,13 @@ pub mod maps {
     pub const ALLOWANCE: &str = "OG_ALLOWANCE";
     /// `RingBuf`: [`super::DropEvent`] records.
     pub const EVENTS: &str = "OG_EVENTS";
+    /// `ArrayOfMaps<HashMap<SourceKey, SourceRecord>, 1>`: empty but while somebody learns. See
+    /// [`super::globals::LEARN`].
+    pub const SOURCES: &str = "OG_SOURCES";
 
     /// Every pinned map.
-    pub const ALL: [&str; 9] =
-        [POLICY, RULES, ADDRESSES, DOORS, COUNTERS, SERVICES, BOOKS, ALLOWANCE, EVENTS];
+    pub const ALL: [&str; 10] =
+        [POLICY, RULES, ADDRESSES, DOORS, COUNTERS, SERVICES, BOOKS, ALLOWANCE, EVENTS, SOURCES];
 }
 
 /// Names of the entry programs. Each exists for both starts; at XDP with and without multi-buffer.
@@ -85,6 +90,9 @@ pub mod globals {
     pub const REPORT: &str = "REPORT";
     /// `u32`: 1 if `bpf_xdp_load_bytes` exists (kernel 5.18 and newer).
     pub const LOAD_BYTES: &str = "LOAD_BYTES";
+    /// `u32`: 1 in a program that also counts packets for guarded ports by their source, in
+    /// [`super::maps::SOURCES`]. It judges as any other.
+    pub const LEARN: &str = "LEARN";
 }
 
 /// Policy slots: the one in force and the one that the next policy is built in.

@@ -38,6 +38,7 @@ pub mod flow;
 pub mod frame;
 pub mod judge;
 pub mod parse;
+pub mod traits;
 pub mod trie;
 pub mod verdict;
 

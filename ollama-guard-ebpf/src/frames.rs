@@ -40,6 +40,9 @@ pub trait Arrived: Frame {
 
     /// [`crate::report::submit`] as a function of its own, because a flood rarely gets there.
     fn submit(&self, packet: Packed, mode: Mode) -> bool;
+
+    /// [`crate::learn::count`] as a function of its own, which most programs have no use for.
+    fn learn(&self, packet: Packed, mode: Mode);
 }
 
 /// [`Frame::blur`] at every hook: sends an offset through a map, of whose contents the verifier

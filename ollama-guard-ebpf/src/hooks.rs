@@ -10,6 +10,7 @@ use ollama_guard_common::{
 
 use crate::{
     frames::Arrived,
+    learn::learn,
     maps::REPORT,
     policy::LivePolicy,
     report::{og_log_absent, report},
@@ -43,6 +44,7 @@ fn run<A: Arrived>(frame: &A, start: Start, actions: &Actions) -> u32 {
     if reason == Reason::RulesAbsent {
         og_log_absent(policy.slot());
     }
+    learn(frame, start, ruling, &policy);
     report(frame, start, ruling, &policy);
     if is_dropped { actions.drop } else { actions.pass }
 }

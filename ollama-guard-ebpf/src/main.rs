@@ -1,9 +1,9 @@
 //! The kernel side of `ollama-guard`: adapters around the decision in `ollama-guard-common`.
 //!
 //! Nothing here does arithmetic on packet contents. [`frames`] lets the decision read a packet,
-//! [`policy`] lets it read the maps, [`report`] counts and tells what was decided, and [`hooks`]
-//! holds the entry programs that put these together. The verdict comes first: reporting takes
-//! it by value and has no way to change or delay it.
+//! [`policy`] lets it read the maps, [`report`] counts and tells what was decided, [`learn`] counts by
+//! source while somebody wants to know, and [`hooks`] holds the entry programs that put these
+//! together. The verdict comes first: reporting takes it by value and has no way to change or delay it.
 
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@
 mod doors;
 mod frames;
 mod hooks;
+mod learn;
 mod maps;
 mod policy;
 mod report;

@@ -51,6 +51,9 @@ pub static REPORT: Global<u32> = Global::new(1);
 /// call, so it stands behind a global that is frozen before the program is verified.
 #[unsafe(no_mangle)]
 pub static LOAD_BYTES: Global<u32> = Global::new(0);
+/// 1 in the variant that counts by source: see [`crate::learn`].
+#[unsafe(no_mangle)]
+pub static LEARN: Global<u32> = Global::new(0);
 // Masks that the verifier knows, since they are frozen, and the compiler does not: what is masked with one
 // is within a table, as the verifier has to see and the compiler would not leave to be seen.
 

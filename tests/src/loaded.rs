@@ -20,7 +20,7 @@ use ollama_guard::{
     config::DEFAULT_CAPACITY,
     dataplane::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
-        PolicySink as _, Snapshot, Twin, links::Target,
+        PolicySink as _, Snapshot, SourceTable, Sources, Twin, links::Target,
     },
     policy::{Digests, Effect, Policy, Port, Service, compile},
 };
@@ -190,7 +190,43 @@ impl Loaded {
     ///
     /// If the kernel does not take the frame.
     pub fn run(&self, start: Start, frame: &[u8], times: u32) -> Result<u32> {
-        let name = if start == Start::Link { "link" } else { "network" };
+        self.run_pinned(if start == Start::Link { "link" } else { "network" }, frame, times)
+    }
+
+    /// Runs a frame through the program that filters and counts by source, while this learns. Returns the
+    /// action of its hook.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not take the frame.
+    pub fn run_learning(&self, hook: Hook, start: Start, frame: &[u8]) -> Result<i32> {
+        let kind = if start == Start::Link { "link" } else { "network" };
+        match hook {
+            Hook::Xdp => Ok(self.run_pinned(&format!("{kind}-learn"), frame, 1)? as i32),
+            Hook::Tcx | Hook::Clsact => self.run_pinned_tc(&format!("tc-{kind}-learn"), frame),
+        }
+    }
+
+    /// Has a table of sources made, which the programs that learn count in.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn begin_learning(&mut self, places: u32) -> Result<SourceTable> {
+        Ok(self.dataplane()?.begin_learning(places)?)
+    }
+
+    /// Takes it away again, and reads what was counted.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn end_learning(&mut self, table: &SourceTable) -> Result<Sources> {
+        self.dataplane()?.end_learning()?;
+        Ok(table.read()?)
+    }
+
+    fn run_pinned(&self, name: &str, frame: &[u8], times: u32) -> Result<u32> {
         let program = Xdp::from_pin(self.pin(name), XdpAttachType::Interface)?;
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -204,7 +240,10 @@ impl Loaded {
     ///
     /// If the kernel does not take the frame.
     pub fn run_tc(&self, start: Start, frame: &[u8]) -> Result<i32> {
-        let name = if start == Start::Link { "tc-link" } else { "tc-network" };
+        self.run_pinned_tc(if start == Start::Link { "tc-link" } else { "tc-network" }, frame)
+    }
+
+    fn run_pinned_tc(&self, name: &str, frame: &[u8]) -> Result<i32> {
         let program = SchedClassifier::from_pin(self.pin(name))?;
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);

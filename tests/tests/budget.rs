@@ -58,8 +58,8 @@ async fn no_program_costs_the_verifier_much_more_than_recorded() -> Result<()> {
     for (program, cost) in &found {
         println!("budget: {}", Record::line(release, program, cost));
     }
-    // Both starts at both hooks, and their twins, three times.
-    ensure!(found.len() >= 24, "only {} programs: {found:?}", found.len());
+    // Both starts at both hooks, as they filter, learn and answer test runs, three times.
+    ensure!(found.len() >= 36, "only {} programs: {found:?}", found.len());
     if std::env::var_os(RECORDING).is_some() {
         println!("nothing is compared: {RECORDING} is set");
         return Ok(());

@@ -4,14 +4,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails, with a backtrace")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use aya::maps::{Map, MapData, RingBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ollama_guard::dataplane::{Hook, test_run::Answer};
 use ollama_guard_common::{
     Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict,
-    abi::{DropEvent, THE_SERVICE},
+    abi::{DEFAULT_PLACES, DropEvent, THE_SERVICE},
+    locate,
 };
 use ollama_guard_tests::{
     bed::{kernel_release, takes_short_linear_part},
@@ -190,6 +194,79 @@ fn at_tc_a_packet_is_dropped_or_left_to_the_next_and_counted_once() {
     for books in [snapshot.books, snapshot.observed_books] {
         assert!(books.balances() && books.submitted > 300, "{books:?}");
     }
+}
+
+/// The source that a frame is counted under.
+fn source(case: &Case) -> Option<IpAddr> {
+    let packet = locate(&case.frame[..], case.start);
+    let ends = packet.has_network.then_some(packet.network)?.ends(&case.frame[..])?;
+    Some(match ends.source {
+        Source::V4(bytes) => bytes.into(),
+        Source::V6(bytes) => bytes.into(),
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn programs_that_learn_judge_the_table_alike_and_count_every_source() {
+    for (hook, actions) in [(Hook::Xdp, [XDP_DROP as i32, XDP_PASS as i32]), (Hook::Tcx, [2, -1])] {
+        let mut loaded = Loaded::new().unwrap();
+        let table = loaded.begin_learning(DEFAULT_PLACES).unwrap();
+        let mut expected: BTreeMap<IpAddr, (u64, u64, u64)> = BTreeMap::new();
+        for (lists, cases) in by_lists() {
+            loaded.apply(&lists.policy(), Mode::Enforce).unwrap();
+            let fits = |case: &&Case| {
+                let fits_tc =
+                    case.frame.len() <= LONGEST_SKB && !ends_inside_its_ip_header(&case.frame);
+                case.fits_test_run() && (hook == Hook::Xdp || fits_tc)
+            };
+            for case in cases.iter().filter(fits) {
+                let is_dropped = case.expect.0 == Verdict::Drop;
+                let action = loaded.run_learning(hook, case.start, &case.frame).unwrap();
+                assert_eq!(action, actions[usize::from(!is_dropped)], "{hook}: {}", case.name);
+                let is_counted =
+                    ![Reason::NotGuarded, Reason::NotForThisHost].contains(&case.expect.1);
+                if let Some(source) = source(case).filter(|_| is_counted) {
+                    let (allowed, refused, bytes) = expected.entry(source).or_default();
+                    *if is_dropped { refused } else { allowed } += 1;
+                    *bytes += case.frame.len() as u64;
+                }
+            }
+        }
+        let sources = loaded.end_learning(&table).unwrap();
+        let counted: BTreeMap<IpAddr, (u64, u64, u64)> = sources
+            .seen
+            .iter()
+            .map(|(&source, seen)| (source, (seen.allowed, seen.refused, seen.bytes)))
+            .collect();
+        assert_eq!(counted, expected, "{hook}");
+        assert!(sources.homeless == 0 && expected.len() > 10, "{hook}: {sources:?}");
+        assert!(sources.seen.values().all(|seen| (1..=seen.last_ns).contains(&seen.first_ns)));
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sources_that_find_no_place_are_counted_to_the_packet() {
+    let mut loaded = Loaded::new().unwrap();
+    loaded.apply(&Lists::Standard.policy(), Mode::Enforce).unwrap();
+    let table = loaded.begin_learning(100).unwrap();
+    let learn = |loaded: &Loaded, source: u32| {
+        let packet = ipv4(source.into(), SERVER4).carries(&tcp(40_000, 11_434));
+        loaded.run_learning(Hook::Xdp, Start::Network, &packet).unwrap();
+    };
+    for _ in 0..3 {
+        (0..150).for_each(|number| learn(&loaded, 0x5000_0000 + number));
+    }
+    let sources = loaded.end_learning(&table).unwrap();
+    let counted: u64 = sources.seen.values().map(|seen| seen.refused).sum();
+    assert_eq!(counted + sources.homeless, 450);
+    // One that comes in by several CPUs has several places.
+    assert!(sources.homeless >= 150 && sources.seen.len() <= 100, "{sources:?}");
+    // Nothing more is counted, and another table is empty.
+    learn(&loaded, 0x5000_0000);
+    assert_eq!(table.read().unwrap(), sources);
+    assert_eq!(loaded.begin_learning(1).unwrap().read().unwrap().seen.len(), 0);
 }
 
 #[test]

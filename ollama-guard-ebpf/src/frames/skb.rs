@@ -5,6 +5,7 @@ use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
 
 use super::{Arrived, MAX_OFFSET, blurred, far, found, known, packed, reason};
 use crate::{
+    learn::count,
     policy::{LivePolicy, wanted},
     report::submit,
 };
@@ -129,6 +130,13 @@ extern "C" fn og_skb_submit(context: *mut __sk_buff, packet: u64, mode: u32) -> 
     submit(&SkbFrame::new(&TcContext::new(context)), Packed::from_number(packet), mode).into()
 }
 
+/// [`count`] as a function of its own. Returns 1 if the source has a place.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_skb_learn(context: *mut __sk_buff, packet: u64, mode: u32) -> u32 {
+    count(&SkbFrame::new(&TcContext::new(context)), Packed::from_number(packet), mode).into()
+}
+
 impl Arrived for SkbFrame<'_> {
     #[inline(always)]
     fn locate_ours(&self, start: Start, policy: &LivePolicy<'_, Self>) -> Option<Packed> {
@@ -152,6 +160,11 @@ impl Arrived for SkbFrame<'_> {
     #[inline(always)]
     fn submit(&self, packet: Packed, mode: Mode) -> bool {
         og_skb_submit(self.context.skb.skb, packet.number(), mode as u32) == 1
+    }
+
+    #[inline(always)]
+    fn learn(&self, packet: Packed, mode: Mode) {
+        og_skb_learn(self.context.skb.skb, packet.number(), mode as u32);
     }
 
     #[inline(always)]

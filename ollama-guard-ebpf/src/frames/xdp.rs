@@ -9,6 +9,7 @@ use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
 
 use super::{Arrived, MAX_OFFSET, blurred, far, found, known, packed, reason};
 use crate::{
+    learn::count,
     maps::{LOAD_BYTES, REPORT},
     policy::{LivePolicy, wanted},
     report::submit,
@@ -153,6 +154,13 @@ extern "C" fn og_xdp_submit(context: *mut xdp_md, packet: u64, mode: u32) -> u32
     submit(&XdpFrame::new(&XdpContext::new(context)), Packed::from_number(packet), mode).into()
 }
 
+/// [`count`] as a function of its own. Returns 1 if the source has a place.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_xdp_learn(context: *mut xdp_md, packet: u64, mode: u32) -> u32 {
+    count(&XdpFrame::new(&XdpContext::new(context)), Packed::from_number(packet), mode).into()
+}
+
 impl Arrived for XdpFrame<'_> {
     #[inline(always)]
     fn locate_ours(&self, start: Start, policy: &LivePolicy<'_, Self>) -> Option<Packed> {
@@ -176,6 +184,11 @@ impl Arrived for XdpFrame<'_> {
     #[inline(always)]
     fn submit(&self, packet: Packed, mode: Mode) -> bool {
         og_xdp_submit(self.context.ctx, packet.number(), mode as u32) == 1
+    }
+
+    #[inline(always)]
+    fn learn(&self, packet: Packed, mode: Mode) {
+        og_xdp_learn(self.context.ctx, packet.number(), mode as u32);
     }
 
     #[inline(always)]

@@ -167,14 +167,15 @@ impl Wanted<'_> {
         self.target.occupied.is_none()
     }
 
-    /// Whether the kernel's lists show a link on it.
-    pub(super) fn shows(&self, link: &LinkState) -> bool {
+    /// Whether the kernel's lists show a link on it. They may be older than the last change between
+    /// `variants`, the programs that it runs by turns.
+    pub(super) fn shows(&self, link: &LinkState, variants: [u32; 2]) -> bool {
         if link.hook != Hook::Xdp {
             return link.listed;
         }
-        let program_id = link.program_id;
         let slots = self.interface.xdp;
-        [slots.native, slots.generic, slots.offload].contains(&Some(program_id))
+        let shown = [slots.native, slots.generic, slots.offload];
+        shown.into_iter().flatten().any(|id| id == link.program_id || variants.contains(&id))
     }
 }
 

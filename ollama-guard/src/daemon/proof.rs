@@ -104,7 +104,8 @@ pub async fn unguarded_addresses(pins: &PinDir) -> Result<Option<String>, Status
 
 /// The pinned program that a door's link runs: its hook, and where its frames start.
 fn program(seen: &StatusReport, door: &DoorStatus) -> Option<(Hook, Start)> {
-    let program = seen.programs.iter().find(|program| Some(program.id) == door.program_id)?;
+    let program =
+        seen.programs.iter().find(|program| door.program_id.is_some_and(|id| program.is(id)))?;
     match program.start.as_str() {
         "link" => Some((program.hook, Start::Link)),
         "network" => Some((program.hook, Start::Network)),
@@ -123,8 +124,11 @@ fn look(told: &DoorStatus, seen: &StatusReport, not_checked: &mut Vec<String>) -
         ));
         return None;
     };
-    let facts =
-        |door: &DoorStatus| (door.state, door.hook, door.attach, door.program_id, door.link_id);
+    // A program and its variant take turns while somebody learns.
+    let usual = |id| seen.programs.iter().find(|one| one.is(id)).map_or(id, |one| one.id);
+    let facts = |door: &DoorStatus| {
+        (door.state, door.hook, door.attach, door.program_id.map(usual), door.link_id)
+    };
     (facts(door) != facts(told)).then(|| {
         format!(
             "the daemon tells {:?} of it, and the kernel {:?} (state, hook, mode, \

@@ -188,7 +188,9 @@ impl Tender {
             self.attach(dataplane, wanted, round);
             return;
         };
-        let Some(expected) = round.note(dataplane.program_id(link.hook, wanted.start)) else {
+        let expected = dataplane.program_id(link.hook, wanted.start);
+        let variants = dataplane.variant_ids(link.hook, wanted.start);
+        let (Some(expected), Some(variants)) = (round.note(expected), round.note(variants)) else {
             return;
         };
         if link.program_id != expected {
@@ -201,7 +203,7 @@ impl Tender {
                     link.program_id
                 ));
             }
-        } else if wanted.shows(link) {
+        } else if wanted.shows(link, variants) {
             self.suspects.remove(&ifindex);
             self.see_to_the_hook(dataplane, wanted, link, round);
         } else if self.suspects.insert(ifindex, link.link_id) == Some(link.link_id) {

@@ -208,6 +208,17 @@ pub(super) fn adopt(pins: &PinDir, programs: &mut impl Programs, ifindex: u32) -
     Ok(hook)
 }
 
+/// Puts a program into a link, in place, and leaves it where it is.
+pub(super) fn put(pins: &PinDir, program: BorrowedFd<'_>, hook: Hook, ifindex: u32) -> Result<()> {
+    let path = pins.link(hook, ifindex);
+    if hook == Hook::Clsact {
+        return clsact::adopt(pins, program, ifindex);
+    }
+    let link = sys::obj_get(&path).map_err(DataplaneError::pin("open", &path))?;
+    sys::link_update(link.as_fd(), program)
+        .map_err(DataplaneError::pin("put another program into the link", path))
+}
+
 /// Covers an interface: by an XDP link in the first mode that it takes, else at TC.
 pub(super) fn create(
     pins: &PinDir,

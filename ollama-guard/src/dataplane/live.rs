@@ -55,14 +55,14 @@ pub struct OpenOptions<'a> {
 /// other kinds of doors have their programs loaded then. [`Dataplane::commit`] loads the rest, makes
 /// all of them the pinned ones and clears away what they replace.
 pub struct Dataplane {
-    pins: PinDir,
+    pub(super) pins: PinDir,
     /// The directory with the pins of programs and maps: the current one if it was adopted, and
     /// until `commit` the one beside it if it is new.
     directory: PathBuf,
     adopted: bool,
-    maps: Maps,
+    pub(super) maps: Maps,
     slots: Slots,
-    entries: Entries,
+    pub(super) entries: Entries,
     addresses: Addresses,
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
@@ -201,7 +201,7 @@ impl Dataplane {
     }
 
     /// Holds pins open. They are there, and do what they should, whatever becomes of this.
-    fn hold(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+    pub(super) fn hold(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         if let Err(error) = self.held.take(&self.pins, paths) {
             tracing::warn!(%error, "a pin that is lost from now on can't be put back");
         }
@@ -265,6 +265,10 @@ impl Dataplane {
             self.directory = self.pins.current();
         }
         self.is_committed = true;
+        // Of a daemon that died amid learning; its programs are in no link any more.
+        if let Err(error) = self.clear_sources() {
+            tracing::error!(%error, "a table of sources stays behind until somebody learns again");
+        }
         // What was asked for is there: nothing that is left to do is a reason to fail.
         self.hold(self.pins.objects());
         self.hold_rules();

@@ -45,6 +45,7 @@ pub(super) struct Maps {
     pub(super) services: PerCpuArray<MapData, ServiceWords>,
     pub(super) books: PerCpuArray<MapData, BooksWords>,
     pub(super) allowance: PerCpuArray<MapData, u64>,
+    sources: MapData,
 }
 
 /// An array of words that is mapped into memory.
@@ -88,6 +89,7 @@ const SHAPES: [Shape; maps::ALL.len()] = [
     shape(maps::BOOKS, MapType::PerCpuArray, 4, size_of::<Books>(), 1),
     shape(maps::ALLOWANCE, MapType::PerCpuArray, 4, 8, 1),
     shape(maps::EVENTS, MapType::RingBuf, 0, 0, EVENT_RING_BYTES as usize),
+    shape(maps::SOURCES, MapType::ArrayOfMaps, 4, 4, 1),
 ];
 
 impl Maps {
@@ -103,12 +105,18 @@ impl Maps {
             services: typed(directory, maps::SERVICES)?,
             books: typed(directory, maps::BOOKS)?,
             allowance: typed(directory, maps::ALLOWANCE)?,
+            sources: open(directory, maps::SOURCES)?,
         })
     }
 
     /// The array of the arrays of rules.
     pub(super) fn rules(&self) -> BorrowedFd<'_> {
         self.rules.fd().as_fd()
+    }
+
+    /// Where a table of sources is put while somebody learns.
+    pub(super) fn sources(&self) -> BorrowedFd<'_> {
+        self.sources.fd().as_fd()
     }
 
     /// What packets are judged by.

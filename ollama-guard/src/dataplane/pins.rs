@@ -12,6 +12,7 @@
 //!   v4/link, v4/network          the attached programs, by what their frames start with
 //!   v4/tc-link, v4/tc-network    the same for TCX and clsact
 //!   v4/link-twin, ...            their twins for test runs
+//!   v4/link-learn, ...           their variants that also count by source, for a while
 //!   next/                        a complete new set, while it is being built
 //! ```
 //!
@@ -108,11 +109,9 @@ impl PinDir {
         self.root.join("next")
     }
 
-    /// The pins of the programs and their twins, and of the maps.
+    /// The pins of the programs and their variants, and of the maps.
     pub(super) fn objects(&self) -> Vec<PathBuf> {
-        let programs = PROGRAMS
-            .into_iter()
-            .flat_map(|(hook, start)| [program_name(hook, start), twin_name(hook, start)]);
+        let programs = PROGRAMS.into_iter().flat_map(|(hook, start)| names(hook, start));
         programs.chain(abi::maps::ALL).map(|name| self.current().join(name)).collect()
     }
 
@@ -272,6 +271,21 @@ pub(super) const fn twin_name(hook: Hook, start: Start) -> &'static str {
         (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link-twin",
         (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network-twin",
     }
+}
+
+/// The file name of the pin of a program's variant that also counts by source.
+pub(super) const fn learning_name(hook: Hook, start: Start) -> &'static str {
+    match (hook, start) {
+        (Hook::Xdp, Start::Link) => "link-learn",
+        (Hook::Xdp, Start::Network) => "network-learn",
+        (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link-learn",
+        (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network-learn",
+    }
+}
+
+/// The file names of the pins of a program and of its variants.
+pub(super) const fn names(hook: Hook, start: Start) -> [&'static str; 3] {
+    [program_name(hook, start), twin_name(hook, start), learning_name(hook, start)]
 }
 
 /// The file name of the pin of a slot's rules.

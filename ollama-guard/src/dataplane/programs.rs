@@ -1,4 +1,4 @@
-//! Loading the entry programs and their twins.
+//! Loading the entry programs, and of each its twin and the variant that learns.
 //!
 //! Each is loaded when it is first wanted, so that a door does not stand open while the verifier
 //! looks at programs for other kinds of doors; what was not wanted is loaded before a start ends.
@@ -37,16 +37,40 @@ pub(super) struct Loading<'a> {
     pub(super) log_directory: &'a Path,
 }
 
-/// Values of [`abi::globals::REPORT`] (of a twin, and of a program that is attached) and of
-/// [`abi::globals::LOAD_BYTES`].
+/// Values of the globals.
 static NO_AND_YES: [u32; 2] = [0, 1];
 /// Values of [`aya_log::LEVEL`]: nothing, and with [`Loading::debug`].
 static LOG_LEVELS: [u8; 2] = [0, aya_log::Level::Error as u8];
+
+/// What is made of an entry program by the globals that are frozen when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variant {
+    /// It filters.
+    Usual,
+    /// It filters the same way, and counts by source what it lets pass and what not.
+    Learning,
+    /// For test runs.
+    Twin,
+}
+
+impl Variant {
+    const fn pin(self, hook: Hook, start: Start) -> &'static str {
+        match self {
+            Self::Usual => pins::program_name(hook, start),
+            Self::Learning => pins::learning_name(hook, start),
+            Self::Twin => pins::twin_name(hook, start),
+        }
+    }
+}
 
 /// The entry programs of this process.
 pub(super) struct Entries {
     /// In the order of [`pins::PROGRAMS`].
     loaded: [Option<OwnedFd>; pins::PROGRAMS.len()],
+    /// The same programs, as they learn. There once everything is loaded.
+    learning: [Option<OwnedFd>; pins::PROGRAMS.len()],
+    /// Which of the two links are to run.
+    is_learning: bool,
     /// Gone once everything is loaded.
     loader: Option<Loader>,
 }
@@ -86,7 +110,12 @@ impl Entries {
             log_directory: loading.log_directory.to_owned(),
             logs: Vec::new(),
         };
-        let mut entries = Self { loaded: Default::default(), loader: Some(loader) };
+        let mut entries = Self {
+            loaded: Default::default(),
+            learning: Default::default(),
+            is_learning: false,
+            loader: Some(loader),
+        };
         entries.get(Hook::Xdp, Start::Link)?;
         Ok(entries)
     }
@@ -95,14 +124,29 @@ impl Entries {
     pub(super) fn get(&mut self, hook: Hook, start: Start) -> Result<BorrowedFd<'_>> {
         let place = &mut self.loaded[position(hook, start)];
         if let (None, Some(loader)) = (&place, &mut self.loader) {
-            *place = Some(loader.program(hook, start)?);
+            *place = Some(loader.program(hook, start, Variant::Usual)?);
         }
         self.loaded(hook, start)
     }
 
-    /// A program that was loaded before.
+    /// From now on, links are to run the programs that learn, or again the usual ones.
+    pub(super) const fn learn(&mut self, is_learning: bool) {
+        self.is_learning = is_learning;
+    }
+
+    /// A program that was loaded before: the one that links are to run.
     pub(super) fn loaded(&self, hook: Hook, start: Start) -> Result<BorrowedFd<'_>> {
-        let place = self.loaded[position(hook, start)].as_ref();
+        self.one(self.is_learning, hook, start)
+    }
+
+    /// The one that they are to run if they are to learn, or not any more.
+    pub(super) fn counterpart(&self, hook: Hook, start: Start) -> Result<BorrowedFd<'_>> {
+        self.one(!self.is_learning, hook, start)
+    }
+
+    fn one(&self, is_learning: bool, hook: Hook, start: Start) -> Result<BorrowedFd<'_>> {
+        let programs = if is_learning { &self.learning } else { &self.loaded };
+        let place = programs[position(hook, start)].as_ref();
         place.map(|fd| fd.as_fd()).ok_or_else(|| {
             DataplaneError::Load(format!("{} is not loaded", pins::program_name(hook, start)))
         })
@@ -113,7 +157,7 @@ impl Entries {
         Of { entries: self, start }
     }
 
-    /// Loads what was not wanted yet, and the twins. Returns the readers of the programs' logs, with
+    /// Loads what was not wanted yet, and the variants. Returns the readers of the programs' logs, with
     /// [`Loading::debug`]. From here on nothing is loaded.
     pub(super) fn load_the_rest(&mut self) -> Result<Vec<KernelLog>> {
         for (hook, start) in pins::PROGRAMS {
@@ -123,7 +167,9 @@ impl Entries {
             return Ok(Vec::new());
         };
         for (hook, start) in pins::PROGRAMS {
-            loader.load(hook, start, pins::twin_name(hook, start), 0)?;
+            loader.load(hook, start, Variant::Twin)?;
+            let learning = loader.program(hook, start, Variant::Learning)?;
+            self.learning[position(hook, start)] = Some(learning);
         }
         Ok(loader.logs)
     }
@@ -143,13 +189,12 @@ impl Programs for Of<'_> {
 
 impl Loader {
     /// Loads an entry program, pinned with the suffix [`NEW`] until the links run it.
-    fn program(&mut self, hook: Hook, start: Start) -> Result<OwnedFd> {
-        let name = pins::program_name(hook, start);
-        let mut object = self.load(hook, start, name, 1)?;
+    fn program(&mut self, hook: Hook, start: Start, variant: Variant) -> Result<OwnedFd> {
+        let mut object = self.load(hook, start, variant)?;
         if self.debug {
             self.logs.push(KernelLog::open(&mut object)?);
         }
-        let path = self.pin(name);
+        let path = self.pin(variant.pin(hook, start));
         sys::obj_get(&path).map_err(DataplaneError::pin("open", path))
     }
 
@@ -157,15 +202,20 @@ impl Loader {
         self.directory.join(format!("{name}{NEW}"))
     }
 
-    /// Loads one program of a new object, and pins it. `report` is [`abi::globals::REPORT`].
-    fn load(&mut self, hook: Hook, start: Start, pin_name: &str, report: usize) -> Result<Ebpf> {
+    /// Loads one program of a new object, and pins it.
+    fn load(&mut self, hook: Hook, start: Start, variant: Variant) -> Result<Ebpf> {
         let name = program(hook, start, self.features.multi_buffer);
-        self.loader.override_global(abi::globals::REPORT, &NO_AND_YES[report], true);
+        for (global, is_set) in [
+            (abi::globals::REPORT, variant != Variant::Twin),
+            (abi::globals::LEARN, variant == Variant::Learning),
+        ] {
+            self.loader.override_global(global, &NO_AND_YES[usize::from(is_set)], true);
+        }
         let mut object = self.loader.load(OBJECT).map_err(load_error)?;
         let program = object
             .program_mut(name)
             .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?;
-        let pin = self.pin(pin_name);
+        let pin = self.pin(variant.pin(hook, start));
         pins::unpin(&pin)?;
         if matches!(program, Program::Xdp(_)) {
             let program: &mut Xdp = program.try_into().map_err(load_error)?;
@@ -205,7 +255,7 @@ const fn position(hook: Hook, start: Start) -> usize {
 /// Gives the programs pinned with [`NEW`] their final names, replacing older ones.
 pub(super) fn commit(directory: &Path) -> Result<()> {
     for (hook, start) in pins::PROGRAMS {
-        for name in [pins::program_name(hook, start), pins::twin_name(hook, start)] {
+        for name in pins::names(hook, start) {
             let from = directory.join(format!("{name}{NEW}"));
             // Each was loaded. Should one not be there, its old pin would stay, and links would run what
             // is not the pinned program.
@@ -218,7 +268,7 @@ pub(super) fn commit(directory: &Path) -> Result<()> {
 /// Removes programs that were loaded and are not to run.
 pub(super) fn discard(directory: &Path) -> Result<()> {
     for (hook, start) in pins::PROGRAMS {
-        for name in [pins::program_name(hook, start), pins::twin_name(hook, start)] {
+        for name in pins::names(hook, start) {
             pins::unpin(&directory.join(format!("{name}{NEW}")))?;
         }
     }

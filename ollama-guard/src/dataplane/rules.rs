@@ -71,6 +71,7 @@ pub(super) fn create_outer(directory: &Path, capacity: u32) -> Result<()> {
     let template = create(rule_blocks(capacity))?;
     let outer = sys::map_create(&NewMap {
         kind: bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        key_bytes: 4,
         value_bytes: 4,
         entries: SLOTS,
         flags: 0,
@@ -85,6 +86,7 @@ pub(super) fn create_outer(directory: &Path, capacity: u32) -> Result<()> {
 fn create(blocks: u32) -> Result<OwnedFd> {
     sys::map_create(&NewMap {
         kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
+        key_bytes: 4,
         value_bytes: size_of::<RuleBlock>() as u32,
         entries: blocks,
         flags: BPF_F_MMAPABLE,

@@ -94,6 +94,18 @@ pub struct ProgramState {
     pub tag: String,
     /// Whether its twin for test runs has the same instructions.
     pub twin_matches: bool,
+    /// The kernel's id of the variant that learns: it has the same instructions, and links run it for
+    /// a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_id: Option<u32>,
+}
+
+impl ProgramState {
+    /// Whether a program is this one, or its variant that learns.
+    #[must_use]
+    pub fn is(&self, id: u32) -> bool {
+        self.id == id || self.learning_id == Some(id)
+    }
 }
 
 impl Snapshot {
@@ -130,7 +142,7 @@ impl Snapshot {
         })
     }
 
-    /// The program that links of a hook and a start should run.
+    /// The program that links of a hook and a start should run, or whose variant they run.
     #[must_use]
     pub fn program(&self, hook: Hook, start: Start) -> Option<&ProgramState> {
         let is_tc = |hook| hook != Hook::Xdp;
@@ -211,12 +223,16 @@ fn programs(pins: &PinDir) -> Result<Vec<ProgramState>> {
         }
         let program = info(name)?;
         let twin = info(pins::twin_name(hook, start))?;
+        // Lost pins are the daemon's to mend, and `verify` tells of them.
+        let learning = info(pins::learning_name(hook, start)).ok();
         states.push(ProgramState {
             hook,
             start: start_name(start).into(),
             id: program.id(),
             tag: format!("{:016x}", program.tag().swap_bytes()),
             twin_matches: program.tag() == twin.tag(),
+            // One with other instructions is nobody's variant.
+            learning_id: learning.filter(|one| one.tag() == program.tag()).map(|one| one.id()),
         });
     }
     Ok(states)

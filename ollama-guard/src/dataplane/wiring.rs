@@ -30,8 +30,14 @@ pub fn twin_problems(pins: &PinDir, hook: Hook, start: Start) -> Result<Vec<Stri
     if program.tag() != twin.tag() {
         problems.push(format!("the twin of the {name} program has other instructions"));
     }
+    let learning = pins::learning_name(hook, start);
+    if program.tag() != program_info(pins, learning)?.tag() {
+        problems
+            .push(format!("the variant of the {name} program that learns has other instructions"));
+    }
     for (who, pin, maps) in [
         (format!("the {name} program"), name, &names::ALL[..]),
+        (format!("the variant of the {name} program that learns"), learning, &names::ALL[..]),
         (format!("the twin of the {name} program"), pins::twin_name(hook, start), &POLICY[..]),
     ] {
         let path = pins.current().join(pin);

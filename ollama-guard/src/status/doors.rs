@@ -92,8 +92,11 @@ pub(super) fn describe(
 fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorStatus {
     let slots =
         [(AttachMode::Native, interface.xdp.native), (AttachMode::Generic, interface.xdp.generic)];
-    let shown = slots.iter().find(|(_, id)| *id == Some(link.program_id));
     let expected = interface.start().and_then(|start| snapshot.program(link.hook, start));
+    // Two lists that were read one after the other: meanwhile the variants may have taken turns.
+    let took_turns = |id| expected.is_some_and(|one| one.is(id) && one.is(link.program_id));
+    let is_shown = |id: u32| id == link.program_id || took_turns(id);
+    let shown = slots.iter().find(|(_, id)| id.is_some_and(is_shown));
     let reason = if link.hook == Hook::Xdp && shown.is_none() {
         Some(format!("netlink does not show program {} on it", link.program_id))
     } else if let Some(ahead) = link.ahead {
@@ -102,7 +105,7 @@ fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorS
             "{ahead} stands before ours at {hook} and may let packets pass that ours never sees: \
              restart the daemon, which goes to the front again where it can"
         ))
-    } else if expected.is_none_or(|program| program.id != link.program_id) {
+    } else if expected.is_none_or(|program| !program.is(link.program_id)) {
         let program = link.program_id;
         Some(format!("its link runs program {program}, which is not the pinned one"))
     } else {

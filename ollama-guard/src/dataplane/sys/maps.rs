@@ -9,9 +9,10 @@ use aya_obj::generated::{bpf_cmd, bpf_map_type};
 
 use super::{bpf, bpf_fd, zeroed_attr};
 
-/// A map with keys of four bytes that is to be made.
+/// A map that is to be made.
 pub(in super::super) struct NewMap<'a> {
     pub(in super::super) kind: bpf_map_type,
+    pub(in super::super) key_bytes: u32,
     pub(in super::super) value_bytes: u32,
     pub(in super::super) entries: u32,
     /// `BPF_F_*`.
@@ -30,7 +31,7 @@ pub(in super::super) fn map_create(map: &NewMap<'_>) -> io::Result<OwnedFd> {
         *to = from as libc::c_char;
     }
     attr.__bindgen_anon_1.map_type = map.kind as u32;
-    attr.__bindgen_anon_1.key_size = 4;
+    attr.__bindgen_anon_1.key_size = map.key_bytes;
     attr.__bindgen_anon_1.value_size = map.value_bytes;
     attr.__bindgen_anon_1.max_entries = map.entries;
     attr.__bindgen_anon_1.map_flags = map.flags;
