@@ -34,6 +34,7 @@ mod port;
 mod prefix;
 #[cfg(test)]
 mod properties;
+pub mod proposal;
 mod rule;
 pub mod trie;
 
