@@ -11,6 +11,7 @@ mod doctor;
 pub mod events;
 mod explain;
 mod groups;
+mod learn;
 pub mod log;
 mod reload;
 pub mod rules;
@@ -77,6 +78,8 @@ pub enum Command {
     /// Have the daemon read its configuration again and put it in force, as it does by itself when
     /// the file changes
     Reload(reload::ReloadArgs),
+    /// Propose an allowlist from who is at the guarded ports; best while observing
+    Learn(learn::LearnArgs),
     /// Recent drops, those of the past, and the live stream
     Events(ToldEvents),
     /// Who knocks, how often, and what becomes of it, on a live screen
@@ -160,6 +163,7 @@ impl Cli {
             Command::Groups(args) => groups::run(args).await,
             Command::Diff(args) => reload::diff(args).await,
             Command::Reload(args) => reload::reload(args).await,
+            Command::Learn(args) => learn::run(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,
             Command::Top(args) => top::run(args).await,
             Command::Explain(args) => explain::run(args).await,

@@ -15,6 +15,7 @@
 //! | `POST /v1/rules/remove` | [`protocol::RemoveRequest`] to [`protocol::EditReply`] |
 //! | `POST /v1/rules/replace` | [`protocol::ReplaceRequest`] to [`protocol::EditReply`] |
 //! | `GET /v1/events[?since=WHEN][&until=WHEN][&follow=true]` | [`crate::events::Line`], one JSON object a line |
+//! | `POST /v1/learn` | [`learning::LearnRequest`] to [`learning::LearnLine`], one JSON object a line |
 //! | `POST /v1/detach` | [`protocol::DetachReply`] |
 //!
 //! Every error is [`protocol::ErrorReply`] with a status that says what kind it is.
@@ -26,6 +27,7 @@ pub mod backend;
 mod body;
 pub mod client;
 mod connection;
+pub mod learning;
 pub mod peer;
 pub mod protocol;
 mod refusal;

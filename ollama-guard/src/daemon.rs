@@ -16,6 +16,7 @@ mod history;
 mod host;
 mod keeper;
 mod launch;
+mod learn;
 mod notices;
 pub mod proof;
 mod readiness;

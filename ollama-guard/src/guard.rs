@@ -14,6 +14,7 @@ mod ends;
 mod error;
 mod expire;
 mod host;
+mod learning;
 mod plan;
 mod reconfigure;
 mod standing;
@@ -40,6 +41,7 @@ pub use actor::{Asked, Handle, Reconfigured, Stopped, spawn};
 pub use ends::Moment;
 pub use error::GuardError;
 pub use expire::Ended;
+pub use learning::Begun;
 pub use plan::{Plan, Planned};
 pub use standing::Standing;
 

@@ -118,6 +118,9 @@
 //! (`dataplane/held.rs`), so that a pin that is lost loses nothing. What is put right is told in
 //! the log and by `status`. A filter is only ever taken from an interface that is gone.
 //!
+//! While somebody learns who uses a port (`daemon/learn.rs`), the links run variants of the programs that
+//! also count by source (`dataplane/learning.rs`); [`policy::proposal`] makes a list of what was seen.
+//!
 //! # Invariants, and what is deliberately absent
 //!
 //! * What filters is pinned. There is **no clean-up at exit**: ending, in whatever way, opens

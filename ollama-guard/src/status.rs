@@ -118,6 +118,20 @@ pub struct DaemonStatus {
     /// The events of the past.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryStatus>,
+    /// Whether it counts by source for somebody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<LearningStatus>,
+}
+
+/// A session of `learn`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearningStatus {
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when, at the latest.
+    pub until: Timestamp,
+    /// The user who began it.
+    pub by: String,
 }
 
 /// The events that a daemon keeps on disk.

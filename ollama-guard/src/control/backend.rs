@@ -3,9 +3,10 @@
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
+    learning::{LearnLine, LearnRequest},
     peer::Peer,
     protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
 };
@@ -42,9 +43,21 @@ pub trait Backend: Send + Sync + 'static {
     /// not have, of which the first has the number `before`.
     fn past(&self, bounds: Bounds, before: u64) -> mpsc::Receiver<Vec<Line>>;
 
+    /// Counts who is at the guarded ports for a while, and writes the audit log. What was begun ends
+    /// when nobody receives its lines any more; until then it holds on to `working`.
+    fn learn(
+        &self,
+        request: LearnRequest,
+        peer: Peer,
+        working: Working,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LearnLine>, Failure>>;
+
     /// Takes the guard out of the kernel, and writes the audit log.
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>>;
 }
+
+/// As long as it lives, the server waits for it when it ends.
+pub type Working = watch::Receiver<()>;
 
 /// Why a request was not done. The text is for a person: what failed, on what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

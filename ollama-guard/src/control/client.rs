@@ -21,6 +21,7 @@ use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 use super::{
     access::GROUP,
+    learning::LearnRequest,
     protocol::{
         AddRequest, DetachReply, EditReply, ErrorReply, ReloadReply, ReloadRequest, RemoveRequest,
         ReplaceRequest, RuleList,
@@ -219,11 +220,31 @@ impl Client {
                 path.push_str(&format!("&{name}={moment}"));
             }
         }
-        let (response, connection) = self.begin(Method::GET, &path, Bytes::new()).await?;
+        self.stream(Method::GET, &path, Bytes::new()).await
+    }
+
+    async fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<EventLines, ClientError> {
+        let (response, connection) = self.begin(method, path, body).await?;
         if response.status().is_success() {
             return Ok(EventLines::new(self.socket.clone(), response.into_body(), connection));
         }
         Err(self.refused(response).await)
+    }
+
+    /// Has the daemon count who is at the guarded ports. The answer is of
+    /// [`LearnLine`](super::learning::LearnLine)s; who drops it breaks off.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn learn(&self, request: &LearnRequest) -> Result<EventLines, ClientError> {
+        let json = serde_json::to_vec(request).map_err(|error| self.unexpected(&error))?;
+        self.stream(Method::POST, "/v1/learn", json.into()).await
     }
 
     /// Asks for any path.

@@ -3,6 +3,7 @@
 mod change;
 mod detach;
 mod events;
+mod learn;
 mod reload;
 mod rules;
 mod status;
@@ -27,6 +28,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/rules/replace", post(rules::replace))
         .route("/v1/reload", post(reload::reload))
         .route("/v1/events", get(events::stream))
+        .route("/v1/learn", post(learn::learn))
         .route("/v1/detach", post(detach::detach))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -45,7 +47,7 @@ async fn unknown(uri: Uri) -> Refusal {
         StatusCode::NOT_FOUND,
         format!(
             "there is nothing at {}: this daemon knows /v1/status, /v1/rules, \
-             /v1/rules/{{add,remove,replace}}, /v1/reload, /v1/events and /v1/detach",
+             /v1/rules/{{add,remove,replace}}, /v1/reload, /v1/events, /v1/learn and /v1/detach",
             uri.path()
         ),
     )

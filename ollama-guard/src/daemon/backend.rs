@@ -8,12 +8,15 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     history::History,
+    learn::Learner,
     notices::Notices,
     reload::{Reloader, Settings},
 };
 use crate::{
     control::{
         Backend, Failure, Peer,
+        backend::Working,
+        learning::{LearnLine, LearnRequest},
         protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
     },
     dataplane::PinDir,
@@ -33,10 +36,11 @@ pub(super) struct LiveBackend {
     notices: Arc<Notices>,
     reloader: Arc<Reloader>,
     metrics: Mover,
+    learner: Learner,
 }
 
 impl LiveBackend {
-    pub(super) const fn new(
+    pub(super) fn new(
         handle: Handle,
         journal: Arc<Journal>,
         history: Arc<History>,
@@ -46,7 +50,8 @@ impl LiveBackend {
         reloader: Arc<Reloader>,
         metrics: Mover,
     ) -> Self {
-        Self { handle, journal, history, pins, settings, notices, reloader, metrics }
+        let learner = Learner::new(handle.clone());
+        Self { handle, journal, history, pins, settings, notices, reloader, metrics, learner }
     }
 
     /// Where everything is pinned.
@@ -74,6 +79,7 @@ impl LiveBackend {
             configuration: Some(self.reloader.status()),
             metrics: Some(self.metrics.standing()),
             history: Some(self.history.status()),
+            learning: self.learner.status(),
         };
         let chosen = self.settings.borrow().chosen.clone();
         status::report(&self.pins, Some(&chosen), daemon).await
@@ -112,6 +118,15 @@ impl Backend for LiveBackend {
 
     fn past(&self, bounds: Bounds, before: u64) -> mpsc::Receiver<Vec<Line>> {
         Arc::clone(&self.history).past(bounds, before)
+    }
+
+    fn learn(
+        &self,
+        request: LearnRequest,
+        peer: Peer,
+        working: Working,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LearnLine>, Failure>> {
+        Box::pin(self.learner.learn(request, peer, working))
     }
 
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {

@@ -16,11 +16,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Desired, Ended, Guard, GuardError, Moment, Standing};
+use super::{
+    Desired, Ended, Guard, GuardError, Moment, Standing,
+    learning::{self, Begun},
+};
 use crate::{
     audit_log::{AuditLog, Entry},
     control::{
         backend::Failure,
+        learning::LearnRequest,
         peer::Peer,
         protocol::{DetachReply, Edit, EditReply, RuleList},
     },
@@ -39,6 +43,7 @@ enum Request {
     Kept(oneshot::Sender<Vec<Rule>>),
     Edit(Box<Edit>, Peer, oneshot::Sender<Result<EditReply, Failure>>),
     Reconfigure(Box<Desired>, Asked, oneshot::Sender<Result<Reconfigured, Failure>>),
+    Learn(LearnRequest, Peer, oneshot::Sender<Result<Begun, Failure>>),
     Maintain(Work),
     Refill { per_second: u32, seconds: f64 },
     Detach(Peer, oneshot::Sender<Result<DetachReply, Failure>>),
@@ -134,6 +139,12 @@ impl Handle {
         self.ask(|reply| Request::Reconfigure(Box::new(desired), asked, reply)).await?
     }
 
+    /// Has the programs count by source. Whoever asks has to end it, by
+    /// [`Dataplane::end_learning`].
+    pub async fn learn(&self, request: LearnRequest, peer: Peer) -> Result<Begun, Failure> {
+        self.ask(|reply| Request::Learn(request, peer, reply)).await?
+    }
+
     /// Does something on the guard's thread, between two requests: what belongs to no request,
     /// like looking after the doors.
     pub async fn maintain<T: Send + 'static>(
@@ -207,6 +218,9 @@ impl Actor {
                 Request::Edit(edit, peer, reply) => drop(reply.send(self.edit(&edit, &peer))),
                 Request::Reconfigure(desired, asked, reply) => {
                     drop(reply.send(self.reconfigure(*desired, &asked)));
+                }
+                Request::Learn(request, peer, reply) => {
+                    learning::begin(&mut self.guard, &mut self.audit, request, &peer, reply);
                 }
                 Request::Maintain(work) => work(&mut self.guard),
                 Request::Refill { per_second, seconds } => self.refill(per_second, seconds),
@@ -324,7 +338,7 @@ impl Actor {
 }
 
 /// The change is made by now: a log that can't be written is said loudly, and undoes nothing.
-fn write(audit: &mut AuditLog, entry: &Entry<'_>) {
+pub(super) fn write(audit: &mut AuditLog, entry: &Entry<'_>) {
     if let Err(error) = audit.append(entry) {
         tracing::error!(%error, action = entry.action, uid = entry.uid, "the audit log has a gap");
     }

@@ -8,7 +8,8 @@ use std::{
 use ollama_guard_common::{Mode, Reason, Scope};
 
 use super::{
-    BookTotals, DoorState, DoorStatus, HistoryStatus, Rejected, Repair, ServiceState, StatusReport,
+    BookTotals, DoorState, DoorStatus, HistoryStatus, LearningStatus, Rejected, Repair,
+    ServiceState, StatusReport,
 };
 use crate::{config::Bytes, control::protocol::LateEnd, events::text::Printable, policy::span};
 
@@ -59,6 +60,14 @@ impl fmt::Display for StatusReport {
                 f,
                 "daemon   not running: the filter goes on, but edits and events need one"
             )?,
+        }
+        if let Some(LearningStatus { since, until, by }) = &self.daemon.learning {
+            let by = Printable(by);
+            writeln!(
+                f,
+                "learning since {since:.0}, until {until:.0}, for {by}: the doors run programs \
+                     that also count by source"
+            )?;
         }
         if let Some(configuration) = &self.daemon.configuration {
             let files: Vec<_> =

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use ollama_guard::{
     control::{
         AccessRules, Backend, Client, ControlConfig, Effect, Failure, Limits, Peer,
+        backend::Working,
+        learning::{LearnLine, LearnRequest},
         protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, RuleView},
         serve, socket,
     },
@@ -42,6 +44,8 @@ pub struct Fake {
     pub detached: Mutex<Option<Peer>>,
     pub slow_may_end: Notify,
     pub rules: Mutex<Vec<RuleView>>,
+    /// The other end of what a client learns.
+    pub learning: Mutex<Option<(mpsc::Sender<LearnLine>, Working)>>,
 }
 
 impl Backend for Fake {
@@ -94,6 +98,17 @@ impl Backend for Fake {
         receiver
     }
 
+    fn learn(
+        &self,
+        _: LearnRequest,
+        _: Peer,
+        working: Working,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LearnLine>, Failure>> {
+        let (sender, lines) = mpsc::channel(4);
+        *self.learning.lock().expect("the lines") = Some((sender, working));
+        Box::pin(async { Ok(lines) })
+    }
+
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {
         *self.detached.lock().expect("the peer") = Some(peer);
         Box::pin(async { Ok(DetachReply { removed: vec!["all".to_owned()], warnings: vec![] }) })
@@ -140,6 +155,10 @@ impl Bed {
     /// Asks the server to end, without waiting for it.
     pub fn begin_shutdown(&mut self) {
         self.shutdown.take().map(|shutdown| shutdown.send(()));
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.server.is_finished()
     }
 
     pub async fn ended(&mut self) {

@@ -2,6 +2,7 @@
 
 mod bed;
 mod commands;
+mod learning;
 mod limits;
 mod streams;
 

@@ -207,7 +207,7 @@ impl Guard<'_> {
         let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
-            Some("allow" | "deny" | "reload" | "diff" | "top") => {
+            Some("allow" | "deny" | "learn" | "reload" | "diff" | "top") => {
                 command.arg("--socket").arg(self.socket())
             }
             Some("events") => {

@@ -1,9 +1,10 @@
-//! The event stream, line by line.
+//! A stream of JSON, line by line.
 
 use std::path::PathBuf;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::{ClientError, Connection};
 use crate::events::Line;
@@ -11,7 +12,7 @@ use crate::events::Line;
 /// Bytes of the longest line that is waited for.
 const LINE_BYTES: usize = 64 * 1024;
 
-/// Lines of JSON, each of which is a [`Line`].
+/// Lines of JSON. Those of the events are each a [`Line`].
 #[derive(Debug)]
 pub struct EventLines {
     socket: PathBuf,
@@ -65,6 +66,15 @@ impl EventLines {
     ///
     /// If the connection breaks, or what comes is not an event.
     pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
+        self.next_of().await
+    }
+
+    /// The next line of another stream, decoded. `None` when the daemon ended it.
+    ///
+    /// # Errors
+    ///
+    /// If the connection breaks, or what comes is something else.
+    pub async fn next_of<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         match self.next_line().await? {
             Some(line) => serde_json::from_str(&line).map(Some).map_err(|e| self.unexpected(&e)),
             None => Ok(None),

@@ -19,7 +19,8 @@ use super::*;
 use crate::{
     control::{
         access::AccessRules,
-        backend::{Backend, Failure},
+        backend::{Backend, Failure, Working},
+        learning::{LearnLine, LearnRequest},
         peer::Peer,
         protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
         server::{ControlConfig, Limits},
@@ -71,6 +72,16 @@ impl Backend for Counting {
         self.journal.subscribe()
     }
 
+    fn learn(
+        &self,
+        _: LearnRequest,
+        _: Peer,
+        _: Working,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LearnLine>, Failure>> {
+        // Nobody sends: the stream ends at once.
+        self.answer(mpsc::channel(1).1)
+    }
+
     fn detach(&self, _: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {
         self.answer(DetachReply::default())
     }
@@ -82,11 +93,12 @@ const READS: [(&str, &str, &str); 4] = [
     ("GET", "/v1/events", ""),
     ("GET", "/v1/events?follow=true", ""),
 ];
-const CHANGES: [(&str, &str, &str); 5] = [
+const CHANGES: [(&str, &str, &str); 6] = [
     ("POST", "/v1/rules/add", r#"{"effect":"allow","prefixes":["192.0.2.1"]}"#),
     ("POST", "/v1/rules/remove", r#"{"effect":"deny","prefixes":["192.0.2.1"]}"#),
     ("POST", "/v1/rules/replace", r#"{"effect":"allow","rules":[]}"#),
     ("POST", "/v1/reload", "{}"),
+    ("POST", "/v1/learn", r#"{"seconds":1}"#),
     ("POST", "/v1/reload", r#"{"dry_run":true}"#),
 ];
 const DETACH: [(&str, &str, &str); 1] = [("POST", "/v1/detach", "{}")];
