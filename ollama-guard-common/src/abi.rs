@@ -27,14 +27,14 @@ pub use self::{
 use crate::verdict::{Mode, Reason};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, as the object declares them and as they are pinned.
 ///
 /// The kernel keeps the first 15 bytes, so all are shorter.
 pub mod maps {
-    /// `Array<PolicyTable, 1>` that can be mapped into memory: which of the two policy slots is in
-    /// force, and what each holds but for its rules. One lookup for all of it.
+    /// `Array<PolicyTable, 1>` that can be mapped into memory: which policy slot is in force,
+    /// and what each holds but for its rules. One lookup for all of it.
     pub const POLICY: &str = "OG_POLICY";
     /// `ArrayOfMaps<Array<RuleBlock>, SLOTS>`: the rules of each slot, see [`crate::trie`]. The
     /// arrays are frozen: once filled, nobody can write to one any more.
@@ -95,8 +95,9 @@ pub mod globals {
     pub const LEARN: &str = "LEARN";
 }
 
-/// Policy slots: the one in force and the one that the next policy is built in.
-pub const SLOTS: u32 = 2;
+/// Policy slots: the one in force, the one that comes back if it is not confirmed, and the one that the next
+/// policy is built in. A power of two, so that a number is made to fit without a division.
+pub const SLOTS: u32 = 4;
 
 /// Addresses of this host that fit.
 pub const MAX_ADDRESSES: u32 = 8192;
@@ -165,8 +166,13 @@ pub struct SlotInfo {
 pub struct PolicyTable {
     /// A [`Selection`]: written by one store, and read once for each packet.
     pub selection: u64,
+    /// Until when the policy in force is on trial: nanoseconds of `CLOCK_BOOTTIME`. Of a meaning only if
+    /// [`Selection::is_on_trial`].
+    pub trial_until: u64,
+    /// The [`Selection`] that is in force from then on.
+    pub before_trial: u64,
     /// Nothing.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 5],
     /// What each slot holds.
     pub slots: [SlotInfo; SLOTS as usize],
     /// The names of the services of each slot, by their numbers. The program does not look at them.
@@ -258,7 +264,7 @@ pub const fn test_run_reason(value: u32) -> Option<(u32, Reason)> {
 // The layouts, pinned down: a change here is a change of the ABI.
 const _: () = {
     assert!(size_of::<SlotInfo>() == 128);
-    assert!(size_of::<PolicyTable>() == 64 + 2 * (128 + 15 * 32 + 256 + PORT_BYTES));
+    assert!(size_of::<PolicyTable>() == 64 + 4 * (128 + 15 * 32 + 256 + PORT_BYTES));
     assert!(core::mem::offset_of!(PolicyTable, slots) == 64);
     assert!(rule_blocks(1_000_000) as usize * size_of::<RuleBlock>() <= 16_000_000 + (4 << 20));
     assert!(size_of::<DoorCounters>() == 528);

@@ -2,6 +2,7 @@
 
 mod apart;
 
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use ollama_guard_common::{
     Policy, Protocol, Scope, Source, Standing, Target, Wanted,
     abi::{
@@ -37,7 +38,11 @@ impl<'a, A: Arrived> LivePolicy<'a, A> {
         // SAFETY: a field of a live array element.
         let selection = unsafe { &raw const (*table).selection };
         // SAFETY: as above.
-        Some(Self { arrived, table, selection: Selection(unsafe { word(selection) }) })
+        let mut selection = Selection(unsafe { word(selection) });
+        if selection.is_on_trial() {
+            selection = Selection(og_on_trial(selection.0));
+        }
+        Some(Self { arrived, table, selection })
     }
 
     /// The policy that was selected for this packet, in a function that goes on with it.
@@ -75,7 +80,7 @@ unsafe fn word(place: *const u64) -> u64 {
 #[inline(always)]
 fn guardian(table: *const PolicyTable, slot: u32, protocol: Protocol, port: u16) -> u8 {
     let index = port_place(protocol, 0) / 2 + (u32::from(port) >> 1 & PORTS_MASK.load()) as usize;
-    // SAFETY: a slot is 0 or 1, and a field of the table.
+    // SAFETY: below the number of slots, and a field of the table.
     let ports = unsafe { &raw const (*table).ports[(slot % SLOTS) as usize] };
     // SAFETY: within the bytes of a slot: those of a protocol are as many as the mask has numbers.
     let place = unsafe { ports.cast::<u8>().add(index) };
@@ -151,6 +156,22 @@ impl<A> LivePolicy<'_, A> {
     }
 }
 
+/// The selection that is in force, of one that is on trial: as a function of its own, for that is rare.
+///
+/// Nobody has to be there to take the old policy back: the clock does, and it goes on while the machine sleeps.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn og_on_trial(selection: u64) -> u64 {
+    let Some(table) = OG_POLICY.get_ptr(0) else { return selection };
+    // SAFETY: fields of a live array element.
+    let [until, before] =
+        unsafe { [&raw const (*table).trial_until, &raw const (*table).before_trial] };
+    // SAFETY: as above.
+    let [until, before] = unsafe { [word(until), word(before)] };
+    // SAFETY: a helper without arguments (bpf-helpers(7), Linux 5.8).
+    if unsafe { bpf_ktime_get_boot_ns() } < until { selection } else { before }
+}
+
 /// [`Policy::is_own_address`] as a function of its own, of the halves of an address. Not 0 if it is.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -190,7 +211,7 @@ extern "C" fn og_find6(slot: u32, first: u64, second: u64, high: u64, low: u64) 
 /// What a slot holds.
 #[inline(always)]
 const fn description(table: *const PolicyTable, slot: u32) -> *const SlotInfo {
-    // SAFETY: one of two fields of the table.
+    // SAFETY: one of the slots' descriptions.
     unsafe { &raw const (*table).slots[(slot % SLOTS) as usize] }
 }
 

@@ -18,6 +18,7 @@ pub mod rules;
 mod run;
 mod status;
 pub mod top;
+mod trial;
 mod verify;
 mod version;
 
@@ -31,6 +32,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{DEFAULT_PIN_DIR, DEFAULT_SOCKET},
+    dataplane::TrialEnd,
     policy::{Effect, Prefix},
 };
 
@@ -74,10 +76,14 @@ pub enum Command {
     /// The built-in groups that rules may name, as they are on this host now
     Groups(groups::GroupsArgs),
     /// What `reload` would change
-    Diff(reload::ReloadArgs),
+    Diff(reload::DiffArgs),
     /// Have the daemon read its configuration again and put it in force, as it does by itself when
     /// the file changes
     Reload(reload::ReloadArgs),
+    /// Make a change stay that is on trial
+    Confirm(trial::TrialArgs),
+    /// Take a change back that is on trial, at once
+    Revert(trial::TrialArgs),
     /// Propose an allowlist from who is at the guarded ports; best while observing
     Learn(learn::LearnArgs),
     /// Recent drops, those of the past, and the live stream
@@ -163,6 +169,8 @@ impl Cli {
             Command::Groups(args) => groups::run(args).await,
             Command::Diff(args) => reload::diff(args).await,
             Command::Reload(args) => reload::reload(args).await,
+            Command::Confirm(args) => trial::settle(args, TrialEnd::Confirmed).await,
+            Command::Revert(args) => trial::settle(args, TrialEnd::Reverted).await,
             Command::Learn(args) => learn::run(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,
             Command::Top(args) => top::run(args).await,

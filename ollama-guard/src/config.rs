@@ -42,9 +42,10 @@ mod state_file;
 mod surroundings;
 mod transcript;
 mod trusted_file;
+mod unconfirmed;
 mod value;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use ollama_guard_common::{Mode, Scope};
@@ -68,6 +69,7 @@ pub use self::{
     surroundings::{Nowhere, Surroundings},
     transcript::Transcript,
     trusted_file::FileError,
+    unconfirmed::Unconfirmed,
 };
 
 /// Where the configuration is looked for if nobody names a file. It may be absent.
@@ -95,6 +97,9 @@ pub const MIN_EVENTS_KEEP: Bytes = Bytes(256 << 10);
 /// The most bytes of events that may be kept.
 pub const MAX_EVENTS_KEEP: Bytes = Bytes(1 << 30);
 
+/// The longest time that a change may be on trial.
+pub const MAX_CONFIRM: Duration = Duration::from_hours(1);
+
 /// Everything that the daemon is told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -119,6 +124,8 @@ pub struct Config {
     /// Bytes of events of the past that are kept: none, or from [`MIN_EVENTS_KEEP`] to
     /// [`MAX_EVENTS_KEEP`].
     pub events_keep: Bytes,
+    /// How long a change of the files is on trial, if it is.
+    pub confirm: Option<Duration>,
     /// Who may give commands.
     pub control: Control,
     /// Where things are.

@@ -19,6 +19,7 @@
 
 pub mod addresses;
 pub mod allowance;
+pub mod boot_clock;
 mod clsact;
 mod contents;
 pub mod counters;
@@ -64,7 +65,7 @@ pub use probe::{
 };
 pub use readback::Readback;
 pub use ring::KernelLog;
-pub use slots::PolicySink;
+pub use slots::{PolicySink, TrialEnd};
 pub use snapshot::Snapshot;
 pub use snapshot::matching_rule;
 pub use test_run::Twin;

@@ -28,7 +28,6 @@ mod ollama;
 mod ports;
 mod processes;
 mod proxies;
-mod sockets;
 mod text;
 
 use std::{collections::BTreeSet, path::Path};

@@ -22,6 +22,7 @@ mod kind;
 mod link_message;
 mod list;
 mod skip;
+pub mod sockets;
 mod watch;
 
 pub use addresses::{HostAddress, list_addresses};

@@ -16,8 +16,11 @@ mod expire;
 mod host;
 mod learning;
 mod plan;
+mod preview;
 mod reconfigure;
+mod shut_out;
 mod standing;
+mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,14 +29,14 @@ use std::{
 
 use ollama_guard_common::{Mode, Scope};
 
-use self::{ends::Ends, expire::Unfinished};
+use self::{ends::Ends, expire::Unfinished, trial::Trial};
 use crate::{
     config::{RuleStore, Undo},
     control::protocol::{Edit, EditReply, RuleList, RuleView, ServiceTerms, Terms},
     dataplane::{Dataplane, DataplaneError, Found, PolicySink},
     policy::{
         Change, CompileError, Compiled, Digest, Digests, Layout, MapImage, Named, Origin, Policy,
-        Rule, Service, Statement,
+        Port, Rule, Service, Statement,
     },
 };
 
@@ -44,6 +47,7 @@ pub use expire::Ended;
 pub use learning::Begun;
 pub use plan::{Plan, Planned};
 pub use standing::Standing;
+pub use trial::{Attempt, OnTrial};
 
 /// What the configuration demands.
 #[derive(Clone, Debug)]
@@ -56,6 +60,13 @@ pub struct Desired {
     pub rules: Vec<Rule>,
     /// Different prefixes that the kernel's table must have room for.
     pub capacity: u32,
+}
+
+impl Desired {
+    /// Every guarded port.
+    fn ports(&self) -> BTreeSet<Port> {
+        self.services.iter().flat_map(|service| &service.ports).copied().collect()
+    }
 }
 
 /// The rules in force and the way to change them.
@@ -74,6 +85,8 @@ pub struct Guard<S> {
     digest: Digest,
     ends: Ends,
     unfinished: Unfinished,
+    /// A change that is not for good yet.
+    trial: Option<Trial>,
 }
 
 impl<S: PolicySink> Guard<S> {
@@ -95,6 +108,7 @@ impl<S: PolicySink> Guard<S> {
             digest: Digest::new(),
             ends,
             unfinished: Unfinished::default(),
+            trial: None,
         };
         guard.compiled = Some(guard.compile(&guard.desired, scope, guard.store.rules())?);
         guard.note_unwritten(forgotten);
@@ -130,7 +144,7 @@ impl<S: PolicySink> Guard<S> {
 
     fn swap(&mut self, image: &MapImage) -> Result<(), DataplaneError> {
         let digests = Digests::of(image);
-        self.generation = self.sink.swap(image, &digests)?;
+        self.generation = self.swap_in(image, &digests)?;
         self.digest = digests.whole;
         Ok(())
     }
@@ -193,6 +207,17 @@ impl<S: PolicySink> Guard<S> {
 
     /// Carries out a change, whole or not at all. `by` is who asked, for the rules' origin.
     pub fn edit(&mut self, edit: &Edit, by: &str, now: &Moment) -> Result<EditReply, GuardError> {
+        self.refuse_on_trial(now)?;
+        self.make_edit(edit, by, now)
+    }
+
+    /// The same, also as part of a trial.
+    pub(crate) fn make_edit(
+        &mut self,
+        edit: &Edit,
+        by: &str,
+        now: &Moment,
+    ) -> Result<EditReply, GuardError> {
         let origin = Arc::new(Origin::Cli { by: by.to_owned(), at: now.wall });
         let Plan { rules, mut reply } =
             plan::plan(edit, &self.desired, self.store.rules(), &origin, now.wall)?;
@@ -203,10 +228,11 @@ impl<S: PolicySink> Guard<S> {
             Planned::Whole { rules, changes_policy } => self.replace(rules, changes_policy)?,
         };
         if has_ends {
-            self.ends.follow(self.desired.rules.iter().chain(self.store.rules()), now);
+            self.follow_ends(now);
         }
         if changes_policy {
             plan::warn_if_closed(self.all(), &mut reply);
+            reply.warnings.extend(self.shut_out());
         }
         reply.generation = self.generation;
         Ok(reply)

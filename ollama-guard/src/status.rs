@@ -17,7 +17,7 @@ use ollama_guard_common::{Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::protocol::LateEnd,
+    control::protocol::{LateEnd, TrialView},
     dataplane::{
         DataplaneError, PinDir, Snapshot,
         counters::{AllCounts, BookTotals},
@@ -25,6 +25,7 @@ use crate::{
         snapshot::{ProgramState, RuleTotals, ServiceState},
     },
     doors::{Door, DoorsError, Interface, Selection, choose, list},
+    events::Clock,
     metrics::Standing,
 };
 
@@ -44,6 +45,9 @@ pub struct StatusReport {
     pub scope: String,
     /// The number of the policy in force.
     pub generation: u64,
+    /// Until when it is on trial, by the kernel's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_until: Option<Timestamp>,
     /// The guarded ports.
     pub ports: Vec<String>,
     /// The services that these belong to.
@@ -121,6 +125,9 @@ pub struct DaemonStatus {
     /// Whether it counts by source for somebody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning: Option<LearningStatus>,
+    /// What is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialView>,
 }
 
 /// A session of `learn`.
@@ -288,6 +295,7 @@ fn assemble(
         mode: snapshot.mode,
         scope: snapshot.scope,
         generation: snapshot.generation,
+        trial_until: snapshot.trial.and_then(|until| Some(Clock::now().ok()?.at(until))),
         ports: snapshot.ports,
         services: snapshot.services,
         rules: snapshot.rules,

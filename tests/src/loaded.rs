@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     process,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -20,9 +21,9 @@ use ollama_guard::{
     config::DEFAULT_CAPACITY,
     dataplane::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
-        PolicySink as _, Snapshot, SourceTable, Sources, Twin, links::Target,
+        PolicySink as _, Snapshot, SourceTable, Sources, TrialEnd, Twin, boot_clock, links::Target,
     },
-    policy::{Digests, Effect, Policy, Port, Service, compile},
+    policy::{Digests, Effect, MapImage, Policy, Port, Service, compile},
 };
 use ollama_guard_common::{Mode, Start};
 use tempfile::TempDir;
@@ -99,6 +100,51 @@ impl Loaded {
     ///
     /// If it does not compile, or the kernel refuses.
     pub fn apply(&mut self, policy: &HostPolicy, mode: Mode) -> Result<u64> {
+        let (image, digests) = self.image(policy, mode)?;
+        Ok(self.dataplane()?.swap(&image, &digests)?)
+    }
+
+    /// Puts a policy in force on trial, for so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::apply`].
+    pub fn try_out(&mut self, policy: &HostPolicy, time: Duration) -> Result<u64> {
+        let (image, digests) = self.image(policy, Mode::Enforce)?;
+        let until = boot_clock::now()? + u64::try_from(time.as_nanos())?;
+        Ok(self.dataplane()?.try_out(&image, &digests, until)?)
+    }
+
+    /// Puts a policy in the place of the one that comes back after a trial.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::apply`].
+    pub fn apply_before(&mut self, policy: &HostPolicy) -> Result<u64> {
+        let (image, digests) = self.image(policy, Mode::Enforce)?;
+        Ok(self.dataplane()?.swap_before(&image, &digests)?)
+    }
+
+    /// Ends a trial. Returns the generation that is in force.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn settle(&mut self, end: TrialEnd) -> Result<u64> {
+        Ok(self.dataplane()?.settle(end)?)
+    }
+
+    /// Empties the slots that nobody needs any more.
+    ///
+    /// # Errors
+    ///
+    /// If there is no dataplane any more.
+    pub fn tidy(&mut self) -> Result<()> {
+        self.dataplane()?.tidy();
+        Ok(())
+    }
+
+    fn image(&mut self, policy: &HostPolicy, mode: Mode) -> Result<(MapImage, Digests)> {
         let rules = policy
             .allow
             .iter()
@@ -116,7 +162,7 @@ impl Loaded {
         let digests = Digests::of(&image);
         let own = policy.own.iter().flatten().copied().collect();
         anyhow::ensure!(self.dataplane()?.know_addresses(&own)?, "too many addresses");
-        Ok(self.dataplane()?.swap(&image, &digests)?)
+        Ok((image, digests))
     }
 
     /// Attaches it to an interface of a namespace, in the first of these modes that it takes.

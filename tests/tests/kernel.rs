@@ -7,11 +7,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{Map, MapData, RingBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use ollama_guard::dataplane::{Hook, test_run::Answer};
+use ollama_guard::dataplane::{Hook, TrialEnd, test_run::Answer};
 use ollama_guard_common::{
     Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict,
     abi::{DEFAULT_PLACES, DropEvent, THE_SERVICE},
@@ -468,4 +470,58 @@ fn random_knock(rng: &mut TestRng, policy: &HostPolicy) -> (Source, Vec<u8>) {
             (Source::V6(source.octets()), packet)
         }
     }
+}
+
+/// Whom the policy in force lets in, of a stranger and a friend.
+fn let_in(loaded: &Loaded) -> [bool; 2] {
+    let twin = loaded.twin(Start::Link).unwrap();
+    [STRANGER4, FRIEND4].map(|source| {
+        let packet = ipv4(source, SERVER4).carries(&tcp(40_000, 11_434));
+        !twin.run(&ethernet().carries_ip(&packet)).unwrap().dropped
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_policy_on_trial_is_in_force_until_its_moment() {
+    const LONG: Duration = Duration::from_hours(1);
+    const SHORT: Duration = Duration::from_millis(1500);
+    let [everyone, standard, empty] =
+        [Lists::Everyone, Lists::Standard, Lists::Empty].map(|lists| lists.policy());
+    let mut loaded = Loaded::new().unwrap();
+    let first = loaded.apply(&standard, Mode::Enforce).unwrap();
+    assert_eq!(let_in(&loaded), [false, true]);
+    // Confirmed.
+    let second = loaded.try_out(&everyone, LONG).unwrap();
+    assert_eq!((second, let_in(&loaded)), (first + 1, [true, true]));
+    loaded.tidy().unwrap();
+    assert_eq!(loaded.settle(TrialEnd::Confirmed).unwrap(), second);
+    loaded.tidy().unwrap();
+    assert_eq!(let_in(&loaded), [true, true]);
+    // Taken back.
+    loaded.try_out(&empty, LONG).unwrap();
+    assert_eq!(let_in(&loaded), [false, false]);
+    loaded.tidy().unwrap();
+    assert_eq!(loaded.settle(TrialEnd::Reverted).unwrap(), second);
+    assert_eq!(let_in(&loaded), [true, true]);
+    // Over, without anybody: by what was put in the place of what was before.
+    let start = Instant::now();
+    loaded.try_out(&empty, SHORT).unwrap();
+    let over = Instant::now() + SHORT;
+    let third = loaded.apply_before(&standard).unwrap();
+    loaded.tidy().unwrap();
+    while start.elapsed() < SHORT {
+        let shown = let_in(&loaded);
+        if start.elapsed() < SHORT {
+            assert_eq!(shown, [false, false]);
+        }
+    }
+    thread::sleep(over.saturating_duration_since(Instant::now()));
+    assert_eq!(let_in(&loaded), [false, true]);
+    let snapshot = loaded.snapshot().unwrap();
+    assert_eq!((snapshot.generation, snapshot.trial), (third, None));
+    assert!(snapshot.rules.intact);
+    // Too late to be confirmed.
+    assert_eq!(loaded.settle(TrialEnd::Confirmed).unwrap(), third);
+    assert_eq!(let_in(&loaded), [false, true]);
 }

@@ -91,7 +91,10 @@ pub const LEFT_OUT: [(&[&str], &str); 8] = [
         &["capacity", "doctor", "doors", "errors", "expiry", "policy", "reload"],
         "about the user side, which is the same program on every kernel",
     ),
-    (&["drift", "learn", "watch"], "keep to seconds, for which an emulated processor is too slow"),
+    (
+        &["drift", "learn", "trial", "watch"],
+        "keep to seconds, for which an emulated processor is too slow",
+    ),
     (
         &["drivers", "layout", "privileges", "scope", "service", "verify"],
         "about this machine's accounts, interfaces, programs, drivers and builds: not tried in a guest",

@@ -11,19 +11,21 @@ use crate::{
 ///
 /// | bits | |
 /// | --- | --- |
-/// | 0 | the slot |
-/// | 1 | [`Mode`], of packets in doubt and of the one service |
-/// | 2 | [`Scope`] |
-/// | 3 | whether services or doors have to be told apart |
+/// | 0..=1 | the slot |
+/// | 2 | [`Mode`], of packets in doubt and of the one service |
+/// | 3 | [`Scope`] |
+/// | 4 | whether services or doors have to be told apart |
+/// | 5 | whether the policy is on trial: then a clock has to be read, and another word may be in force |
 /// | 8..=12 | protocols with a guarded port, at [`Protocol::index`] |
 /// | 32..=63 | one bit for each remainder of a guarded port modulo 32 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selection(pub u64);
 
 impl Selection {
-    const MODE: u32 = 1;
-    const SCOPE: u32 = 2;
-    const APART: u32 = 3;
+    const MODE: u32 = 2;
+    const SCOPE: u32 = 3;
+    const APART: u32 = 4;
+    const TRIAL: u32 = 5;
     const PROTOCOLS: u32 = 8;
     const PORTS: u32 = 32;
 
@@ -38,6 +40,18 @@ impl Selection {
     #[must_use]
     pub const fn apart(self) -> Self {
         Self(self.0 | 1 << Self::APART)
+    }
+
+    /// The same for a policy that is in force for a time only, unless it is confirmed.
+    #[must_use]
+    pub const fn on_trial(self) -> Self {
+        Self(self.0 | 1 << Self::TRIAL)
+    }
+
+    /// The same for good.
+    #[must_use]
+    pub const fn for_good(self) -> Self {
+        Self(self.0 & !(1 << Self::TRIAL))
     }
 
     /// The same with one more guarded port.
@@ -72,6 +86,13 @@ impl Selection {
     #[must_use]
     pub const fn is_apart(self) -> bool {
         self.0 >> Self::APART & 1 == 1
+    }
+
+    /// Whether the policy is in force for a time only.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_on_trial(self) -> bool {
+        self.0 >> Self::TRIAL & 1 == 1
     }
 
     /// Whether any port of this protocol is guarded.

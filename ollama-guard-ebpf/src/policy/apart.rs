@@ -39,9 +39,9 @@ pub fn wanted(arrived: &impl Arrived, selection: u64, target: u32) -> u64 {
     let Some(table) = OG_POLICY.get_ptr(0) else {
         return (Terms::IN_DOUBT as u64) << SERVICE | u32::MAX as u64;
     };
-    // SAFETY: one of two fields of the table.
+    // SAFETY: one of the slots' descriptions.
     let info = unsafe { &raw const (*table).slots[(slot % SLOTS) as usize] };
-    // SAFETY: a slot is 0 or 1, and a field of the table.
+    // SAFETY: below the number of slots, and a field of the table.
     let classes = unsafe { &raw const (*table).classes[(slot % SLOTS) as usize] };
     // SAFETY: a door number is below the number of classes that there are.
     let place = unsafe { classes.cast::<u8>().add(doors::number(arrived.ifindex()) as usize) };

@@ -4,9 +4,11 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::{NO, SocketArg, written};
 use crate::{
@@ -15,11 +17,23 @@ use crate::{
         protocol::{ReloadReply, ReloadRequest},
     },
     events::text::Printable,
+    policy::{duration, span},
 };
 
-/// Arguments of `reload` and `diff`.
+/// Arguments of `reload`.
 #[derive(Debug, Args)]
 pub struct ReloadArgs {
+    #[command(flatten)]
+    shared: DiffArgs,
+    /// Take it back by itself after this time, such as 60s, unless `ollama-guard confirm` follows; also if the
+    /// daemon dies
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    confirm: Option<Duration>,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,12 +43,21 @@ pub struct ReloadArgs {
 
 /// Has the daemon read its configuration again.
 pub(super) async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
-    let reply = ask(&args, false).await?;
+    let reply = ask(&args.shared, false, args.confirm).await?;
+    let args = args.shared;
     if args.json {
         return print(&serde_json::to_string(&reply)?);
     }
     let mut text = lines(&reply);
-    if reply.changes.is_empty() {
+    if let Some(until) = reply.trial_until {
+        let left = span(until.as_second() - Timestamp::now().as_second());
+        let _ = write!(
+            text,
+            "in force ON TRIAL, as generation {}: in {left} what was before comes back, unless you say \
+             `ollama-guard confirm`",
+            reply.generation
+        );
+    } else if reply.changes.is_empty() {
         text.push_str("nothing has changed");
     } else {
         let _ = write!(text, "in force, as generation {}", reply.generation);
@@ -43,8 +66,8 @@ pub(super) async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Says what `reload` would change. Exit status 0 if nothing, 1 if something.
-pub(super) async fn diff(args: ReloadArgs) -> anyhow::Result<ExitCode> {
-    let reply = ask(&args, true).await?;
+pub(super) async fn diff(args: DiffArgs) -> anyhow::Result<ExitCode> {
+    let reply = ask(&args, true, None).await?;
     let is_same = reply.changes.is_empty() && reply.later.is_empty();
     let text = if args.json {
         serde_json::to_string(&reply)?
@@ -61,8 +84,14 @@ pub(super) async fn diff(args: ReloadArgs) -> anyhow::Result<ExitCode> {
     Ok(if is_same { done } else { ExitCode::from(NO) })
 }
 
-async fn ask(args: &ReloadArgs, dry_run: bool) -> anyhow::Result<ReloadReply> {
-    Ok(Client::new(&args.socket.socket).reload(&ReloadRequest { dry_run }).await?)
+async fn ask(
+    args: &DiffArgs,
+    dry_run: bool,
+    confirm: Option<Duration>,
+) -> anyhow::Result<ReloadReply> {
+    let confirm_seconds = confirm.map(|time| time.as_secs());
+    let request = ReloadRequest { dry_run, confirm_seconds };
+    Ok(Client::new(&args.socket.socket).reload(&request).await?)
 }
 
 fn lines(reply: &ReloadReply) -> String {

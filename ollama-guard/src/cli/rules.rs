@@ -20,6 +20,7 @@ use super::written;
 use crate::{
     control::{
         Client, Effect,
+        backend::Manner,
         protocol::{AddRequest, Comment, RemoveRequest, ReplaceRequest},
     },
     policy::{End, Limits, Pattern, duration},
@@ -34,6 +35,21 @@ pub struct RulesArgs {
     /// What to do with the rules.
     #[command(subcommand)]
     pub command: RulesCommand,
+    #[command(flatten)]
+    /// Whether it is on trial
+    pub trial: TrialArgs,
+}
+
+/// Whether a change is on trial.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct TrialArgs {
+    /// Take a change back by itself after this time, such as 60s, unless `ollama-guard confirm` follows; also if
+    /// the daemon dies
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub confirm: Option<Duration>,
+    /// Only say what a change would come to, and whom it would shut out who is connected now
+    #[arg(long, global = true, conflicts_with = "confirm")]
+    pub dry_run: bool,
 }
 
 /// What to do with the rules.
@@ -138,7 +154,12 @@ pub async fn execute(
     out: &mut (dyn Write + Send),
     err: &mut (dyn Write + Send),
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::new(socket);
+    let manner = match args.trial.confirm {
+        _ if args.trial.dry_run => Manner::DryRun,
+        Some(time) => Manner::OnTrial(time),
+        None => Manner::ForGood,
+    };
+    let client = Client::new(socket).changing(manner);
     let reply = match args.command {
         RulesCommand::List { json } => {
             let mut list = client.rules().await?;
@@ -167,7 +188,12 @@ pub async fn execute(
         }
     };
     show::warnings(&reply, err)?;
-    written(show::reply(effect, &reply, out).and_then(|()| out.flush()))
+    let shown = if manner == Manner::DryRun {
+        show::preview(effect, &reply, out)
+    } else {
+        show::reply(effect, &reply, out)
+    };
+    written(shown.and_then(|()| out.flush()))
 }
 
 fn check_all(prefixes: &[String], check: PrefixCheck) -> anyhow::Result<()> {

@@ -35,6 +35,11 @@ impl Difference {
         let (before, after) = (old.events_per_second, new.events_per_second);
         single(changes, "events per second", before, after);
         single(changes, "events kept", old.events_keep, new.events_keep);
+        let time = |config: &Config| match config.confirm {
+            Some(time) => format!("{} s", time.as_secs()),
+            None => "off".to_owned(),
+        };
+        single(changes, "confirm", time(old), time(new));
         let (before, after) = (old.control.group_may_edit, new.control.group_may_edit);
         single(changes, "group_may_edit", before, after);
 
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn every_setting_is_told() {
         let new = "mode = \"observe\"\nscope = \"local\"\ninterfaces = [\"eth0\", \"wg*\"]\n\
-                   exclude = [\"eth1\"]\nattach = \"native\"\ncapacity = 7\n\
+                   exclude = [\"eth1\"]\nattach = \"native\"\ncapacity = 7\nconfirm = \"2m\"\n\
                    [[service]]\nname = \"llm\"\nports = [\"8080\"]\nallow = [\"192.0.2.1\"]\n\
                    [events]\nper_second = 5\nkeep = \"1 MiB\"\n[control]\ngroup_may_edit = true\n\
                    [metrics]\nlisten = \"[::1]:9434\"\n";
@@ -197,6 +202,7 @@ mod tests {
             "attach: auto -> native",
             "events per second: 1000 -> 5",
             "events kept: 16 MiB -> 1 MiB",
+            "confirm: off -> 120 s",
             "group_may_edit: false -> true",
             "metrics: 127.0.0.1:9434 -> [::1]:9434",
         ];

@@ -84,6 +84,7 @@ impl Reader<'_, '_> {
             "capacity" => {
                 layer.capacity = document.number(value, "capacity = 65536", value::capacity);
             }
+            "confirm" => layer.confirm = document.text(value, "confirm = \"2m\"", value::confirm),
             "groups" => {}
             "service" => self.services(value),
             "events" => self.events(value),

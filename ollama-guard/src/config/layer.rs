@@ -1,6 +1,6 @@
 //! What one source says, before the sources are laid over each other.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use ollama_guard_common::{Mode, Scope};
 
@@ -29,6 +29,7 @@ pub(super) struct Layer {
     pub(super) events_per_second: Option<u32>,
     pub(super) metrics: Option<Metrics>,
     pub(super) events_keep: Option<Bytes>,
+    pub(super) confirm: Option<Duration>,
     pub(super) group_may_edit: Option<bool>,
     pub(super) pin_dir: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
@@ -65,6 +66,7 @@ impl Layer {
             events_per_second: self.events_per_second.or(weaker.events_per_second),
             metrics: self.metrics.or(weaker.metrics),
             events_keep: self.events_keep.or(weaker.events_keep),
+            confirm: self.confirm.or(weaker.confirm),
             group_may_edit: self.group_may_edit.or(weaker.group_may_edit),
             pin_dir: self.pin_dir.or(weaker.pin_dir),
             state_dir: self.state_dir.or(weaker.state_dir),
@@ -104,6 +106,7 @@ impl Layer {
             events_per_second: self.events_per_second.unwrap_or(DEFAULT_EVENTS_PER_SECOND),
             metrics,
             events_keep: self.events_keep.unwrap_or(DEFAULT_EVENTS_KEEP),
+            confirm: self.confirm.filter(|time| !time.is_zero()),
             control: Control { group_may_edit: self.group_may_edit.unwrap_or(false) },
             paths: Paths {
                 pin_dir: self.pin_dir.unwrap_or_else(|| DEFAULT_PIN_DIR.into()),

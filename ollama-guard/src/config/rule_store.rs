@@ -12,6 +12,7 @@
 mod ended;
 mod error;
 mod format;
+mod trial;
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
@@ -51,6 +52,8 @@ pub struct RuleStore {
     /// Whether the file has rules that have ended.
     is_behind: bool,
     ended: Ended,
+    /// During a trial, the rules that the file has; those on trial are here only.
+    kept: Option<Vec<Rule>>,
 }
 
 /// A file to append to.
@@ -66,6 +69,8 @@ struct Left {
 /// What takes back the last thing that a store was told.
 #[derive(Debug)]
 pub enum Undo {
+    /// These are the rules, and nothing was written.
+    OnTrial(Vec<Rule>),
     /// These are the rules.
     Whole(Vec<Rule>),
     /// A change that was appended to a file.
@@ -96,6 +101,7 @@ impl RuleStore {
                     left: None,
                     is_behind: false,
                     ended,
+                    kept: None,
                 });
             }
             Err(error) => return Err(StoreError::File { path, error }),
@@ -117,7 +123,7 @@ impl RuleStore {
             let left = Left::of(&metadata, extent);
             (left.bytes == bytes.len() as u64).then_some(left)
         });
-        Ok(Self { directory, rules: read.rules, left, is_behind: false, ended })
+        Ok(Self { directory, rules: read.rules, left, is_behind: false, ended, kept: None })
     }
 
     /// The rules, in the order in which they were given.
@@ -134,6 +140,9 @@ impl RuleStore {
     pub fn replace(&mut self, rules: Vec<Rule>) -> Result<Undo, StoreError> {
         let path = self.directory.join(FILE_NAME);
         no_foreign(&path, &rules)?;
+        if self.kept.is_some() {
+            return Ok(Undo::OnTrial(std::mem::replace(&mut self.rules, rules)));
+        }
         self.write_whole(&rules)?;
         Ok(Undo::Whole(std::mem::replace(&mut self.rules, rules)))
     }
@@ -145,6 +154,11 @@ impl RuleStore {
     /// The old rules stay, here and on disk.
     pub fn change(&mut self, change: Change) -> Result<Undo, StoreError> {
         no_foreign(&self.directory.join(FILE_NAME), &change.add)?;
+        if self.kept.is_some() {
+            let before = self.rules.clone();
+            drop(change.carry_out(&mut self.rules));
+            return Ok(Undo::OnTrial(before));
+        }
         let line = format::change_line(&change);
         let fits = |left: &Left| {
             let whole = left.extent.whole;
@@ -169,6 +183,10 @@ impl RuleStore {
     /// Here it is taken back, and on disk not.
     pub fn undo(&mut self, undo: Undo) -> Result<(), StoreError> {
         match undo {
+            Undo::OnTrial(rules) => {
+                self.rules = rules;
+                Ok(())
+            }
             Undo::Whole(rules) => {
                 let written = self.write_whole(&rules);
                 self.rules = rules;

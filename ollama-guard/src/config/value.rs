@@ -5,15 +5,16 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ollama_guard_common::{Mode, Scope};
 
 use super::{
-    AttachChoice, Bytes, Interfaces, MAX_CAPACITY, MAX_EVENTS_KEEP, MAX_EVENTS_PER_SECOND,
-    MIN_EVENTS_KEEP, Pattern, PatternError,
+    AttachChoice, Bytes, Interfaces, MAX_CAPACITY, MAX_CONFIRM, MAX_EVENTS_KEEP,
+    MAX_EVENTS_PER_SECOND, MIN_EVENTS_KEEP, Pattern, PatternError,
 };
-use crate::policy::{Prefix, quoted};
+use crate::policy::{Prefix, duration, quoted};
 
 /// `enforce` or `observe`.
 pub(super) fn mode(text: &str) -> Result<Mode, String> {
@@ -50,6 +51,20 @@ pub(super) fn events_keep(text: &str) -> Result<Bytes, String> {
              \"0\" to keep none",
             quoted(text)
         )),
+    }
+}
+
+/// How long a change is on trial; no time at all if it is not.
+pub(super) fn confirm(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        _ => match duration(text) {
+            Ok(time) if time <= MAX_CONFIRM => Ok(time),
+            _ => Err(format!(
+                "{} is not possible: write a time from \"1s\" to \"1h\", or \"0\" for none",
+                quoted(text)
+            )),
+        },
     }
 }
 

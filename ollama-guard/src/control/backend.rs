@@ -1,5 +1,7 @@
 //! What stands behind the socket.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
@@ -8,9 +10,12 @@ use tokio::sync::{mpsc, watch};
 use super::{
     learning::{LearnLine, LearnRequest},
     peer::Peer,
-    protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
+    protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, TrialReply},
 };
-use crate::events::{Bounds, Line, Subscription};
+use crate::{
+    dataplane::TrialEnd,
+    events::{Bounds, Line, Subscription},
+};
 
 /// Answers the requests of clients that may make them. The daemon implements it; access was
 /// decided before.
@@ -25,8 +30,17 @@ pub trait Backend: Send + Sync + 'static {
     /// All rules.
     fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>>;
 
-    /// Changes the rules, wholly or not at all, and writes the audit log.
-    fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>>;
+    /// Changes the rules, wholly or not at all, and writes the audit log; or only says what that would
+    /// change.
+    fn edit(
+        &self,
+        edit: Edit,
+        manner: Manner,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<EditReply, Failure>>;
+
+    /// Ends a trial, and writes the audit log.
+    fn settle(&self, end: TrialEnd, peer: Peer) -> BoxFuture<'_, Result<TrialReply, Failure>>;
 
     /// Reads the configuration again and puts it in force, wholly or not at all, and writes the audit
     /// log; or only says what that would change.
@@ -54,6 +68,18 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Takes the guard out of the kernel, and writes the audit log.
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>>;
+}
+
+/// How a change is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// For good.
+    #[default]
+    ForGood,
+    /// For so long, unless it is confirmed.
+    OnTrial(Duration),
+    /// Not at all: it is only told what it would come to.
+    DryRun,
 }
 
 /// As long as it lives, the server waits for it when it ends.

@@ -21,10 +21,11 @@ use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 use super::{
     access::GROUP,
+    backend::Manner,
     learning::LearnRequest,
     protocol::{
         AddRequest, DetachReply, EditReply, ErrorReply, ReloadReply, ReloadRequest, RemoveRequest,
-        ReplaceRequest, RuleList,
+        ReplaceRequest, RuleList, TrialReply,
     },
     socket::MAX_PATH_BYTES,
 };
@@ -123,13 +124,21 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// How changes of the rules are made.
+    manner: Manner,
 }
 
 impl Client {
     /// A client of the daemon at this socket. Nothing is opened yet.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), manner: Manner::ForGood }
+    }
+
+    /// The same, whose changes of the rules are made in this manner.
+    #[must_use]
+    pub fn changing(self, manner: Manner) -> Self {
+        Self { manner, ..self }
     }
 
     /// What `status` shows.
@@ -156,7 +165,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn add(&self, request: &AddRequest) -> Result<EditReply, ClientError> {
-        self.post("/v1/rules/add", request).await
+        self.post(&self.path("/v1/rules/add"), request).await
     }
 
     /// Removes rules.
@@ -165,7 +174,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn remove(&self, request: &RemoveRequest) -> Result<EditReply, ClientError> {
-        self.post("/v1/rules/remove", request).await
+        self.post(&self.path("/v1/rules/remove"), request).await
     }
 
     /// Replaces the rules of one effect.
@@ -174,7 +183,34 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn replace(&self, request: &ReplaceRequest) -> Result<EditReply, ClientError> {
-        self.post("/v1/rules/replace", request).await
+        self.post(&self.path("/v1/rules/replace"), request).await
+    }
+
+    /// Makes what is on trial stay.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn confirm(&self) -> Result<TrialReply, ClientError> {
+        self.post("/v1/confirm", &Value::Object(serde_json::Map::new())).await
+    }
+
+    /// Takes back what is on trial.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn revert(&self) -> Result<TrialReply, ClientError> {
+        self.post("/v1/revert", &Value::Object(serde_json::Map::new())).await
+    }
+
+    /// The path of a change.
+    fn path(&self, path: &str) -> String {
+        match self.manner {
+            Manner::ForGood => path.to_owned(),
+            Manner::OnTrial(time) => format!("{path}?confirm={}", time.as_secs()),
+            Manner::DryRun => format!("{path}?dry_run=true"),
+        }
     }
 
     /// Has the daemon read its configuration again.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use thiserror::Error;
 
@@ -266,6 +267,29 @@ pub struct EditReply {
     /// What the person should know, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Until when the change is on trial; it is for good if this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_until: Option<Timestamp>,
+}
+
+/// A change on trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialView {
+    /// What it is, in words.
+    pub what: String,
+    /// Whose it is.
+    pub by: String,
+    /// Until when what was before stays away, if nobody confirms it.
+    pub until: Timestamp,
+}
+
+/// How a trial was ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialReply {
+    /// What was on trial.
+    pub trial: TrialView,
+    /// The number of the policy in force now.
+    pub generation: u64,
 }
 
 /// Has the daemon read its configuration again.
@@ -275,6 +299,9 @@ pub struct ReloadRequest {
     /// Only say what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// For how many seconds it is on trial; otherwise as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_seconds: Option<u64>,
 }
 
 /// What reading the configuration again did, or would do.
@@ -291,6 +318,9 @@ pub struct ReloadReply {
     /// What the person should know, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Until when it is on trial; it is for good if this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_until: Option<Timestamp>,
 }
 
 /// What `detach` did.

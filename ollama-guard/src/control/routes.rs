@@ -7,6 +7,7 @@ mod learn;
 mod reload;
 mod rules;
 mod status;
+mod trial;
 
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/rules/add", post(rules::add))
         .route("/v1/rules/remove", post(rules::remove))
         .route("/v1/rules/replace", post(rules::replace))
+        .route("/v1/confirm", post(trial::confirm))
+        .route("/v1/revert", post(trial::revert))
         .route("/v1/reload", post(reload::reload))
         .route("/v1/events", get(events::stream))
         .route("/v1/learn", post(learn::learn))
@@ -47,7 +50,8 @@ async fn unknown(uri: Uri) -> Refusal {
         StatusCode::NOT_FOUND,
         format!(
             "there is nothing at {}: this daemon knows /v1/status, /v1/rules, \
-             /v1/rules/{{add,remove,replace}}, /v1/reload, /v1/events, /v1/learn and /v1/detach",
+             /v1/rules/{{add,remove,replace}}, /v1/confirm, /v1/revert, /v1/reload, /v1/events, \
+             /v1/learn and /v1/detach",
             uri.path()
         ),
     )

@@ -15,11 +15,13 @@ use super::{
 use crate::{
     control::{
         Backend, Failure, Peer,
-        backend::Working,
+        backend::{Manner, Working},
         learning::{LearnLine, LearnRequest},
-        protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
+        protocol::{
+            DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, TrialReply,
+        },
     },
-    dataplane::PinDir,
+    dataplane::{PinDir, TrialEnd},
     events::{Bounds, Journal, Line, Subscription},
     guard::{Asked, Handle, Standing},
     metrics::Mover,
@@ -66,7 +68,7 @@ impl LiveBackend {
 
     /// What `status` shows.
     pub(super) async fn report(&self) -> Result<StatusReport, StatusError> {
-        let Standing { ended_late, troubles } = self.handle.standing();
+        let Standing { ended_late, troubles, trial, .. } = self.handle.standing();
         let daemon = DaemonStatus {
             running: true,
             hangs: false,
@@ -80,6 +82,7 @@ impl LiveBackend {
             metrics: Some(self.metrics.standing()),
             history: Some(self.history.status()),
             learning: self.learner.status(),
+            trial,
         };
         let chosen = self.settings.borrow().chosen.clone();
         status::report(&self.pins, Some(&chosen), daemon).await
@@ -99,8 +102,17 @@ impl Backend for LiveBackend {
         Box::pin(async { Ok(self.handle.rules().await?) })
     }
 
-    fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
-        Box::pin(self.handle.edit(edit, peer))
+    fn edit(
+        &self,
+        edit: Edit,
+        manner: Manner,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<EditReply, Failure>> {
+        Box::pin(self.handle.edit(edit, manner, peer))
+    }
+
+    fn settle(&self, end: TrialEnd, peer: Peer) -> BoxFuture<'_, Result<TrialReply, Failure>> {
+        Box::pin(self.handle.settle(end, peer))
     }
 
     fn reload(

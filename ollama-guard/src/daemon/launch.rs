@@ -12,9 +12,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Daemon, Host, Sources, StartError, start};
+use super::{Daemon, Host, Sources, StartError, reload::NOT_CONFIRMED, start};
 use crate::{
-    config::{self, Config, LastGood, LastGoodError, Overrides, ProcessEnvironment, Transcript},
+    config::{
+        self, Config, LastGood, LastGoodError, Overrides, ProcessEnvironment, Transcript,
+        Unconfirmed,
+    },
     status::Rejected,
 };
 
@@ -45,8 +48,13 @@ pub async fn launch(overrides: Overrides) -> Result<Daemon, LaunchError> {
     let config::Reading { fingerprint, transcript, config } =
         config::read(&overrides, &environment, &host);
     let last_good = config::state_dir(&overrides, &environment).map(LastGood::new);
+    let unconfirmed = config::state_dir(&overrides, &environment).map(Unconfirmed::new);
+    // Files that were on trial, unless there is nothing else to put in force.
+    let is_unconfirmed = unconfirmed.is_some_and(|unconfirmed| unconfirmed.is(&transcript))
+        && last_good.as_ref().is_some_and(|last_good| last_good.recall().is_ok());
     let sources = Sources { overrides, fingerprint, host, rejected: None };
     let problems = match config {
+        Ok(_) if is_unconfirmed => NOT_CONFIRMED.to_owned(),
         Ok(config) => {
             match begin(&config, sources.clone(), last_good.as_ref(), &transcript).await {
                 Err(error) if error.is_about_the_configuration() => error.to_string(),

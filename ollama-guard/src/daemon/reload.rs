@@ -32,14 +32,15 @@ use super::{Chosen, Host, cover, launch};
 use crate::{
     config::{
         self, Bytes, Config, Difference, Fingerprint, LastGood, Overrides, ProcessEnvironment,
-        Transcript,
+        Transcript, Unconfirmed,
     },
     control::{
         AccessRules, Failure, Peer,
         protocol::{ReloadReply, ReloadRequest},
     },
+    dataplane::TrialEnd,
     doctor,
-    guard::{Asked, Desired, Handle},
+    guard::{Asked, Desired, Handle, Reconfigured},
     metrics::Mover,
     status::{ConfigurationStatus, Rejected},
 };
@@ -49,6 +50,10 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Why the configuration is read again.
 const FILES: &str = "its files have changed";
+/// What is said of files that were on trial and are not in force.
+pub(super) const NOT_CONFIRMED: &str = "it was on trial and was not confirmed, so what was before is in force: \
+                                       `ollama-guard reload` puts it in force again, and a change of \
+                                       the files does";
 const HOST: &str = "the addresses or networks of this host have changed";
 
 /// Where the configuration came from.
@@ -102,9 +107,19 @@ pub(super) struct Reloader {
     settings: watch::Sender<Settings>,
     access: watch::Sender<AccessRules>,
     last_good: LastGood,
+    unconfirmed: Unconfirmed,
+    /// What is on trial.
+    tried: Mutex<Option<Tried>>,
     metrics: Mover,
     current: Mutex<Current>,
     status: Lock<ConfigurationStatus>,
+}
+
+/// A configuration on trial.
+struct Tried {
+    /// What comes back.
+    before: Config,
+    transcript: Transcript,
 }
 
 struct Current {
@@ -135,8 +150,21 @@ impl Reloader {
         let files = config.files.clone();
         let status = Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected });
         let last_good = LastGood::new(&config.paths.state_dir);
+        let unconfirmed = Unconfirmed::new(&config.paths.state_dir);
+        let tried = Mutex::default();
         let current = Mutex::new(Current { config, fingerprint, host });
-        Self { overrides, handle, settings, access, last_good, metrics, current, status }
+        Self {
+            overrides,
+            handle,
+            settings,
+            access,
+            last_good,
+            unconfirmed,
+            tried,
+            metrics,
+            current,
+            status,
+        }
     }
 
     /// What `status` shows of it.
@@ -154,11 +182,14 @@ impl Reloader {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pending = None;
+        let mut standing = self.handle.clone();
         loop {
             tokio::select! {
                 () = &mut stop => return,
                 _ = hangup.recv() => self.reload_by_itself("SIGHUP").await,
-                _ = tick.tick() => {
+                Ok(()) = standing.changed() => self.look_at_trial().await,
+                // During a trial nothing can be put in force: what has changed is seen to after it.
+                _ = tick.tick(), if standing.standing().trial.is_none() => {
                     let found = self.changed().await;
                     if found == pending {
                         match found {
@@ -225,12 +256,15 @@ impl Reloader {
         current.host = seen;
         let why = asked.why.clone();
         let taken = match read {
-            Ok(config) => self.take(&mut current.config, config, asked).await,
+            Ok(config) => {
+                let trial = request.confirm_seconds.map(Duration::from_secs);
+                // This host changes by itself.
+                let trial = trial.or(config.confirm.filter(|_| why != HOST));
+                self.take_or_try(&mut current.config, config, trial, reading.transcript, asked)
+                    .await
+            }
             Err(failure) => Err(failure),
         };
-        if taken.is_ok() {
-            self.keep(reading.transcript, current.config.clone()).await;
-        }
         match &taken {
             Ok(reply) => self.accepted(&current.config, reply, &why),
             Err(failure) => self.rejected(failure, &why),
@@ -245,6 +279,63 @@ impl Reloader {
         let _ = spawn_blocking(move || launch::keep(&last_good, &transcript, &config)).await;
     }
 
+    /// Puts a configuration in force, for good or on trial.
+    async fn take_or_try(
+        &self,
+        current: &mut Config,
+        new: Config,
+        trial: Option<Duration>,
+        transcript: Transcript,
+        asked: Asked,
+    ) -> Result<ReloadReply, Failure> {
+        let before = current.clone();
+        if trial.is_some() {
+            let noted = self.unconfirmed.note(&transcript);
+            noted.map_err(|error| Failure::Internal(format!("nothing is tried out: {error}")))?;
+        }
+        let taken = self.take(current, new, trial, asked).await;
+        match &taken {
+            Ok(ReloadReply { trial_until: Some(_), .. }) => {
+                *self.tried.lock().await = Some(Tried { before, transcript });
+            }
+            Ok(_) => {
+                self.unconfirmed.forget();
+                self.keep(transcript, current.clone()).await;
+            }
+            // Nothing is on trial but what was before, if anything.
+            Err(_) if trial.is_some() && self.tried.lock().await.is_none() => {
+                self.unconfirmed.forget();
+            }
+            Err(_) => {}
+        }
+        taken
+    }
+
+    /// Takes note of how a trial ended.
+    async fn look_at_trial(&self) {
+        let standing = self.handle.standing();
+        if standing.trial.is_some() {
+            return;
+        }
+        let mut current = self.current.lock().await;
+        let Some(Tried { before, transcript }) = self.tried.lock().await.take() else { return };
+        if standing.trial_end == Some(TrialEnd::Confirmed) {
+            self.unconfirmed.forget();
+            self.keep(transcript, current.config.clone()).await;
+            return;
+        }
+        // The policy is back already; here is what the kernel knows nothing of.
+        self.settings.send_replace(Settings::of(&before));
+        let group_may_edit = before.control.group_may_edit;
+        self.access.send_modify(|access| access.group_may_edit = group_may_edit);
+        self.metrics.go(before.metrics.address()).await;
+        current.config = before;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let problems = NOT_CONFIRMED.to_owned();
+        status.files = current.config.files.clone();
+        status.rejected = Some(Rejected { at: Timestamp::now(), problems, last_good: None });
+    }
+
     async fn compared(&self, old: &Config, new: &Config) -> Result<ReloadReply, Failure> {
         let plan = plan(old, new).await?;
         let desired = Desired::from(new);
@@ -252,19 +343,21 @@ impl Reloader {
             .handle
             .maintain(move |guard| (guard.would_take(&desired), guard.generation()))
             .await?;
-        fits?;
+        let shut_out = fits?;
         let Difference { changes, later } = Difference::between(old, new);
-        Ok(ReloadReply { generation, changes, later, warnings: warnings(new, &plan) })
+        let warnings = [warnings(new, &plan), shut_out].concat();
+        Ok(ReloadReply { generation, changes, later, warnings, trial_until: None })
     }
 
     async fn take(
         &self,
         current: &mut Config,
         new: Config,
+        trial: Option<Duration>,
         asked: Asked,
     ) -> Result<ReloadReply, Failure> {
         let plan = plan(current, &new).await?;
-        let reconfigured = self.handle.reconfigure(Desired::from(&new), asked).await?;
+        let reconfigured = self.handle.reconfigure(Desired::from(&new), trial, asked).await?;
         let Difference { changes, later } = Difference::between(current, &new);
         let mut warnings = warnings(&new, &plan);
         if reconfigured.is_closed {
@@ -288,16 +381,24 @@ impl Reloader {
             paths: current.paths.clone(),
             ..new
         };
-        Ok(ReloadReply { generation: reconfigured.generation, changes, later, warnings })
+        let Reconfigured { generation, trial_until, shut_out, .. } = reconfigured;
+        warnings.extend(shut_out);
+        Ok(ReloadReply { generation, changes, later, warnings, trial_until })
     }
 
     fn accepted(&self, config: &Config, reply: &ReloadReply, why: &str) {
-        let ReloadReply { generation, changes, later, warnings } = reply;
+        let ReloadReply { generation, changes, later, warnings, trial_until } = reply;
         if changes.is_empty() && later.is_empty() {
             tracing::info!("the configuration was read again ({why}): it says what it said");
         } else {
             tracing::info!(
                 "the configuration was read again ({why}): generation {generation} is in force"
+            );
+        }
+        if let Some(until) = trial_until {
+            tracing::warn!(
+                "generation {generation} is on trial until {until:.0}: then what was before comes back, \
+                 unless `ollama-guard confirm`"
             );
         }
         changes.iter().for_each(|line| tracing::info!("configuration: {line}"));

@@ -18,7 +18,9 @@ use super::{backend::LiveBackend, notices::Notices, proof};
 use crate::{
     dataplane::{counters::Counts, embedded_object, sha256, snapshot::ServiceState},
     guard::Handle,
-    metrics::{Build, Cache, Configuration, Door, Kernel, Readiness, RuleCount, Sample, Service, Source},
+    metrics::{
+        Build, Cache, Configuration, Door, Kernel, Readiness, RuleCount, Sample, Service, Source,
+    },
     policy::{Effect, Family},
     status::{DoorState, DoorStatus, ModeCounts, StatusReport},
     verify::{Findings, Meant, examine},
@@ -235,7 +237,9 @@ fn observed(report: &StatusReport) -> Vec<String> {
     }
     let observed = report.services.iter().filter(|one| one.mode == mode);
     observed
-        .map(|one| format!("{} is only observed: what would be dropped there is delivered", one.name))
+        .map(|one| {
+            format!("{} is only observed: what would be dropped there is delivered", one.name)
+        })
         .collect()
 }
 

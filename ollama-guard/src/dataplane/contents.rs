@@ -108,7 +108,7 @@ fn found(
     }
     // What the program reads first has to say the same.
     let meant = content.selection(slot);
-    let selected = maps.selection();
+    let selected = maps.selection().for_good();
     if selected.slot() == slot && selected != meant {
         digest.settings([selected.0 as u32, (selected.0 >> 32) as u32, u32::MAX, u32::MAX]);
     }

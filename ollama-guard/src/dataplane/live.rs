@@ -28,7 +28,7 @@ use super::{
     programs::{self, Entries},
     ring::{EventRing, KernelLog},
     rules,
-    slots::{PolicySink, Slots},
+    slots::{PolicySink, Slots, TrialEnd},
     sys, table,
 };
 use crate::policy::{Digests, MapImage};
@@ -136,10 +136,10 @@ impl Dataplane {
         let directory = loading.directory;
         let entries = Entries::open(loading)?;
         let maps = Maps::open(directory)?;
-        // Of what another daemon left, the number of its policy goes on.
-        let before = Maps::open(&pins.current()).map(|maps| maps.generation());
+        // Of what another daemon left, the numbers of its policies go on.
+        let newest = Maps::open(&pins.current()).map(|maps| maps.newest()).unwrap_or(0);
         Ok(Self {
-            slots: Slots::new(before.unwrap_or(0)),
+            slots: Slots::new(newest, rules::filled(directory)),
             entries,
             pins: pins.clone(),
             directory: directory.to_owned(),
@@ -444,6 +444,27 @@ impl PolicySink for Dataplane {
             self.hold_rules();
         }
         Ok(generation)
+    }
+
+    fn try_out(&mut self, image: &MapImage, digests: &Digests, until: u64) -> Result<u64> {
+        let generation =
+            self.slots.try_out(&mut self.maps, &self.directory, image, digests, until)?;
+        if self.is_committed {
+            self.hold_rules();
+        }
+        Ok(generation)
+    }
+
+    fn swap_before(&mut self, image: &MapImage, digests: &Digests) -> Result<u64> {
+        let generation = self.slots.swap_before(&mut self.maps, &self.directory, image, digests)?;
+        if self.is_committed {
+            self.hold_rules();
+        }
+        Ok(generation)
+    }
+
+    fn settle(&mut self, end: TrialEnd) -> Result<u64> {
+        self.slots.settle(&self.maps, end)
     }
 
     fn services(&self) -> Vec<(u8, String)> {

@@ -14,7 +14,8 @@ use ollama_guard_common::abi::{
 };
 
 use super::{
-    DataplaneError, Result, sys, table,
+    DataplaneError, Result, boot_clock, sys,
+    table::{self, Trial},
     words::{Words, WritableWords},
 };
 
@@ -92,6 +93,12 @@ const SHAPES: [Shape; maps::ALL.len()] = [
     shape(maps::SOURCES, MapType::ArrayOfMaps, 4, 4, 1),
 ];
 
+/// Whether what follows a trial is in force.
+fn is_over(trial: &Trial) -> bool {
+    // Every kernel that runs the guard has this clock.
+    boot_clock::now().is_ok_and(|now| now >= trial.until)
+}
+
 impl Maps {
     /// Opens the pins of a directory, each of them checked.
     pub(super) fn open(directory: &Path) -> Result<Self> {
@@ -119,14 +126,27 @@ impl Maps {
         self.sources.fd().as_fd()
     }
 
-    /// What packets are judged by.
+    /// What packets are judged by: of a trial whose time is over what follows it, as the program has it.
     pub(super) fn selection(&self) -> Selection {
-        table::selection(&self.policy.words)
+        match table::trial(&self.policy.words) {
+            Some(trial) if is_over(&trial) => trial.before,
+            _ => table::selection(&self.policy.words),
+        }
+    }
+
+    /// Until when the policy in force is on trial.
+    pub(super) fn trial(&self) -> Option<Trial> {
+        table::trial(&self.policy.words).filter(|trial| !is_over(trial))
     }
 
     /// The slot that packets are judged by.
     pub(super) fn selected_slot(&self) -> u32 {
         self.selection().slot()
+    }
+
+    /// The highest number that a policy has had, as far as it can be told.
+    pub(super) fn newest(&self) -> u64 {
+        (0..SLOTS).map(|slot| table::info(&self.policy.words, slot).generation).max().unwrap_or(0)
     }
 
     /// The number of the policy in force.

@@ -102,6 +102,12 @@ pub(super) fn blocks(directory: &Path) -> Option<u32> {
     (0..SLOTS).find_map(pinned).map(|info| info.max_entries())
 }
 
+/// The slots that have pinned rules, a bit each.
+pub(super) fn filled(directory: &Path) -> u32 {
+    let is_filled = |slot: &u32| directory.join(pins::rules_name(*slot)).exists();
+    (0..SLOTS).filter(is_filled).fold(0, |bits, slot| bits | 1 << slot)
+}
+
 /// Reads the rules of a slot back, as its description says that they lie.
 pub(super) fn read(directory: &Path, slot: u32, info: &SlotInfo) -> Result<RuleTable> {
     let path = directory.join(pins::rules_name(slot));

@@ -1,4 +1,7 @@
-//! The two policy slots: building a policy beside the live one, and switching to it.
+//! The policy slots: building a policy beside the live one, and switching to it, for good or on trial.
+//!
+//! A policy on trial is in force until a moment by the kernel's own clock; from then on the one before is, which
+//! stays in its slot meanwhile. No process is needed for that.
 
 use std::path::Path;
 
@@ -15,36 +18,67 @@ use super::{
     pins,
     rules::RuleArray,
     sys,
-    table::{self, Slot},
+    table::{self, Slot, Trial},
 };
 use crate::policy::{Digests, MapImage};
 
 /// Where a compiled policy goes. The seam between the guard and the kernel.
 pub trait PolicySink: Send {
     /// Puts a policy in force, whole: every packet is judged by the old one or by this one. Once
-    /// it returns, no packet is judged by the old one any more. On an error the old one stays.
+    /// it returns, no packet is judged by the old one any more. On an error the old one stays. A
+    /// trial, also one that another daemon began, is over.
     ///
     /// Returns the new generation.
     fn swap(&mut self, image: &MapImage, digests: &Digests) -> Result<u64>;
+
+    /// The same until a moment, in nanoseconds of the boot clock; from then on what is in force now is in
+    /// force again. During a trial: the same as its policy falls back to.
+    fn try_out(&mut self, image: &MapImage, digests: &Digests, until: u64) -> Result<u64>;
+
+    /// Puts another policy in the place of the one that a trial falls back to. Returns its generation.
+    fn swap_before(&mut self, image: &MapImage, digests: &Digests) -> Result<u64>;
+
+    /// Ends a trial: what is on trial is in force for good, or what was before is, at once. Returns the
+    /// generation that is in force.
+    fn settle(&mut self, end: TrialEnd) -> Result<u64>;
 
     /// The services of the policy in force, with their numbers: none before the first one.
     fn services(&self) -> Vec<(u8, String)>;
 }
 
+/// How a trial ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialEnd {
+    /// What is on trial stays.
+    Confirmed,
+    /// What was before comes back.
+    Reverted,
+}
+
 /// The writer of the slots.
 pub(super) struct Slots {
-    /// The number of the last policy that was put in force, by this process or by the one before.
+    /// The highest number that a policy was given, by this process or by the one before.
     newest: u64,
-    /// The rules that this process has put in force.
+    /// The rules that this process has put in force last.
     known: Option<Known>,
-    /// A slot that is not in force and may have rules: the one that was in force before.
-    stale: Option<u32>,
+    /// Slots that may have rules, a bit each.
+    filled: u32,
+}
+
+/// A policy that stands in a slot, and is not selected yet.
+struct Built {
+    slot: u32,
+    rules: RuleArray,
+    content: Slot,
+    generation: u64,
+    known: Known,
 }
 
 impl Slots {
-    /// `before` is the number of the policy in force.
-    pub(super) const fn new(before: u64) -> Self {
-        Self { newest: before, known: None, stale: None }
+    /// `newest` is the highest number that a policy has had; `filled` has a bit for each slot that may
+    /// have rules.
+    pub(super) const fn new(newest: u64, filled: u32) -> Self {
+        Self { newest, known: None, filled }
     }
 
     /// Forgets what the slots were last made to hold.
@@ -65,8 +99,80 @@ impl Slots {
         image: &MapImage,
         digests: &Digests,
     ) -> Result<u64> {
+        let built = self.build(maps, directory, image, digests)?;
+        self.select(maps, &built, None)
+    }
+
+    /// See [`PolicySink::try_out`].
+    pub(super) fn try_out(
+        &mut self,
+        maps: &mut Maps,
+        directory: &Path,
+        image: &MapImage,
+        digests: &Digests,
+        until: u64,
+    ) -> Result<u64> {
+        let built = self.build(maps, directory, image, digests)?;
+        let before = maps.trial().map_or_else(|| maps.selection(), |trial| trial.before);
+        self.select(maps, &built, Some(&Trial { until, before }))
+    }
+
+    /// See [`PolicySink::swap_before`].
+    pub(super) fn swap_before(
+        &mut self,
+        maps: &mut Maps,
+        directory: &Path,
+        image: &MapImage,
+        digests: &Digests,
+    ) -> Result<u64> {
+        let known = self.known;
+        let built = self.build(maps, directory, image, digests)?;
+        let Some(trial) = maps.trial() else {
+            // Its time is over: this is what is in force.
+            return self.select(maps, &built, None);
+        };
+        let words = maps.policy_writable()?;
+        let before = built.content.selection(built.slot);
+        table::set_trial(&words, &Trial { before, ..trial });
+        self.newest = built.generation;
+        self.known = known;
+        wait_for_the_last(maps, &built.rules, built.slot);
+        Ok(built.generation)
+    }
+
+    /// See [`PolicySink::settle`].
+    pub(super) fn settle(&mut self, maps: &Maps, end: TrialEnd) -> Result<u64> {
+        let words = maps.policy_writable()?;
+        // Also of a trial whose time is over: so that no packet has to look at the clock any more.
+        if let Some(trial) = table::trial(maps.policy()) {
+            let selection = match end {
+                TrialEnd::Confirmed if maps.trial().is_some() => {
+                    table::selection(maps.policy()).for_good()
+                }
+                _ => trial.before,
+            };
+            table::select(&words, selection);
+        }
+        Ok(maps.generation())
+    }
+
+    /// A slot that no packet looks at, now or when a trial is over.
+    fn free(maps: &Maps) -> u32 {
+        let used = in_use(maps);
+        // Of four, two are in use at most.
+        (0..SLOTS).find(|slot| used >> slot & 1 == 0).unwrap_or_default()
+    }
+
+    /// Puts a policy into a slot that no packet looks at.
+    fn build(
+        &mut self,
+        maps: &mut Maps,
+        directory: &Path,
+        image: &MapImage,
+        digests: &Digests,
+    ) -> Result<Built> {
         let live = maps.selected_slot();
-        let slot = (live + 1) % SLOTS;
+        let slot = Self::free(maps);
         let generation = self.newest.saturating_add(1);
 
         // Beside the live policy: until the switch, no packet sees any of it.
@@ -74,7 +180,7 @@ impl Slots {
         rules.pin(directory, slot)?;
         rules.select(maps.rules(), slot)?;
         // Should anything fail from here on.
-        self.stale = Some(slot);
+        self.filled |= 1 << slot;
         for &ifindex in image.doors.keys() {
             counters::register(maps, ifindex)?;
             if !counters::numbers(maps).contains_key(&ifindex) {
@@ -112,35 +218,55 @@ impl Slots {
                 counters::clear_service(maps, *number)?;
             }
         }
-        let words = maps.policy_writable()?;
-        content.write(&words, slot);
-
-        // The switch.
-        table::select(&words, content.selection(slot));
-        self.newest = generation;
-        self.known = Some(Known { map: rules.id(), words: digests.words });
-        self.stale = Some(live);
-        wait_for_the_last(maps, &rules, slot);
-        Ok(generation)
+        content.write(&maps.policy_writable()?, slot);
+        let known = Known { map: rules.id(), words: digests.words };
+        Ok(Built { slot, rules, content, generation, known })
     }
 
-    /// Empties the slot that was in force before, so that its memory can be freed: not in a change, since
+    /// Switches to what was built, for good or on trial.
+    fn select(&mut self, maps: &Maps, built: &Built, trial: Option<&Trial>) -> Result<u64> {
+        let words = maps.policy_writable()?;
+        let mut selection = built.content.selection(built.slot);
+        if let Some(trial) = trial {
+            // What is in force at the moment is not on trial, or in the same one: no packet sees a mixture.
+            table::set_trial(&words, trial);
+            selection = selection.on_trial();
+        }
+        table::select(&words, selection);
+        self.newest = built.generation;
+        self.known = Some(built.known);
+        wait_for_the_last(maps, &built.rules, built.slot);
+        Ok(built.generation)
+    }
+
+    /// Empties the slots that were in force before, so that their memory can be freed: not in a change, since
     /// the kernel waits once more for it, and the next change may put other rules there anyway.
     /// Returns whether there was something to do.
     pub(super) fn let_go(&mut self, maps: &Maps, directory: &Path) -> bool {
-        let Some(old) = self.stale.take() else {
-            return false;
-        };
-        match sys::clear_inner_map(maps.rules(), old) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                tracing::warn!(%error, slot = old, "the rules of the policy before stay in the kernel");
-            }
-            _ => {}
+        let stale = self.filled & !in_use(maps);
+        self.filled &= !stale;
+        for slot in (0..SLOTS).filter(|slot| stale >> slot & 1 == 1) {
+            empty(maps, directory, slot);
         }
-        if let Err(error) = pins::unpin(&directory.join(pins::rules_name(old))) {
-            tracing::warn!(%error, "the rules of the policy before stay in the kernel");
+        stale != 0
+    }
+}
+
+/// A bit for each slot that packets are judged by, now or when a trial is over.
+fn in_use(maps: &Maps) -> u32 {
+    let before = maps.trial().map_or(0, |trial| 1 << trial.before.slot());
+    before | 1 << maps.selected_slot()
+}
+
+fn empty(maps: &Maps, directory: &Path, old: u32) {
+    match sys::clear_inner_map(maps.rules(), old) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+            tracing::warn!(%error, slot = old, "the rules of the policy before stay in the kernel");
         }
-        true
+        _ => {}
+    }
+    if let Err(error) = pins::unpin(&directory.join(pins::rules_name(old))) {
+        tracing::warn!(%error, "the rules of the policy before stay in the kernel");
     }
 }
 

@@ -28,6 +28,9 @@ pub struct Snapshot {
     pub abi_version: u32,
     /// The number of the policy in force.
     pub generation: u64,
+    /// Until when it is on trial, in nanoseconds of the boot clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<u64>,
     /// "enforce" or "observe"; with services of either sort "enforce", as for packets in doubt.
     pub mode: String,
     /// "all" or "local".
@@ -116,6 +119,7 @@ impl Snapshot {
         let directory = pins.current();
         let maps = Maps::open(&directory)?;
         let slot = maps.selected_slot();
+        let trial = maps.trial();
         let content = Slot::read(maps.policy(), slot);
         let info = content.info;
         let counters = counters::read(&maps)?;
@@ -123,6 +127,7 @@ impl Snapshot {
         Ok(Self {
             abi_version: ABI_VERSION,
             generation: info.generation,
+            trial: trial.map(|trial| trial.until),
             mode: Mode::from_number(info.mode).name().into(),
             scope: Scope::from_number(info.scope).name().into(),
             ports: ports(&content, None),

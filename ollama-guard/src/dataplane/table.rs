@@ -34,6 +34,15 @@ pub(super) struct Slot {
     classes: Vec<u8>,
 }
 
+/// That a policy is in force for a time only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trial {
+    /// Until when, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(super) until: u64,
+    /// What is in force from then on.
+    pub(super) before: Selection,
+}
+
 impl Slot {
     /// Reads a slot.
     pub(super) fn read(words: &Words, slot: u32) -> Self {
@@ -108,7 +117,7 @@ impl Slot {
     }
 }
 
-/// What packets are judged by.
+/// The word that every packet reads first.
 pub(super) fn selection(words: &Words) -> Selection {
     Selection(words.get(offset_of!(PolicyTable, selection) / 8))
 }
@@ -116,6 +125,20 @@ pub(super) fn selection(words: &Words) -> Selection {
 /// Puts another policy in force, whole.
 pub(super) fn select(words: &WritableWords, selection: Selection) {
     words.set(offset_of!(PolicyTable, selection) / 8, selection.0);
+}
+
+/// Until when a policy on trial is in force, and what is from then on.
+pub(super) fn trial(words: &Words) -> Option<Trial> {
+    selection(words).is_on_trial().then(|| Trial {
+        until: words.get(offset_of!(PolicyTable, trial_until) / 8),
+        before: Selection(words.get(offset_of!(PolicyTable, before_trial) / 8)),
+    })
+}
+
+/// Notes what a policy on trial is followed by: before it is selected, or to change it meanwhile.
+pub(super) fn set_trial(words: &WritableWords, trial: &Trial) {
+    words.set(offset_of!(PolicyTable, trial_until) / 8, trial.until);
+    words.set(offset_of!(PolicyTable, before_trial) / 8, trial.before.0);
 }
 
 /// The description of a slot.

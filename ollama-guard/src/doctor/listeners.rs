@@ -9,9 +9,11 @@ use super::{
     finding::{Finding, Severity},
     ollama,
     processes::{Process, Processes},
-    sockets::{self, Socket, State},
 };
-use crate::policy::Port;
+use crate::{
+    doors::sockets::{self, Socket, State},
+    policy::Port,
+};
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -7,10 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    facts::NotSeen,
-    sockets::{self, Socket, State},
-};
+use super::facts::NotSeen;
+use crate::doors::sockets::{self, Socket, State};
 
 /// The inode of the first PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;

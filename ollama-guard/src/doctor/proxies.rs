@@ -22,9 +22,8 @@ use super::{
     interfaces::Address,
     ollama,
     processes::{Process, Processes},
-    sockets::State,
 };
-use crate::policy::Port;
+use crate::{doors::sockets::State, policy::Port};
 
 /// A process that leads, or may lead, to a guarded port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

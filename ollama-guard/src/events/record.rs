@@ -1,11 +1,11 @@
 //! From the bytes of a ring record to a drop with its wall-clock time.
 
-use std::{fs, sync::OnceLock};
-
 use jiff::{SignedDuration, Timestamp};
-use nix::{errno::Errno, time::ClockId};
+use nix::errno::Errno;
 use ollama_guard_common::abi::DropEvent;
 use thiserror::Error;
+
+use crate::dataplane::boot_clock;
 
 /// A record of the ring that is not what the kernel side writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -65,11 +65,7 @@ impl Clock {
     ///
     /// If the kernel has no `CLOCK_BOOTTIME`.
     pub fn now() -> Result<Self, ClockError> {
-        let boot = ClockId::CLOCK_BOOTTIME.now()?;
-        let seconds = u64::try_from(boot.tv_sec()).unwrap_or(0);
-        let nanoseconds = u64::try_from(boot.tv_nsec()).unwrap_or(0);
-        let boot_ns = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
-        Ok(Self::pair(boot_ns.saturating_sub_signed(own_offset()), Timestamp::now()))
+        Ok(Self::pair(boot_clock::now()?, Timestamp::now()))
     }
 
     /// The two readings of one moment.
@@ -101,26 +97,6 @@ impl Clock {
             self.wall.checked_sub(distance).unwrap_or(Timestamp::MIN)
         }
     }
-}
-
-/// Nanoseconds that this process's boot-time clock is ahead of the one that the kernel stamps
-/// records by: not 0 in a time namespace, which a process does not leave.
-fn own_offset() -> i64 {
-    static OFFSET: OnceLock<i64> = OnceLock::new();
-    *OFFSET.get_or_init(|| {
-        // Kernels before 5.6 have neither the file nor the namespaces.
-        let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
-        boot_offset(&offsets).unwrap_or(0)
-    })
-}
-
-/// The offset of the boot-time clock: `boottime SECONDS NANOSECONDS` (time_namespaces(7)).
-fn boot_offset(offsets: &str) -> Option<i64> {
-    let mut fields =
-        offsets.lines().find_map(|line| line.strip_prefix("boottime"))?.split_whitespace();
-    let seconds: i64 = fields.next()?.parse().ok()?;
-    let nanoseconds: i64 = fields.next()?.parse().ok()?;
-    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
 fn duration(nanoseconds: u64) -> SignedDuration {
@@ -158,13 +134,6 @@ mod tests {
     fn the_clocks_of_this_machine_agree_with_themselves() {
         let clock = Clock::now().expect("both clocks");
         assert_eq!(clock.at(clock.boot_ns), clock.wall);
-    }
-
-    #[test]
-    fn a_time_namespace_is_seen() {
-        let offsets = "monotonic           7         0\nboottime         -600 500000000\n";
-        assert_eq!(boot_offset(offsets), Some(-599_500_000_000));
-        assert_eq!(boot_offset(""), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! must not hold up the tasks that answer everybody else.
 
 mod ended;
+mod trial;
 
 use std::{
     thread,
@@ -23,12 +24,12 @@ use super::{
 use crate::{
     audit_log::{AuditLog, Entry},
     control::{
-        backend::Failure,
+        backend::{Failure, Manner},
         learning::LearnRequest,
         peer::Peer,
-        protocol::{DetachReply, Edit, EditReply, RuleList},
+        protocol::{DetachReply, Edit, EditReply, RuleList, TrialReply},
     },
-    dataplane::{Dataplane, DataplaneError, memory},
+    dataplane::{Dataplane, DataplaneError, TrialEnd, memory},
     policy::{Effect, Rule},
 };
 
@@ -41,11 +42,20 @@ type Work = Box<dyn FnOnce(&mut Guard<Dataplane>) + Send>;
 enum Request {
     Rules(oneshot::Sender<RuleList>),
     Kept(oneshot::Sender<Vec<Rule>>),
-    Edit(Box<Edit>, Peer, oneshot::Sender<Result<EditReply, Failure>>),
-    Reconfigure(Box<Desired>, Asked, oneshot::Sender<Result<Reconfigured, Failure>>),
+    Edit(Box<Edit>, Manner, Peer, oneshot::Sender<Result<EditReply, Failure>>),
+    Settle(TrialEnd, Peer, oneshot::Sender<Result<TrialReply, Failure>>),
+    Reconfigure(
+        Box<Desired>,
+        Option<Duration>,
+        Asked,
+        oneshot::Sender<Result<Reconfigured, Failure>>,
+    ),
     Learn(LearnRequest, Peer, oneshot::Sender<Result<Begun, Failure>>),
     Maintain(Work),
-    Refill { per_second: u32, seconds: f64 },
+    Refill {
+        per_second: u32,
+        seconds: f64,
+    },
     Detach(Peer, oneshot::Sender<Result<DetachReply, Failure>>),
 }
 
@@ -65,6 +75,10 @@ pub struct Reconfigured {
     pub generation: u64,
     /// Whether nobody is let in any more.
     pub is_closed: bool,
+    /// Until when it is on trial.
+    pub trial_until: Option<Timestamp>,
+    /// What to say of those who were shut out while they were connected.
+    pub shut_out: Vec<String>,
 }
 
 /// The way to the guard. Cheap to clone.
@@ -125,18 +139,29 @@ impl Handle {
         self.ask(Request::Kept).await
     }
 
-    /// Changes the rules.
-    pub async fn edit(&self, edit: Edit, peer: Peer) -> Result<EditReply, Failure> {
-        self.ask(|reply| Request::Edit(Box::new(edit), peer, reply)).await?
+    /// Changes the rules, or tells what that would come to.
+    pub async fn edit(&self, edit: Edit, manner: Manner, peer: Peer) -> Result<EditReply, Failure> {
+        self.ask(|reply| Request::Edit(Box::new(edit), manner, peer, reply)).await?
     }
 
-    /// Puts another configuration in force.
+    /// Ends a trial.
+    pub async fn settle(&self, end: TrialEnd, peer: Peer) -> Result<TrialReply, Failure> {
+        self.ask(|reply| Request::Settle(end, peer, reply)).await?
+    }
+
+    /// Puts another configuration in force; with `trial` only for so long, unless it is confirmed.
     pub async fn reconfigure(
         &self,
         desired: Desired,
+        trial: Option<Duration>,
         asked: Asked,
     ) -> Result<Reconfigured, Failure> {
-        self.ask(|reply| Request::Reconfigure(Box::new(desired), asked, reply)).await?
+        self.ask(|reply| Request::Reconfigure(Box::new(desired), trial, asked, reply)).await?
+    }
+
+    /// Waits until there is something else to be shown of the guard.
+    pub async fn changed(&mut self) -> Result<(), Stopped> {
+        self.standing.changed().await.map_err(|_| Stopped)
     }
 
     /// Has the programs count by source. Whoever asks has to end it, by
@@ -215,9 +240,12 @@ impl Actor {
                     drop(reply.send(rules));
                 }
                 Request::Kept(reply) => drop(reply.send(self.guard.all().cloned().collect())),
-                Request::Edit(edit, peer, reply) => drop(reply.send(self.edit(&edit, &peer))),
-                Request::Reconfigure(desired, asked, reply) => {
-                    drop(reply.send(self.reconfigure(*desired, &asked)));
+                Request::Edit(edit, manner, peer, reply) => {
+                    drop(reply.send(self.edit(&edit, manner, &peer)));
+                }
+                Request::Settle(end, peer, reply) => drop(reply.send(self.settle(end, &peer))),
+                Request::Reconfigure(desired, trial, asked, reply) => {
+                    drop(reply.send(self.reconfigure(*desired, trial, &asked)));
                 }
                 Request::Learn(request, peer, reply) => {
                     learning::begin(&mut self.guard, &mut self.audit, request, &peer, reply);
@@ -232,19 +260,35 @@ impl Actor {
         }
     }
 
-    fn edit(&mut self, edit: &Edit, peer: &Peer) -> Result<EditReply, Failure> {
+    fn edit(&mut self, edit: &Edit, manner: Manner, peer: &Peer) -> Result<EditReply, Failure> {
         let now = Moment::now();
-        let result = self.guard.edit(edit, &name(peer), &now);
+        let by = name(peer);
+        let result = match manner {
+            Manner::DryRun => {
+                self.note(edit.prefixes());
+                return Ok(self.guard.preview(edit, &by, &now)?);
+            }
+            Manner::ForGood => self.guard.edit(edit, &by, &now),
+            Manner::OnTrial(time) => self.try_edit(edit, time, &by, &now),
+        };
         self.note(edit.prefixes());
         self.record_edit(edit, peer, now.wall, &result);
         Ok(result?)
     }
 
-    fn reconfigure(&mut self, desired: Desired, asked: &Asked) -> Result<Reconfigured, Failure> {
+    fn reconfigure(
+        &mut self,
+        desired: Desired,
+        trial: Option<Duration>,
+        asked: &Asked,
+    ) -> Result<Reconfigured, Failure> {
         let now = Moment::now();
         let at = now.wall;
         self.note(desired.rules.len());
-        let result = self.guard.reconfigure(desired, &now);
+        let result = match trial {
+            None => self.guard.reconfigure(desired, &now),
+            Some(time) => self.try_configuration(desired, time, &asked.peer, &now),
+        };
         let Asked { peer, why } = asked;
         let outcome = result.as_ref().map(drop).map_err(GuardError::to_string);
         let changed = matches!(result, Ok(true));
@@ -263,7 +307,9 @@ impl Actor {
         write(&mut self.audit, &entry);
         result?;
         let is_closed = !self.guard.all().any(|rule| rule.effect == Effect::Allow);
-        Ok(Reconfigured { generation: self.guard.generation(), is_closed })
+        let trial_until = self.guard.on_trial().map(|trial| trial.until);
+        let shut_out = if changed { self.guard.shut_out() } else { Vec::new() };
+        Ok(Reconfigured { generation: self.guard.generation(), is_closed, trial_until, shut_out })
     }
 
     /// Takes note of something about so many prefixes.

@@ -80,6 +80,25 @@ pub enum GuardError {
         /// How many it has, with those that its networks share.
         count: usize,
     },
+    /// Another change is on trial.
+    #[error(
+        "{what} by {by} is on trial for {left} s more: first `ollama-guard confirm`, or `ollama-guard \
+         revert`"
+    )]
+    OnTrial {
+        /// What is tried out.
+        what: String,
+        /// By whom.
+        by: String,
+        /// Seconds.
+        left: u64,
+    },
+    /// Nothing is on trial.
+    #[error("nothing is on trial: what was has been confirmed, or its time is over")]
+    NothingOnTrial,
+    /// A trial of no time, or of too much.
+    #[error("a trial takes from one second to one hour")]
+    TrialTime,
     /// It could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -92,11 +111,14 @@ impl From<GuardError> for Failure {
     fn from(error: GuardError) -> Self {
         let text = error.to_string();
         match error {
-            GuardError::Configured { .. } => Self::Conflict(text),
+            GuardError::Configured { .. }
+            | GuardError::OnTrial { .. }
+            | GuardError::NothingOnTrial => Self::Conflict(text),
             GuardError::Prefixes(_)
             | GuardError::Everyone { .. }
             | GuardError::End(_)
             | GuardError::TwoEnds
+            | GuardError::TrialTime
             | GuardError::NoSuchRule { .. }
             | GuardError::NoSuchService { .. }
             | GuardError::Compile(_) => Self::BadInput(text),

@@ -48,7 +48,7 @@ impl<S: PolicySink> Guard<S> {
     /// Whether the clock has to be looked at from time to time.
     #[must_use]
     pub fn awaits_something(&self) -> bool {
-        !self.ends.is_empty() || self.unfinished.is_anything()
+        !self.ends.is_empty() || self.unfinished.is_anything() || self.trial.is_some()
     }
 
     /// Whether something that has ended is not gone everywhere.
@@ -82,6 +82,12 @@ impl<S: PolicySink> Guard<S> {
     fn end(&mut self, due: &BTreeSet<Key>, now: &Moment, ended: &mut Ended) {
         let is_due = |rule: &Rule| key(rule).is_some_and(|key| due.contains(&key));
         ended.rules = self.all().filter(|rule| is_due(rule)).cloned().collect();
+        let in_force = ended.rules.len();
+        for rule in self.rules_before().filter(|rule| is_due(rule)) {
+            if !ended.rules.iter().any(|other| other.said() == rule.said()) {
+                ended.rules.push(rule.clone());
+            }
+        }
         self.unfinished.tried = now.boot;
         let of_files =
             ended.rules.iter().filter(|rule| !matches!(*rule.origin, Origin::Cli { .. }));
@@ -91,12 +97,14 @@ impl<S: PolicySink> Guard<S> {
         let failed = [remembered, removed].into_iter().filter_map(Result::err);
         ended.troubles.extend(failed.map(GuardError::from));
         self.desired.rules.retain(|rule| !is_due(rule));
-        let rules = self.desired.rules.iter().chain(self.store.rules());
-        self.ends.follow(rules, now);
-        if let Err(error) = self.leave_kernel(&ended.rules) {
+        self.forget_before(is_due);
+        self.follow_ends(now);
+        if let Err(error) = self.leave_kernel(&ended.rules[..in_force]) {
             self.unfinished.kernel = true;
             ended.troubles.push(error);
         }
+        // Should it fail, it is made anew once it is back.
+        ended.troubles.extend(self.renew_before().err());
     }
 
     /// Takes out of the kernel what no other rule says as well.

@@ -40,6 +40,7 @@ impl<S: PolicySink> Guard<S> {
             self.swap(compiled.image()).inspect_err(|_| self.doors = before)?;
         }
         self.compiled = Some(compiled);
+        self.renew_before()?;
         Ok(self.generation > 0)
     }
 }
@@ -67,6 +68,7 @@ impl Guard<Dataplane> {
         if before != scope && self.generation > 0 {
             // Should it fail, the kernel goes on with what it has, and the next call tries again.
             self.apply().inspect_err(|_| self.scope = before)?;
+            self.renew_before()?;
         }
         outcome
     }

@@ -2,20 +2,32 @@
 
 use ollama_guard_common::Scope;
 
-use super::{Desired, Guard, GuardError, Moment};
+use super::{Desired, Guard, GuardError, Moment, shut_out::shut_out};
 use crate::{dataplane::PolicySink, policy::Rule};
 
 impl<S: PolicySink> Guard<S> {
-    /// Whether another configuration would be taken: whether its rules and the stored ones fit.
-    pub fn would_take(&self, desired: &Desired) -> Result<(), GuardError> {
+    /// Whether another configuration would be taken: whether its rules and the stored ones fit. Returns what
+    /// to say of those who are connected now and would be shut out.
+    pub fn would_take(&self, desired: &Desired) -> Result<Vec<String>, GuardError> {
         let capacity = self.desired.capacity;
         let desired = &Desired { capacity, ..desired.clone() };
-        Ok(self.compile(desired, self.scope, self.store.rules()).map(drop)?)
+        let compiled = self.compile(desired, self.scope, self.store.rules())?;
+        Ok(shut_out(compiled.image(), &desired.ports()))
     }
 
     /// Puts another configuration in force, beside the stored rules, whole or not at all. The
     /// capacity stays that of the start. Returns whether the kernel had to know.
     pub fn reconfigure(&mut self, desired: Desired, now: &Moment) -> Result<bool, GuardError> {
+        self.refuse_on_trial(now)?;
+        self.make_reconfiguration(desired, now)
+    }
+
+    /// The same, also as part of a trial.
+    pub(crate) fn make_reconfiguration(
+        &mut self,
+        desired: Desired,
+        now: &Moment,
+    ) -> Result<bool, GuardError> {
         let mut desired = Desired { capacity: self.desired.capacity, ..desired };
         self.leave_out_ended(&mut desired, now);
         let scope = match (desired.scope, self.desired.scope) {
@@ -26,7 +38,7 @@ impl<S: PolicySink> Guard<S> {
         };
         if scope == self.scope && says_the_same(&desired, &self.desired) {
             self.desired = desired;
-            self.ends.follow(self.desired.rules.iter().chain(self.store.rules()), now);
+            self.follow_ends(now);
             return Ok(false);
         }
         let compiled = self.compile(&desired, scope, self.store.rules())?;
@@ -36,7 +48,7 @@ impl<S: PolicySink> Guard<S> {
         self.compiled = Some(compiled);
         self.desired = desired;
         self.scope = scope;
-        self.ends.follow(self.desired.rules.iter().chain(self.store.rules()), now);
+        self.follow_ends(now);
         Ok(true)
     }
 

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::control::protocol::LateEnd;
+use crate::{
+    control::protocol::{LateEnd, TrialView},
+    dataplane::TrialEnd,
+};
 
 /// Rules that ended late and are remembered.
 const KEPT: usize = 16;
@@ -14,6 +17,10 @@ pub struct Standing {
     pub ended_late: VecDeque<LateEnd>,
     /// What could not be done, and is tried again.
     pub troubles: Vec<String>,
+    /// What is on trial.
+    pub trial: Option<TrialView>,
+    /// How the last one ended.
+    pub trial_end: Option<TrialEnd>,
 }
 
 impl Standing {

@@ -1,4 +1,5 @@
 mod ends;
+mod trial;
 
 use std::io;
 
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    dataplane::DataplaneError,
+    dataplane::{DataplaneError, TrialEnd},
     policy::{Digests, Effect, End, MapImage, Port},
 };
 
@@ -16,6 +17,8 @@ use crate::{
 #[derive(Default)]
 struct Sink {
     images: Vec<MapImage>,
+    /// What a trial falls back to, and when.
+    trial: Option<(MapImage, u64)>,
     refuses: bool,
 }
 
@@ -26,6 +29,34 @@ impl PolicySink for Sink {
             return Err(DataplaneError::RawMap { action: "write", map: "OG_TEST", source });
         }
         self.images.push(image.clone());
+        Ok(self.images.len() as u64)
+    }
+
+    fn try_out(
+        &mut self,
+        image: &MapImage,
+        digests: &Digests,
+        until: u64,
+    ) -> Result<u64, DataplaneError> {
+        let before = match self.trial.take() {
+            Some((before, _)) => before,
+            None => self.images.last().cloned().unwrap(),
+        };
+        let generation = self.swap(image, digests)?;
+        self.trial = Some((before, until));
+        Ok(generation)
+    }
+
+    fn swap_before(&mut self, image: &MapImage, _: &Digests) -> Result<u64, DataplaneError> {
+        self.trial.as_mut().unwrap().0 = image.clone();
+        Ok(self.images.len() as u64)
+    }
+
+    fn settle(&mut self, end: TrialEnd) -> Result<u64, DataplaneError> {
+        let (before, _) = self.trial.take().unwrap();
+        if end == TrialEnd::Reverted {
+            self.images.push(before);
+        }
         Ok(self.images.len() as u64)
     }
 

@@ -1,10 +1,13 @@
 //! A policy as the kernel's maps hold it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use ollama_guard_common::{Mode, Scope};
+use ollama_guard_common::{
+    Mode, Scope, Standing,
+    abi::{MAX_PAIRS, RuleSet, port_place},
+};
 
-use super::{RuleTable, Service};
+use super::{Port, RuleTable, Service};
 
 /// A policy as the kernel's maps hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,26 @@ pub struct MapImage {
     pub rules: RuleTable,
     /// Different prefixes, of both families together, that there is room for.
     pub capacity: u32,
+}
+
+impl MapImage {
+    /// Whether packets of a source to a port are dropped, by whichever of the doors they come in.
+    #[must_use]
+    pub fn shuts_out(&self, source: IpAddr, port: Port) -> bool {
+        let place = port_place(port.protocol, port.number) as u32;
+        let Some((_, number)) = self.ports.iter().find(|(at, _)| *at == place) else {
+            return false;
+        };
+        if self.services.get(number).is_some_and(|service| service.mode == Mode::Observe) {
+            return false;
+        }
+        let set = self.rules.find(source).unwrap_or(RuleSet::NONE);
+        let mut shifts = std::iter::once(0).chain(self.doors.values().copied());
+        !shifts.any(|shift| {
+            let pair = 1 << ((shift + u32::from(*number)) % MAX_PAIRS);
+            set.standing(pair) == Standing::Allowed
+        })
+    }
 }
 
 /// A service as the kernel's maps hold it.

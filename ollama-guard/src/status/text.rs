@@ -5,13 +5,19 @@ use std::{
     fmt::{self, Write as _},
 };
 
+use jiff::Timestamp;
 use ollama_guard_common::{Mode, Reason, Scope};
 
 use super::{
     BookTotals, DoorState, DoorStatus, HistoryStatus, LearningStatus, Rejected, Repair,
     ServiceState, StatusReport,
 };
-use crate::{config::Bytes, control::protocol::LateEnd, events::text::Printable, policy::span};
+use crate::{
+    config::Bytes,
+    control::protocol::{LateEnd, TrialView},
+    events::text::Printable,
+    policy::span,
+};
 
 impl fmt::Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,6 +73,19 @@ impl fmt::Display for StatusReport {
                 f,
                 "learning since {since:.0}, until {until:.0}, for {by}: the doors run programs \
                      that also count by source"
+            )?;
+        }
+        if let Some(until) = self.trial_until {
+            let left = span(until.as_second() - Timestamp::now().as_second());
+            let (what, by) = match &self.daemon.trial {
+                Some(TrialView { what, by, .. }) => (what.as_str(), by.as_str()),
+                None => ("the policy in force", "a daemon that is gone"),
+            };
+            let (what, by) = (Printable(what), Printable(by));
+            writeln!(
+                f,
+                "ON TRIAL for another {left}: {what}, by {by}; then what was before comes back, \
+                 unless `ollama-guard confirm`"
             )?;
         }
         if let Some(configuration) = &self.daemon.configuration {

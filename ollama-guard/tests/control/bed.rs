@@ -11,11 +11,15 @@ use jiff::Timestamp;
 use ollama_guard::{
     control::{
         AccessRules, Backend, Client, ControlConfig, Effect, Failure, Limits, Peer,
-        backend::Working,
+        backend::{Manner, Working},
         learning::{LearnLine, LearnRequest},
-        protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, RuleView},
+        protocol::{
+            DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, RuleView,
+            TrialReply, TrialView,
+        },
         serve, socket,
     },
+    dataplane::TrialEnd,
     events::{Bounds, Event, Journal, Line, Subscription, event::Outcome},
 };
 use serde_json::{Value, json};
@@ -58,7 +62,12 @@ impl Backend for Fake {
         Box::pin(async { Ok(RuleList { generation: 5, rules, terms: None }) })
     }
 
-    fn edit(&self, edit: Edit, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
+    fn edit(
+        &self,
+        edit: Edit,
+        _: Manner,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<EditReply, Failure>> {
         self.asked.lock().expect("the list").push((edit.clone(), peer));
         Box::pin(async move {
             let prefixes = match &edit {
@@ -86,6 +95,19 @@ impl Backend for Fake {
 
     fn events(&self) -> Subscription {
         self.journal.subscribe()
+    }
+
+    fn settle(&self, _: TrialEnd, _: Peer) -> BoxFuture<'_, Result<TrialReply, Failure>> {
+        Box::pin(async {
+            Ok(TrialReply {
+                trial: TrialView {
+                    what: "a change".into(),
+                    by: "ada".into(),
+                    until: Timestamp::UNIX_EPOCH,
+                },
+                generation: 8,
+            })
+        })
     }
 
     fn past(&self, bounds: Bounds, before: u64) -> mpsc::Receiver<Vec<Line>> {

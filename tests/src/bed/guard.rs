@@ -35,8 +35,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const SOCKET_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The directory of this version's programs and maps below the pin directory.
-pub const VERSION_DIRECTORY: &str = "v5";
-const _: () = assert!(ollama_guard_common::abi::ABI_VERSION == 5, "it is named after the version");
+pub const VERSION_DIRECTORY: &str = "v6";
+const _: () = assert!(ollama_guard_common::abi::ABI_VERSION == 6, "it is named after the version");
 
 /// A guard: a daemon that may run or not, and what it has put into the kernel. Dropping it
 /// removes both.
@@ -207,7 +207,7 @@ impl Guard<'_> {
         let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
-            Some("allow" | "deny" | "learn" | "reload" | "diff" | "top") => {
+            Some("allow" | "deny" | "learn" | "reload" | "diff" | "top" | "confirm" | "revert") => {
                 command.arg("--socket").arg(self.socket())
             }
             Some("events") => {

@@ -78,8 +78,34 @@ fn table(rows: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// What a change would come to.
+pub(super) fn preview(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> io::Result<()> {
+    changes(effect, reply, out)?;
+    writeln!(out, "a dry run: nothing has changed, generation {} is in force", reply.generation)
+}
+
 pub(super) fn reply(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> io::Result<()> {
-    let EditReply { generation, added, removed, unchanged, changed, kept, .. } = reply;
+    changes(effect, reply, out)?;
+    let EditReply { generation, added, removed, changed, .. } = reply;
+    if let Some(until) = reply.trial_until {
+        let left = span(until.as_second() - Timestamp::now().as_second());
+        writeln!(
+            out,
+            "generation {generation} is in force ON TRIAL: in {left} what was before comes back, unless \
+             you say `ollama-guard confirm`"
+        )?;
+        return Ok(());
+    }
+    let decides_the_same = added.is_empty() && removed.is_empty();
+    match (decides_the_same, changed.is_empty()) {
+        (true, true) => writeln!(out, "nothing changed, generation {generation} is in force"),
+        (true, false) => writeln!(out, "generation {generation} is in force, as before"),
+        (false, _) => writeln!(out, "generation {generation} is in force"),
+    }
+}
+
+fn changes(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> io::Result<()> {
+    let EditReply { added, removed, unchanged, changed, kept, .. } = reply;
     for (word, prefixes) in [("added", added), ("removed", removed), ("unchanged", unchanged)] {
         if !prefixes.is_empty() {
             let rules = if prefixes.len() == 1 { "rule" } else { "rules" };
@@ -102,12 +128,7 @@ pub(super) fn reply(effect: Effect, reply: &EditReply, out: &mut dyn Write) -> i
             writeln!(out, "  and {} more", kept.len() - NAMED)?;
         }
     }
-    let decides_the_same = added.is_empty() && removed.is_empty();
-    match (decides_the_same, changed.is_empty()) {
-        (true, true) => writeln!(out, "nothing changed, generation {generation} is in force"),
-        (true, false) => writeln!(out, "generation {generation} is in force, as before"),
-        (false, _) => writeln!(out, "generation {generation} is in force"),
-    }
+    Ok(())
 }
 
 pub(super) fn warnings(reply: &EditReply, err: &mut dyn Write) -> io::Result<()> {
@@ -157,6 +178,7 @@ mod tests {
             changed: Vec::new(),
             kept: vec![rule("198.51.100.0/24", None)],
             warnings: vec!["the allowlist is\nempty".to_owned()],
+            trial_until: None,
         };
         let text = shown(|out| reply(Effect::Allow, &done, out));
         let lines: Vec<_> = text.lines().collect();

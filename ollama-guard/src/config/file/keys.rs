@@ -43,6 +43,7 @@ impl Table {
                 "attach",
                 "scope",
                 "capacity",
+                "confirm",
                 "groups",
                 "service",
                 "events",

@@ -99,6 +99,13 @@ impl RuleStore {
     ///
     /// On disk they are still there; [`RuleStore::catch_up`] tries again.
     pub fn end(&mut self, has_ended: impl Fn(&Rule) -> bool) -> Result<(), StoreError> {
+        if self.kept.is_some() {
+            self.rules.retain(|rule| !has_ended(rule));
+        }
+        self.with_kept(|store| store.end_kept(has_ended))
+    }
+
+    fn end_kept(&mut self, has_ended: impl Fn(&Rule) -> bool) -> Result<(), StoreError> {
         let ended = self.rules.iter().filter(|rule| has_ended(rule));
         let named = |rule: &Rule| {
             let Rule { prefix, effect, ref limits, .. } = *rule;
@@ -155,7 +162,7 @@ impl RuleStore {
     pub fn catch_up(&mut self) -> Result<(), StoreError> {
         self.ended.save(&self.directory)?;
         if self.is_behind {
-            self.replace(self.rules.clone())?;
+            self.with_kept(|store| store.replace(store.rules.clone()).map(drop))?;
         }
         Ok(())
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     body::Body,
-    extract::State,
+    extract::{Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
-use super::change;
+use super::{change, trial::HowQuery};
 use crate::control::{
     access::Action,
     body,
@@ -41,40 +41,45 @@ pub(super) async fn list(
 pub(super) async fn add(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
+    Query(how): Query<HowQuery>,
     body: Body,
 ) -> Edited {
     let body = change::admit(&shared, &caller, Action::Change, body).await?;
-    edit(&shared, &caller, body, shared.limits().body_bytes, Edit::Add).await
+    edit(&shared, &caller, how, body, shared.limits().body_bytes, Edit::Add).await
 }
 
 pub(super) async fn remove(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
+    Query(how): Query<HowQuery>,
     body: Body,
 ) -> Edited {
     let body = change::admit(&shared, &caller, Action::Change, body).await?;
-    edit(&shared, &caller, body, shared.limits().body_bytes, Edit::Remove).await
+    edit(&shared, &caller, how, body, shared.limits().body_bytes, Edit::Remove).await
 }
 
 pub(super) async fn replace(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
+    Query(how): Query<HowQuery>,
     body: Body,
 ) -> Edited {
     let body = change::admit(&shared, &caller, Action::Change, body).await?;
     let _permit = shared.upload(&caller).await?;
-    edit(&shared, &caller, body, shared.limits().replace_bytes, Edit::Replace).await
+    edit(&shared, &caller, how, body, shared.limits().replace_bytes, Edit::Replace).await
 }
 
 async fn edit<T: DeserializeOwned + Send + 'static>(
     shared: &Shared,
     caller: &Caller,
+    how: HowQuery,
     body: Body,
     limit: usize,
     wrap: fn(T) -> Edit,
 ) -> Edited {
     let edit = wrap(change::receive(shared, body, limit).await?);
     let peer = caller.peer.as_ref().clone();
-    let reply = change::carry_out(shared, move |backend| backend.edit(edit, peer)).await?;
+    let reply =
+        change::carry_out(shared, move |backend| backend.edit(edit, how.manner(), peer)).await?;
     Ok(Json(reply))
 }

@@ -11,6 +11,7 @@ use axum::{
     http::Request,
 };
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
@@ -19,14 +20,18 @@ use super::*;
 use crate::{
     control::{
         access::AccessRules,
-        backend::{Backend, Failure, Working},
+        backend::{Backend, Failure, Manner, Working},
         learning::{LearnLine, LearnRequest},
         peer::Peer,
-        protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList},
+        protocol::{
+            DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, TrialReply,
+            TrialView,
+        },
         server::{ControlConfig, Limits},
         shared::Caller,
         stall::Patience,
     },
+    dataplane::TrialEnd,
     events::{Bounds, Journal, Line, Subscription},
 };
 
@@ -54,8 +59,24 @@ impl Backend for Counting {
         self.answer(RuleList { generation: 1, rules: Vec::new(), terms: None })
     }
 
-    fn edit(&self, _: Edit, _: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
+    fn edit(
+        &self,
+        _: Edit,
+        _: Manner,
+        _: Peer,
+    ) -> BoxFuture<'_, Result<EditReply, Failure>> {
         self.answer(EditReply::default())
+    }
+
+    fn settle(&self, _: TrialEnd, _: Peer) -> BoxFuture<'_, Result<TrialReply, Failure>> {
+        self.answer(TrialReply {
+            trial: TrialView {
+                what: "a change".into(),
+                by: "ada".into(),
+                until: Timestamp::UNIX_EPOCH,
+            },
+            generation: 8,
+        })
     }
 
     fn past(&self, _: Bounds, _: u64) -> mpsc::Receiver<Vec<Line>> {

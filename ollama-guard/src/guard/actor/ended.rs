@@ -23,6 +23,7 @@ impl Actor {
             return;
         }
         let now = Moment::now();
+        self.revert_due(&now);
         let ended = self.guard.end_due(&now);
         self.tell(&ended, now.wall);
     }

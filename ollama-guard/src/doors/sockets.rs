@@ -1,31 +1,46 @@
 //! TCP sockets, from `/proc/<process>/net/tcp` and `tcp6`.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
 };
 
+use ollama_guard_common::Protocol;
+
+use crate::policy::Port;
+
 /// The states that matter here (`TCP_ESTABLISHED`, `TCP_LISTEN`, include/net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
+    /// Connected.
     Established,
+    /// Waiting for connections.
     Listen,
+    /// Any other.
     Other,
 }
 
 /// One socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-    pub(super) state: State,
+pub struct Socket {
+    /// Its own end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Its state.
+    pub state: State,
     /// The number by which the descriptors of processes name it; unique on this host.
-    pub(super) inode: u64,
+    pub inode: u64,
 }
 
 /// Every TCP socket of the network namespace that this `net` directory shows.
-pub(super) fn read(net: &Path) -> io::Result<Vec<Socket>> {
+///
+/// # Errors
+///
+/// If its files can't be read.
+pub fn read(net: &Path) -> io::Result<Vec<Socket>> {
     let mut sockets = parse(&fs::read_to_string(net.join("tcp"))?);
     match fs::read_to_string(net.join("tcp6")) {
         Ok(text) => sockets.extend(parse(&text)),
@@ -34,6 +49,23 @@ pub(super) fn read(net: &Path) -> io::Result<Vec<Socket>> {
         Err(error) => return Err(error),
     }
     Ok(sockets)
+}
+
+/// Who is connected to these ports of this host, by the calling thread's network namespace: the source and the
+/// local port, each pair once.
+///
+/// # Errors
+///
+/// If that can't be read.
+pub fn connected(ports: &BTreeSet<Port>) -> io::Result<BTreeSet<(IpAddr, Port)>> {
+    let sockets = read(Path::new("/proc/thread-self/net"))?;
+    let connected = sockets.iter().filter(|socket| socket.state == State::Established);
+    let pairs = connected.filter_map(|socket| {
+        let port = Port { protocol: Protocol::Tcp, number: socket.local.port() };
+        let source = socket.remote.ip();
+        (ports.contains(&port) && !source.is_loopback()).then_some((source, port))
+    });
+    Ok(pairs.collect())
 }
 
 fn parse(text: &str) -> Vec<Socket> {

@@ -1,0 +1,143 @@
+//! Trials, told to whoever wants to know.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::unistd::geteuid;
+
+use super::{Actor, name, write};
+use crate::{
+    audit_log::Entry,
+    control::{
+        backend::Failure,
+        peer::Peer,
+        protocol::{Edit, EditReply, TrialReply, TrialView},
+    },
+    dataplane::TrialEnd,
+    guard::{Attempt, Desired, GuardError, Moment, OnTrial},
+};
+
+impl Actor {
+    /// Makes a change on trial.
+    pub(super) fn try_edit(
+        &mut self,
+        edit: &Edit,
+        time: Duration,
+        by: &str,
+        now: &Moment,
+    ) -> Result<EditReply, GuardError> {
+        let what = format!("`{} {}`", edit.effect(), edit.action());
+        let attempt = Attempt { time, what, by: by.to_owned() };
+        let mut reply =
+            self.guard.attempt(&attempt, now, |guard| guard.make_edit(edit, by, now))?;
+        reply.trial_until = self.guard.on_trial().map(|trial| trial.until);
+        self.show_trial(None);
+        Ok(reply)
+    }
+
+    /// Puts a configuration in force on trial.
+    pub(super) fn try_configuration(
+        &mut self,
+        desired: Desired,
+        time: Duration,
+        peer: &Peer,
+        now: &Moment,
+    ) -> Result<bool, GuardError> {
+        let by = name(peer);
+        let attempt = Attempt { time, what: "the new configuration".into(), by };
+        let tried =
+            self.guard.attempt(&attempt, now, |guard| guard.make_reconfiguration(desired, now));
+        self.show_trial(None);
+        tried
+    }
+
+    /// Ends a trial because somebody says so.
+    pub(super) fn settle(&mut self, end: TrialEnd, peer: &Peer) -> Result<TrialReply, Failure> {
+        let ended = match end {
+            TrialEnd::Confirmed => self.guard.confirm(&Moment::now()),
+            TrialEnd::Reverted => self.guard.revert(),
+        };
+        // What was too late to be confirmed was taken back.
+        let how = if ended.is_ok() { end } else { TrialEnd::Reverted };
+        self.show_trial(Some(how));
+        let action = match end {
+            TrialEnd::Confirmed => "confirm",
+            TrialEnd::Reverted => "revert",
+        };
+        let outcome = ended.as_ref().map(drop).map_err(GuardError::to_string);
+        self.record_trial(
+            action,
+            (peer.uid, peer.pid, peer.user.as_deref()),
+            ended.as_ref().ok(),
+            outcome.as_ref().copied().map_err(String::as_str),
+        );
+        let trial = ended?;
+        let by = name(peer);
+        tracing::info!("{}: {} by {}, {action}ed by {by}", self.generation(), trial.what, trial.by);
+        Ok(TrialReply { trial: view(&trial), generation: self.guard.generation() })
+    }
+
+    /// Goes back to what was before, if the time is over.
+    pub(super) fn revert_due(&mut self, now: &Moment) {
+        let Some(ended) = self.guard.revert_due(now) else { return };
+        self.show_trial(Some(TrialEnd::Reverted));
+        let uid = geteuid().as_raw();
+        let outcome = ended.as_ref().map(drop).map_err(GuardError::to_string);
+        self.record_trial(
+            "reverted",
+            (uid, i32::try_from(std::process::id()).ok(), None),
+            ended.as_ref().ok(),
+            outcome.as_ref().copied().map_err(String::as_str),
+        );
+        match ended {
+            Ok(OnTrial { what, by, .. }) => tracing::warn!(
+                "{what} by {by} was not confirmed in time: what was before is back, {}",
+                self.generation()
+            ),
+            Err(error) => tracing::error!(
+                "a change was not confirmed in time, and what was before is not back whole: {error}"
+            ),
+        }
+    }
+
+    fn generation(&self) -> String {
+        format!("generation {}", self.guard.generation())
+    }
+
+    fn show_trial(&mut self, end: Option<TrialEnd>) {
+        let trial = self.guard.on_trial().map(view);
+        self.standing.send_modify(|standing| {
+            // One that goes on has not ended, whatever was asked.
+            standing.trial_end = end.filter(|_| trial.is_none());
+            standing.trial = trial;
+        });
+    }
+
+    fn record_trial(
+        &mut self,
+        action: &str,
+        (uid, pid, user): (u32, Option<i32>, Option<&str>),
+        trial: Option<&OnTrial>,
+        result: Result<(), &str>,
+    ) {
+        let comment = trial.map(|trial| format!("{} by {}", trial.what, trial.by));
+        let entry = Entry {
+            time: Timestamp::now(),
+            uid,
+            pid,
+            user,
+            action,
+            effect: None,
+            prefixes: &[],
+            comment: comment.as_deref(),
+            generation: result.is_ok().then(|| self.guard.generation()),
+            result,
+        };
+        write(&mut self.audit, &entry);
+    }
+}
+
+fn view(trial: &OnTrial) -> TrialView {
+    let OnTrial { what, by, until } = trial.clone();
+    TrialView { what, by, until }
+}

@@ -1,0 +1,190 @@
+//! Changes on trial: who shuts themselves out is let in again in time, whatever has become of the daemon. What is
+//! in force is asked of the door, by frames.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use ollama_guard_tests::{
+    bed::{self, Bed, Guard, GuardSetup, NEWCOMER4, SERVER_DOOR, passing, until},
+    policy::{FRIEND4, GUARDED},
+};
+
+/// How long a trial lasts here, and how much more its end may take.
+const TRIAL: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// A file is looked at every second, and read once it was the same for a second.
+const SOON: Duration = Duration::from_secs(6);
+
+fn setup() -> GuardSetup {
+    GuardSetup::of(SERVER_DOOR).attach("generic")
+}
+
+/// A guard whose list has the friend only, by command.
+fn guard(bed: &Bed) -> Result<Guard<'_>> {
+    let guard = setup().start(&bed.server.namespace)?;
+    guard.done(&["allow", "add", &FRIEND4.to_string()])?;
+    Ok(guard)
+}
+
+/// Puts the newcomer in the friend's place, on trial. Returns what is said, and when that was.
+fn try_newcomer(guard: &Guard<'_>) -> Result<(String, Instant)> {
+    let list = guard.file("list");
+    fs::write(&list, format!("{NEWCOMER4}\n"))?;
+    let list = list.to_string_lossy();
+    let start = Instant::now();
+    let said = guard.done(&["allow", "replace", &list, "--confirm", "5s"])?;
+    Ok((said, start))
+}
+
+fn until_the_friend_is_back(bed: &Bed, start: Instant) -> Result<()> {
+    bed::until_passing(bed, GUARDED, &[FRIEND4], TRIAL + AT_ONCE)?;
+    let took = start.elapsed();
+    ensure!(took >= TRIAL, "taken back after {took:?}");
+    ensure!(took < TRIAL + AT_ONCE, "taken back after {took:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_nobody_confirms_is_taken_back_in_time_and_what_is_confirmed_stays() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut guard = guard(&bed)?;
+    let before = guard.status()?.generation()?;
+    let (said, start) = try_newcomer(&guard)?;
+    ensure!(said.contains("generation 3 is in force ON TRIAL: in 5s what was before"), "{said}");
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    let status = guard.cli(&["status"])?;
+    ensure!(status.stdout.contains("\nON TRIAL for another "), "{status:?}");
+    let refused = guard.cli(&["allow", "add", "198.51.100.9"])?;
+    ensure!(refused.stderr.contains("`allow replace` by "), "{refused:?}");
+    ensure!(refused.code == Some(2), "{refused:?}");
+    until_the_friend_is_back(&bed, start)?;
+    until("the daemon to know", AT_ONCE, || {
+        guard.log().contains("was not confirmed in time: what was before is back")
+    })?;
+    assert_eq!(guard.status()?.generation()?, before);
+    ensure!(guard.done(&["allow", "list"])?.contains(&FRIEND4.to_string()));
+    let verified = guard.cli(&["verify"])?;
+    ensure!(verified.succeeded(), "{verified:?}");
+    let late = guard.cli(&["confirm"])?;
+    ensure!(late.stderr.contains("nothing is on trial") && !late.succeeded(), "{late:?}");
+
+    try_newcomer(&guard)?;
+    let said = guard.done(&["confirm"])?;
+    ensure!(said.contains("is for good: generation 4 is in force"), "{said}");
+    ensure!(!guard.log().contains("put in force again"), "a trial is no drift: {}", guard.log());
+    guard.done(&["allow", "add", "198.51.100.9"])?;
+    std::thread::sleep(TRIAL + AT_ONCE / 2);
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    guard.kill9()?;
+    guard.start()?;
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+
+    let list = guard.file("list");
+    fs::write(&list, format!("{FRIEND4}\n"))?;
+    guard.done(&["allow", "replace", &list.to_string_lossy(), "--confirm", "1h"])?;
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4]);
+    guard.done(&["revert"])?;
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    let audit = fs::read_to_string(guard.state_dir().join("audit.log"))?;
+    for action in ["\"reverted\"", "\"confirm\"", "\"revert\""] {
+        ensure!(audit.contains(action), "{action} is not in {audit}");
+    }
+    ensure!(guard.cli(&["verify"])?.succeeded());
+    Ok(())
+}
+
+/// Nobody but the kernel is left to look at a clock.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_daemon_that_is_killed_during_a_trial_need_not_come_back() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut guard = guard(&bed)?;
+    let (_, start) = try_newcomer(&guard)?;
+    guard.kill9()?;
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    let status = guard.cli(&["status"])?;
+    ensure!(status.stdout.contains("\nON TRIAL for another "), "{status:?}");
+    until_the_friend_is_back(&bed, start)?;
+    let status = guard.cli(&["status"])?;
+    ensure!(!status.stdout.contains("ON TRIAL"), "{status:?}");
+    guard.start()?;
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4]);
+    guard.done(&["allow", "add", &NEWCOMER4.to_string()])?;
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4, NEWCOMER4]);
+    ensure!(guard.cli(&["verify"])?.succeeded());
+    Ok(())
+}
+
+/// As after a reboot, the list is the one before the trial.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_daemon_that_starts_during_a_trial_has_what_was_before() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut guard = guard(&bed)?;
+    try_newcomer(&guard)?;
+    guard.stop()?;
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4], "the filter goes on as it was");
+    guard.start()?;
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4]);
+    guard.done(&["allow", "add", &NEWCOMER4.to_string()])?;
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4, NEWCOMER4]);
+    Ok(())
+}
+
+fn config(allowed: impl ToString) -> String {
+    format!("confirm = \"5s\"\n[[service]]\nallow = [\"{}\"]\n", allowed.to_string())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_configuration_that_nobody_confirms_is_taken_back_and_stays_away() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut guard = setup().config(&config(FRIEND4)).start(&bed.server.namespace)?;
+    guard.write_config(&config(NEWCOMER4))?;
+    bed::until_passing(&bed, GUARDED, &[NEWCOMER4], SOON)?;
+    bed::until_passing(&bed, GUARDED, &[FRIEND4], TRIAL + AT_ONCE)?;
+    let rejected = || {
+        guard.cli(&["status"]).is_ok_and(|status| {
+            status.stdout.contains("CONFIGURATION REJECTED") && status.stdout.contains("on trial")
+        })
+    };
+    until("status to say so", AT_ONCE, rejected)?;
+    std::thread::sleep(SOON / 2);
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4], "the same files are not taken again");
+    // Nor by a daemon that starts.
+    guard.kill9()?;
+    guard.start()?;
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4]);
+    ensure!(guard.cli(&["status"])?.stdout.contains("CONFIGURATION REJECTED"));
+
+    let said = guard.done(&["reload", "--confirm", "1m"])?;
+    ensure!(said.contains("in force ON TRIAL, as generation "), "{said}");
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    guard.done(&["confirm"])?;
+    guard.kill9()?;
+    guard.start()?;
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    let status = guard.cli(&["status"])?;
+    ensure!(status.succeeded() && !status.stdout.contains("REJECTED"), "{status:?}");
+    Ok(())
+}
+
+/// A rule that ends does so also in what comes back.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_ends_during_a_trial_does_not_come_back() -> Result<()> {
+    let bed = Bed::new()?;
+    let guard = guard(&bed)?;
+    guard.done(&["allow", "add", &NEWCOMER4.to_string(), "--for", "2s"])?;
+    let list = guard.file("list");
+    fs::write(&list, "198.51.100.9\n")?;
+    guard.done(&["allow", "replace", &list.to_string_lossy(), "--confirm", "6s"])?;
+    assert!(passing(&bed, GUARDED)?.is_empty());
+    bed::until_passing(&bed, GUARDED, &[FRIEND4], TRIAL + 2 * AT_ONCE)?;
+    ensure!(guard.cli(&["verify"])?.succeeded());
+    Ok(())
+}
