@@ -163,11 +163,14 @@ impl<A> LivePolicy<'_, A> {
 #[unsafe(no_mangle)]
 extern "C" fn og_on_trial(selection: u64) -> u64 {
     let Some(table) = OG_POLICY.get_ptr(0) else { return selection };
-    // SAFETY: fields of a live array element.
-    let [until, before] =
-        unsafe { [&raw const (*table).trial_until, &raw const (*table).before_trial] };
+    // SAFETY: a field of a live array element.
+    let until = unsafe { &raw const (*table).trial_until };
     // SAFETY: as above.
-    let [until, before] = unsafe { [word(until), word(before)] };
+    let before = unsafe { &raw const (*table).before_trial };
+    // SAFETY: a word of a live array element.
+    let until = unsafe { word(until) };
+    // SAFETY: as above.
+    let before = unsafe { word(before) };
     // SAFETY: a helper without arguments (bpf-helpers(7), Linux 5.8).
     if unsafe { bpf_ktime_get_boot_ns() } < until { selection } else { before }
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
 mod check;
 mod detach;
 mod doctor;

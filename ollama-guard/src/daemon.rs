@@ -204,16 +204,17 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
         reloader: Arc::clone(&reloader),
         socket: socket_file.path().to_owned(),
     };
-    let backend = Arc::new(backend::LiveBackend::new(
-        handle.clone(),
-        Arc::clone(&journal),
-        Arc::clone(&history),
+    let backend = Arc::new(backend::LiveBackend {
+        handle: handle.clone(),
+        journal: Arc::clone(&journal),
+        history: Arc::clone(&history),
         pins,
-        settings.clone(),
-        Arc::clone(&notices),
-        Arc::clone(&reloader),
-        mover,
-    ));
+        settings: settings.clone(),
+        notices: Arc::clone(&notices),
+        reloader: Arc::clone(&reloader),
+        metrics: mover,
+        learner: learn::Learner::new(handle.clone()),
+    });
     let scraped = scrape::LiveSource::new(Arc::clone(&backend), handle.clone(), notices);
     Ok(Daemon {
         handle,

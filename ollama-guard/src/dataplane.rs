@@ -19,7 +19,6 @@
 
 pub mod addresses;
 pub mod allowance;
-pub mod boot_clock;
 mod clsact;
 mod contents;
 pub mod counters;

@@ -6,6 +6,8 @@
 //! kernel.
 //!
 //! Not here: who may ask (control), and what the packets do (dataplane).
+//!
+//! Long because a change is one sequence, from the request to the kernel.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +17,7 @@ mod error;
 mod expire;
 mod host;
 mod learning;
+mod mend;
 mod plan;
 mod preview;
 mod reconfigure;
@@ -33,7 +36,7 @@ use self::{ends::Ends, expire::Unfinished, trial::Trial};
 use crate::{
     config::{RuleStore, Undo},
     control::protocol::{Edit, EditReply, RuleList, RuleView, ServiceTerms, Terms},
-    dataplane::{Dataplane, DataplaneError, Found, PolicySink},
+    dataplane::{DataplaneError, PolicySink},
     policy::{
         Change, CompileError, Compiled, Digest, Digests, Layout, MapImage, Named, Origin, Policy,
         Port, Rule, Service, Statement,
@@ -311,41 +314,6 @@ impl<S: PolicySink> Guard<S> {
         }
         self.compiled = Some(compiled);
         Ok(())
-    }
-}
-
-impl Guard<Dataplane> {
-    /// Reads the policy in force back from the kernel. If it is not the one that was put there, it
-    /// is put there again. Returns what was wrong.
-    pub fn mend_policy(&mut self) -> Result<Option<String>, GuardError> {
-        let Some(problem) = self.policy_problem()? else {
-            return Ok(None);
-        };
-        self.sink.distrust_policy();
-        self.apply()?;
-        Ok(Some(format!("{problem}: put in force again, as generation {}", self.generation)))
-    }
-
-    /// What is wrong with the policy in force, read back from the kernel, if anything is.
-    pub fn policy_problem(&self) -> Result<Option<String>, DataplaneError> {
-        let in_force = self.sink.policy_in_force()?;
-        let mine = self.generation;
-        let problem = match in_force.found {
-            // Nobody but this thread changes policies.
-            Found::Unsteady => "the policy in force changes all the time".into(),
-            _ if in_force.generation != mine => {
-                format!("generation {} is in force instead of {mine}", in_force.generation)
-            }
-            Found::OtherTables => "the tables of rules in force are not the pinned ones".into(),
-            Found::Digest(found) if found != self.digest.number() => {
-                format!("ports or rules of generation {mine} were changed by somebody else")
-            }
-            Found::Digest(found) if found != in_force.written => {
-                format!("the fingerprint of generation {mine} was changed by somebody else")
-            }
-            Found::Digest(_) => return Ok(None),
-        };
-        Ok(Some(problem))
     }
 }
 

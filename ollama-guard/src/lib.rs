@@ -49,7 +49,7 @@
 //! | 5 | [`control`], [`metrics`], [`audit_log`], [`doors`] |
 //! | 6 | [`events`]; [`dataplane`]: the only one that imports aya or has `unsafe` |
 //! | 7 | [`config`]: the finished, typed configuration, and the stored rules |
-//! | 8 | [`policy`]: prefixes, rules, compile; no input or output |
+//! | 8 | [`policy`]: prefixes, rules, compile; no input or output; [`boot_clock`]: the clock of the kernel's programs |
 //! | 9 | `ollama-guard-common` |
 //!
 //! # The life of a packet
@@ -150,6 +150,7 @@
 //! `policy/compile.rs`, `dataplane/slots.rs`. The whole: `daemon.rs`.
 
 pub mod audit_log;
+pub mod boot_clock;
 pub mod cli;
 pub mod config;
 pub mod control;

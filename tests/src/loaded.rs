@@ -21,7 +21,7 @@ use ollama_guard::{
     config::DEFAULT_CAPACITY,
     dataplane::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
-        PolicySink as _, Snapshot, SourceTable, Sources, TrialEnd, Twin, boot_clock, links::Target,
+        PolicySink as _, Snapshot, SourceTable, Sources, TrialEnd, Twin, links::Target,
     },
     policy::{Digests, Effect, MapImage, Policy, Port, Service, compile},
 };
@@ -111,7 +111,7 @@ impl Loaded {
     /// As [`Loaded::apply`].
     pub fn try_out(&mut self, policy: &HostPolicy, time: Duration) -> Result<u64> {
         let (image, digests) = self.image(policy, Mode::Enforce)?;
-        let until = boot_clock::now()? + u64::try_from(time.as_nanos())?;
+        let until = ollama_guard::boot_clock::now()? + u64::try_from(time.as_nanos())?;
         Ok(self.dataplane()?.try_out(&image, &digests, until)?)
     }
 

@@ -235,6 +235,15 @@ fn maps_that_are_edited_from_outside_are_put_right() -> Result<()> {
         })?;
         everyone_is_served(&bed)
     })?;
+    // As if what is in force were on trial, and its time over.
+    noticed_and_repaired(&bed, &mut guard, told, "is on trial", |guard| {
+        tamper(guard, |table, slot| {
+            let observe = Selection::new(slot as u32, Mode::Observe, Scope::All, 1);
+            table.before_trial = observe.with_port(GUARDED).0;
+            table.selection = Selection(table.selection).on_trial().0;
+        })?;
+        everyone_is_served(&bed)
+    })?;
     // No rules at all: closed, for the friend too.
     noticed_and_repaired(&bed, &mut guard, told, "are not the pinned ones", |guard| {
         let key = slot_in_force(guard)?.0.to_ne_bytes().map(|byte| byte.to_string());

@@ -3,18 +3,24 @@
 
 use std::{
     fs,
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
 use ollama_guard_tests::{
-    bed::{self, Bed, Guard, GuardSetup, NEWCOMER4, SERVER_DOOR, passing, until},
-    policy::{FRIEND4, GUARDED},
+    bed::{
+        self, Bed, Guard, GuardSetup, NEWCOMER4, SERVER_DOOR, Standin, passing,
+        policy_table::tamper, until,
+    },
+    policy::{FRIEND4, GUARDED, SERVER4},
 };
 
 /// How long a trial lasts here, and how much more its end may take.
 const TRIAL: Duration = Duration::from_secs(5);
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// In which what is touched from outside is put right.
+const DRIFT: Duration = Duration::from_secs(5);
 /// A file is looked at every second, and read once it was the same for a second.
 const SOON: Duration = Duration::from_secs(6);
 
@@ -186,5 +192,55 @@ fn what_ends_during_a_trial_does_not_come_back() -> Result<()> {
     assert!(passing(&bed, GUARDED)?.is_empty());
     bed::until_passing(&bed, GUARDED, &[FRIEND4], TRIAL + 2 * AT_ONCE)?;
     ensure!(guard.cli(&["verify"])?.succeeded());
+    Ok(())
+}
+
+/// Whoever may write to the maps may not make a trial last.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_trial_whose_end_is_moved_from_outside_is_taken_back() -> Result<()> {
+    let bed = Bed::new()?;
+    let guard = guard(&bed)?;
+    let list = guard.file("list");
+    fs::write(&list, format!("{NEWCOMER4}\n"))?;
+    guard.done(&["allow", "replace", &list.to_string_lossy(), "--confirm", "1m"])?;
+    assert_eq!(passing(&bed, GUARDED)?, [NEWCOMER4]);
+    tamper(&guard, |table, _| table.trial_until = u64::MAX)?;
+    bed::until_passing(&bed, GUARDED, &[FRIEND4], DRIFT)?;
+    let status = guard.cli(&["status"])?;
+    ensure!(!status.stdout.contains("ON TRIAL"), "{status:?}");
+    ensure!(
+        guard.log().contains("what is on trial with generation 3 was changed"),
+        "{}",
+        guard.log()
+    );
+    ensure!(guard.cli(&["verify"])?.succeeded());
+    Ok(())
+}
+
+/// Before anything happens, and by name.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_dry_run_names_who_is_connected_and_would_be_shut_out() -> Result<()> {
+    let bed = Bed::new()?;
+    let _server = Standin::start_in(&bed.server.namespace, GUARDED)?;
+    let guard = guard(&bed)?;
+    let connect = || TcpStream::connect_timeout(&(SERVER4, GUARDED).into(), AT_ONCE);
+    let talk = bed.friend.namespace.enter(connect)??;
+    let list = guard.file("list");
+    fs::write(&list, format!("{NEWCOMER4}\n"))?;
+    let list = list.to_string_lossy();
+    let would = guard.cli(&["allow", "replace", &list, "--dry-run"])?;
+    let named = format!("warning: {FRIEND4} is connected to {GUARDED}/tcp at this moment");
+    ensure!(would.succeeded() && would.stderr.contains(&named), "{would:?}");
+    ensure!(would.stdout.contains("a dry run: nothing has changed, generation 2"), "{would:?}");
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4]);
+    // Nobody is asked where there is no terminal, and what is done is told as well.
+    let done = guard.cli(&["allow", "replace", &list, "--confirm", "1m"])?;
+    ensure!(done.succeeded() && done.stderr.contains(&named), "{done:?}");
+    guard.done(&["revert"])?;
+    drop(talk);
+    let would = guard.cli(&["allow", "replace", &list, "--dry-run"])?;
+    ensure!(would.succeeded() && would.stderr.is_empty(), "{would:?}");
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 mod archive;
 mod boot;
+mod chosen;
 mod guest;
 mod mirror;
 mod packages;
@@ -31,6 +32,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 use self::{
+    chosen::{LEFT_OUT, RUN},
     guest::Work,
     mirror::Mirror,
     packages::Kernel,
@@ -80,38 +82,6 @@ const NEED_TCX: [&str; 2] = [
 
 /// What the oldest kernel lacks, as the guard says it.
 const LACKING: &str = "BPF_PROG_TEST_RUN with ctx_in";
-
-/// The test programs that run in the guests: the packet table, the costs, the life cycle, and what
-/// else depends on what a kernel does with attached programs.
-const RUN: [&str; 6] = ["budget", "kernel", "lifecycle", "attach", "foreign", "services"];
-
-/// Those that do not, and why.
-pub const LEFT_OUT: [(&[&str], &str); 8] = [
-    (
-        &["capacity", "doctor", "doors", "errors", "expiry", "policy", "reload"],
-        "about the user side, which is the same program on every kernel",
-    ),
-    (
-        &["drift", "learn", "trial", "watch"],
-        "keep to seconds, for which an emulated processor is too slow",
-    ),
-    (
-        &["drivers", "layout", "privileges", "scope", "service", "verify"],
-        "about this machine's accounts, interfaces, programs, drivers and builds: not tried in a guest",
-    ),
-    (&["metrics"], "needs Prometheus, which a guest does not have"),
-    (&["paths"], "runs the programs on a machine of its own, without a kernel"),
-    (&["speed"], "measures time, which an emulated processor does not show"),
-    (
-        &["bed", "strangers", "traffic", "tunnel"],
-        "need curl, nmap, socat, scapy or tcpdump, which a guest does not have",
-    ),
-    (
-        &["books", "evasion", "faults", "hostile", "inject", "lpm", "oracle", "ordinary", "soak"],
-        "floods, captures and faults by the hundred: minutes on real hardware, hours when emulated; \
-         their packets are rows of the table",
-    ),
-];
 
 /// What to do.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,11 @@ use std::{
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{NO, SocketArg, written};
+use super::{
+    NO, SocketArg,
+    ask::{may_ask, on_terminal},
+    written,
+};
 use crate::{
     control::{
         Client,
@@ -29,6 +33,9 @@ pub struct ReloadArgs {
     /// daemon dies
     #[arg(long, value_name = "TIME", value_parser = duration)]
     confirm: Option<Duration>,
+    /// Do not ask first, which is done on a terminal where it shuts out somebody who is connected, or everybody
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Arguments of `diff`.
@@ -43,6 +50,16 @@ pub struct DiffArgs {
 
 /// Has the daemon read its configuration again.
 pub(super) async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
+    if args.confirm.is_none() && may_ask(args.yes) {
+        let would = ask(&args.shared, true, None).await?;
+        if would.closes {
+            print(lines(&would).trim_end())?;
+            if !on_terminal()? {
+                print("nothing has changed")?;
+                return Ok(ExitCode::from(NO));
+            }
+        }
+    }
     let reply = ask(&args.shared, false, args.confirm).await?;
     let args = args.shared;
     if args.json {

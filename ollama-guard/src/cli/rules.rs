@@ -16,12 +16,12 @@ use clap::{Args, Subcommand};
 
 pub use file::{ListError, Problem, read_list};
 
-use super::written;
+use super::{NO, ask, written};
 use crate::{
     control::{
         Client, Effect,
         backend::Manner,
-        protocol::{AddRequest, Comment, RemoveRequest, ReplaceRequest},
+        protocol::{AddRequest, Comment, Edit, RemoveRequest, ReplaceRequest},
     },
     policy::{End, Limits, Pattern, duration},
 };
@@ -50,6 +50,10 @@ pub struct TrialArgs {
     /// Only say what a change would come to, and whom it would shut out who is connected now
     #[arg(long, global = true, conflicts_with = "confirm")]
     pub dry_run: bool,
+    /// Do not ask first, which is done on a terminal where a change shuts out somebody who is connected, or
+    /// everybody
+    #[arg(long, global = true)]
+    pub yes: bool,
 }
 
 /// What to do with the rules.
@@ -138,7 +142,16 @@ pub async fn run(
     check: PrefixCheck,
 ) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout());
-    execute(effect, args, socket, check, &mut out, &mut io::stderr()).await
+    let asks = ask::may_ask(args.trial.yes);
+    execute(
+        effect,
+        args,
+        socket,
+        check,
+        (&mut out, &mut io::stderr()),
+        asks.then_some(ask::on_terminal),
+    )
+    .await
 }
 
 /// The same with other outputs.
@@ -151,42 +164,34 @@ pub async fn execute(
     args: RulesArgs,
     socket: &Path,
     check: PrefixCheck,
-    out: &mut (dyn Write + Send),
-    err: &mut (dyn Write + Send),
+    (out, err): (&mut (dyn Write + Send), &mut (dyn Write + Send)),
+    ask: Option<ask::Ask>,
 ) -> anyhow::Result<ExitCode> {
     let manner = match args.trial.confirm {
         _ if args.trial.dry_run => Manner::DryRun,
         Some(time) => Manner::OnTrial(time),
         None => Manner::ForGood,
     };
-    let client = Client::new(socket).changing(manner);
-    let reply = match args.command {
+    let edit = match args.command {
         RulesCommand::List { json } => {
-            let mut list = client.rules().await?;
+            let mut list = Client::new(socket).rules().await?;
             list.rules.retain(|rule| rule.effect == effect);
             let shown = show::list(effect, &list, json, out, err).and_then(|()| out.flush());
             return written(shown);
         }
-        RulesCommand::Add { prefixes, limits, comment, anyone, time, until: expires } => {
-            check_all(&prefixes, check)?;
-            let limits = limits.limits();
-            let comment = comment.map(Comment::try_from).transpose().context("--comment")?;
-            let for_seconds = time.map(|time| time.as_secs());
-            let request =
-                AddRequest { effect, prefixes, limits, comment, anyone, expires, for_seconds };
-            client.add(&request).await?
-        }
-        RulesCommand::Remove { prefixes, limits } => {
-            let limits = limits.limits();
-            check_all(&prefixes, check)?;
-            client.remove(&RemoveRequest { effect, prefixes, limits }).await?
-        }
-        RulesCommand::Replace { file, limits, anyone } => {
-            let limits = limits.limits();
-            let rules = read_list(&file, check)?;
-            client.replace(&ReplaceRequest { effect, rules, limits, anyone }).await?
-        }
+        command => edit(effect, command, check)?,
     };
+    if let (Manner::ForGood, Some(ask)) = (manner, ask) {
+        let would = Client::new(socket).changing(Manner::DryRun).edit(&edit).await?;
+        if would.closes {
+            show::warnings(&would, err)?;
+            if !ask()? {
+                writeln!(err, "nothing has changed")?;
+                return Ok(ExitCode::from(NO));
+            }
+        }
+    }
+    let reply = Client::new(socket).changing(manner).edit(&edit).await?;
     show::warnings(&reply, err)?;
     let shown = if manner == Manner::DryRun {
         show::preview(effect, &reply, out)
@@ -194,6 +199,36 @@ pub async fn execute(
         show::reply(effect, &reply, out)
     };
     written(shown.and_then(|()| out.flush()))
+}
+
+/// What a command asks of the daemon.
+fn edit(effect: Effect, command: RulesCommand, check: PrefixCheck) -> anyhow::Result<Edit> {
+    Ok(match command {
+        RulesCommand::List { .. } => bail!("a list changes nothing"),
+        RulesCommand::Add { prefixes, limits, comment, anyone, time, until: expires } => {
+            check_all(&prefixes, check)?;
+            let limits = limits.limits();
+            let comment = comment.map(Comment::try_from).transpose().context("--comment")?;
+            let for_seconds = time.map(|time| time.as_secs());
+            Edit::Add(AddRequest {
+                effect,
+                prefixes,
+                limits,
+                comment,
+                anyone,
+                expires,
+                for_seconds,
+            })
+        }
+        RulesCommand::Remove { prefixes, limits } => {
+            check_all(&prefixes, check)?;
+            Edit::Remove(RemoveRequest { effect, prefixes, limits: limits.limits() })
+        }
+        RulesCommand::Replace { file, limits, anyone } => {
+            let rules = read_list(&file, check)?;
+            Edit::Replace(ReplaceRequest { effect, rules, limits: limits.limits(), anyone })
+        }
+    })
 }
 
 fn check_all(prefixes: &[String], check: PrefixCheck) -> anyhow::Result<()> {

@@ -340,14 +340,11 @@ fn prepare(directory: &Path) -> Result<(), StoreError> {
 }
 
 fn no_foreign(path: &Path, rules: &[Rule]) -> Result<(), StoreError> {
-    match rules.iter().find(|rule| !matches!(*rule.origin, Origin::Cli { .. })) {
-        None => Ok(()),
-        Some(rule) => Err(StoreError::Foreign {
-            path: path.to_owned(),
-            prefix: rule.prefix,
-            written: rule.written(),
-        }),
-    }
+    let foreign = rules.iter().find(|rule| !matches!(*rule.origin, Origin::Cli { .. }));
+    foreign.map_or(Ok(()), |rule| {
+        let (path, prefix, written) = (path.to_owned(), rule.prefix, rule.written());
+        Err(StoreError::Foreign { path, prefix, written })
+    })
 }
 
 #[cfg(test)]

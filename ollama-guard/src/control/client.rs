@@ -1,4 +1,6 @@
 //! The other end of the socket, for the command line.
+//!
+//! Long because it is a list of all that can be asked, a method each.
 
 use std::{
     io,
@@ -24,8 +26,8 @@ use super::{
     backend::Manner,
     learning::LearnRequest,
     protocol::{
-        AddRequest, DetachReply, EditReply, ErrorReply, ReloadReply, ReloadRequest, RemoveRequest,
-        ReplaceRequest, RuleList, TrialReply,
+        AddRequest, DetachReply, Edit, EditReply, ErrorReply, ReloadReply, ReloadRequest,
+        RemoveRequest, ReplaceRequest, RuleList, TrialReply,
     },
     socket::MAX_PATH_BYTES,
 };
@@ -184,6 +186,19 @@ impl Client {
     /// See [`ClientError`].
     pub async fn replace(&self, request: &ReplaceRequest) -> Result<EditReply, ClientError> {
         self.post(&self.path("/v1/rules/replace"), request).await
+    }
+
+    /// Changes rules.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn edit(&self, edit: &Edit) -> Result<EditReply, ClientError> {
+        match edit {
+            Edit::Add(request) => self.add(request).await,
+            Edit::Remove(request) => self.remove(request).await,
+            Edit::Replace(request) => self.replace(request).await,
+        }
     }
 
     /// Makes what is on trial stay.

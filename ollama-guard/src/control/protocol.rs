@@ -1,5 +1,7 @@
 //! What goes over the socket, as JSON. Fields that are not known are refused in requests, so that
 //! a misspelt `anyone` is an error, and ignored in answers, so that a newer daemon may say more.
+//!
+//! Long because it is the list of all messages of the socket.
 
 use std::collections::BTreeMap;
 
@@ -267,6 +269,10 @@ pub struct EditReply {
     /// What the person should know, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Of a dry run: whether it shuts out somebody who is connected at the moment, or everybody who is let in
+    /// now; the warnings say whom.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closes: bool,
     /// Until when the change is on trial; it is for good if this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_until: Option<Timestamp>,
@@ -318,6 +324,10 @@ pub struct ReloadReply {
     /// What the person should know, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Of a dry run: whether it shuts out somebody who is connected at the moment, or everybody who is let in
+    /// now; the warnings say whom.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closes: bool,
     /// Until when it is on trial; it is for good if this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_until: Option<Timestamp>,

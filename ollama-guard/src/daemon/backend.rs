@@ -30,32 +30,18 @@ use crate::{
 
 /// The daemon behind its socket.
 pub(super) struct LiveBackend {
-    handle: Handle,
-    journal: Arc<Journal>,
-    history: Arc<History>,
-    pins: PinDir,
-    settings: watch::Receiver<Settings>,
-    notices: Arc<Notices>,
-    reloader: Arc<Reloader>,
-    metrics: Mover,
-    learner: Learner,
+    pub(super) handle: Handle,
+    pub(super) journal: Arc<Journal>,
+    pub(super) history: Arc<History>,
+    pub(super) pins: PinDir,
+    pub(super) settings: watch::Receiver<Settings>,
+    pub(super) notices: Arc<Notices>,
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) metrics: Mover,
+    pub(super) learner: Learner,
 }
 
 impl LiveBackend {
-    pub(super) fn new(
-        handle: Handle,
-        journal: Arc<Journal>,
-        history: Arc<History>,
-        pins: PinDir,
-        settings: watch::Receiver<Settings>,
-        notices: Arc<Notices>,
-        reloader: Arc<Reloader>,
-        metrics: Mover,
-    ) -> Self {
-        let learner = Learner::new(handle.clone());
-        Self { handle, journal, history, pins, settings, notices, reloader, metrics, learner }
-    }
-
     /// Where everything is pinned.
     pub(super) const fn pins(&self) -> &PinDir {
         &self.pins

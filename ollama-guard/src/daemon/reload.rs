@@ -10,6 +10,8 @@
 //! a link leads through, knows nothing of network file systems, and its instances are used up on many a
 //! Kubernetes node. Nothing is read until the files have been the same for a second: an editor may be
 //! in the middle of writing one, and half a list is a list.
+//!
+//! Long because reading, comparing, taking over and telling are one sequence, whoever asks for it.
 
 use std::{
     future::Future,
@@ -343,10 +345,10 @@ impl Reloader {
             .handle
             .maintain(move |guard| (guard.would_take(&desired), guard.generation()))
             .await?;
-        let shut_out = fits?;
+        let (shut_out, closes) = fits?;
         let Difference { changes, later } = Difference::between(old, new);
         let warnings = [warnings(new, &plan), shut_out].concat();
-        Ok(ReloadReply { generation, changes, later, warnings, trial_until: None })
+        Ok(ReloadReply { generation, changes, later, warnings, closes, trial_until: None })
     }
 
     async fn take(
@@ -383,11 +385,11 @@ impl Reloader {
         };
         let Reconfigured { generation, trial_until, shut_out, .. } = reconfigured;
         warnings.extend(shut_out);
-        Ok(ReloadReply { generation, changes, later, warnings, trial_until })
+        Ok(ReloadReply { generation, changes, later, warnings, closes: false, trial_until })
     }
 
     fn accepted(&self, config: &Config, reply: &ReloadReply, why: &str) {
-        let ReloadReply { generation, changes, later, warnings, trial_until } = reply;
+        let ReloadReply { generation, changes, later, warnings, trial_until, .. } = reply;
         if changes.is_empty() && later.is_empty() {
             tracing::info!("the configuration was read again ({why}): it says what it said");
         } else {

@@ -37,6 +37,8 @@ pub enum Found {
     Digest(u64),
     /// The rules that the program would find are missing, or are not the pinned ones.
     OtherTables,
+    /// It is on trial though nobody here put it there, or until another moment, or it is not though somebody did.
+    OtherTrial,
     /// Other policies came into force during every attempt to read one.
     Unsteady,
 }

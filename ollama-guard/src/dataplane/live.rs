@@ -19,7 +19,7 @@ use super::{
     DataplaneError, PinDir, PinLock, Result,
     addresses::Addresses,
     allowance::Allowance,
-    contents::{self, InForce},
+    contents::{self, Found, InForce},
     counters,
     held::Held,
     links::{self, Hook, LinkState, Outcome, Programs, Target},
@@ -325,7 +325,11 @@ impl Dataplane {
 
     /// Reads the policy in force back from the maps.
     pub fn policy_in_force(&self) -> Result<InForce> {
-        contents::read(&self.maps, &self.directory, self.slots.known())
+        let mut in_force = contents::read(&self.maps, &self.directory, self.slots.known())?;
+        if !self.slots.are_on_trial_as_meant(&self.maps) {
+            in_force.found = Found::OtherTrial;
+        }
+        Ok(in_force)
     }
 
     /// Forgets what the maps of the policy were last made to hold: the rules are read back whole from

@@ -14,10 +14,11 @@ use ollama_guard_common::abi::{
 };
 
 use super::{
-    DataplaneError, Result, boot_clock, sys,
+    DataplaneError, Result, sys,
     table::{self, Trial},
     words::{Words, WritableWords},
 };
+use crate::boot_clock;
 
 /// aya wants its own marker trait on map values; arrays of words have it, and bytemuck casts
 /// them to the shared structs with sizes and alignments checked by the compiler.

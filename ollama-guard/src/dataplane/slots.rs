@@ -61,6 +61,8 @@ pub(super) struct Slots {
     newest: u64,
     /// The rules that this process has put in force last.
     known: Option<Known>,
+    /// The trial that this process has begun last, if it has not ended it.
+    trial: Option<Trial>,
     /// Slots that may have rules, a bit each.
     filled: u32,
 }
@@ -78,7 +80,7 @@ impl Slots {
     /// `newest` is the highest number that a policy has had; `filled` has a bit for each slot that may
     /// have rules.
     pub(super) const fn new(newest: u64, filled: u32) -> Self {
-        Self { newest, known: None, filled }
+        Self { newest, known: None, trial: None, filled }
     }
 
     /// Forgets what the slots were last made to hold.
@@ -89,6 +91,11 @@ impl Slots {
     /// The rules that were put in force last, if this process did.
     pub(super) const fn known(&self) -> Option<Known> {
         self.known
+    }
+
+    /// Whether what is on trial, until when, and what comes back is what this process has written.
+    pub(super) fn are_on_trial_as_meant(&self, maps: &Maps) -> bool {
+        table::trial(maps.policy()) == self.trial
     }
 
     /// See [`PolicySink::swap`].
@@ -132,8 +139,9 @@ impl Slots {
             return self.select(maps, &built, None);
         };
         let words = maps.policy_writable()?;
-        let before = built.content.selection(built.slot);
-        table::set_trial(&words, &Trial { before, ..trial });
+        let trial = Trial { before: built.content.selection(built.slot), ..trial };
+        table::set_trial(&words, &trial);
+        self.trial = Some(trial);
         self.newest = built.generation;
         self.known = known;
         wait_for_the_last(maps, &built.rules, built.slot);
@@ -143,6 +151,7 @@ impl Slots {
     /// See [`PolicySink::settle`].
     pub(super) fn settle(&mut self, maps: &Maps, end: TrialEnd) -> Result<u64> {
         let words = maps.policy_writable()?;
+        self.trial = None;
         // Also of a trial whose time is over: so that no packet has to look at the clock any more.
         if let Some(trial) = table::trial(maps.policy()) {
             let selection = match end {
@@ -233,6 +242,7 @@ impl Slots {
             selection = selection.on_trial();
         }
         table::select(&words, selection);
+        self.trial = trial.copied();
         self.newest = built.generation;
         self.known = Some(built.known);
         wait_for_the_last(maps, &built.rules, built.slot);

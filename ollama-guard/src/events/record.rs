@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use ollama_guard_common::abi::DropEvent;
 use thiserror::Error;
 
-use crate::dataplane::boot_clock;
+use crate::boot_clock;
 
 /// A record of the ring that is not what the kernel side writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -1,5 +1,7 @@
 //! The guard on a thread of its own: filling the kernel's tables takes as long as it takes, and
 //! must not hold up the tasks that answer everybody else.
+//!
+//! Long because what can be asked of the guard stands beside how it is answered.
 
 mod ended;
 mod trial;
@@ -250,7 +252,10 @@ impl Actor {
                 Request::Learn(request, peer, reply) => {
                     learning::begin(&mut self.guard, &mut self.audit, request, &peer, reply);
                 }
-                Request::Maintain(work) => work(&mut self.guard),
+                Request::Maintain(work) => {
+                    work(&mut self.guard);
+                    self.follow_trial();
+                }
                 Request::Refill { per_second, seconds } => self.refill(per_second, seconds),
                 Request::Detach(peer, reply) => {
                     drop(reply.send(self.detach(&peer)));

@@ -69,11 +69,17 @@ pub(super) fn plan(
 }
 
 /// What a person is told who has left nobody in.
-pub(super) fn warn_if_closed<'a>(mut rules: impl Iterator<Item = &'a Rule>, reply: &mut EditReply) {
-    if !rules.any(|rule| rule.effect == Effect::Allow) {
-        let closed = "the allowlist is empty: nobody can reach the guarded ports";
-        reply.warnings.push(closed.into());
+pub(super) fn warn_if_closed<'a>(rules: impl Iterator<Item = &'a Rule>, reply: &mut EditReply) {
+    if lets_nobody_in(rules) {
+        reply.warnings.push(CLOSED.into());
     }
+}
+
+/// What is to be said of rules that let nobody in.
+pub(super) const CLOSED: &str = "the allowlist is empty: nobody can reach the guarded ports";
+
+pub(super) fn lets_nobody_in<'a>(mut rules: impl Iterator<Item = &'a Rule>) -> bool {
+    !rules.any(|rule| rule.effect == Effect::Allow)
 }
 
 struct Planner<'a> {

@@ -32,7 +32,10 @@ impl<S: PolicySink> Guard<S> {
         if let Some(stored) = stored {
             let compiled = self.compile(&self.desired, self.scope, &stored)?;
             plan::warn_if_closed(self.desired.rules.iter().chain(&stored), &mut reply);
-            reply.warnings.extend(shut_out(compiled.image(), &self.desired.ports()));
+            let shut_out = shut_out(compiled.image(), &self.desired.ports());
+            let is_closed = plan::lets_nobody_in(self.desired.rules.iter().chain(&stored));
+            reply.closes = !shut_out.is_empty() || is_closed && !plan::lets_nobody_in(self.all());
+            reply.warnings.extend(shut_out);
         }
         reply.generation = self.generation;
         Ok(reply)

@@ -2,17 +2,23 @@
 
 use ollama_guard_common::Scope;
 
-use super::{Desired, Guard, GuardError, Moment, shut_out::shut_out};
+use super::{Desired, Guard, GuardError, Moment, plan, shut_out::shut_out};
 use crate::{dataplane::PolicySink, policy::Rule};
 
 impl<S: PolicySink> Guard<S> {
     /// Whether another configuration would be taken: whether its rules and the stored ones fit. Returns what
-    /// to say of those who are connected now and would be shut out.
-    pub fn would_take(&self, desired: &Desired) -> Result<Vec<String>, GuardError> {
+    /// to say of those who would be shut out, and whether it shuts out anybody who is let in now.
+    pub fn would_take(&self, desired: &Desired) -> Result<(Vec<String>, bool), GuardError> {
         let capacity = self.desired.capacity;
         let desired = &Desired { capacity, ..desired.clone() };
         let compiled = self.compile(desired, self.scope, self.store.rules())?;
-        Ok(shut_out(compiled.image(), &desired.ports()))
+        let mut warnings = shut_out(compiled.image(), &desired.ports());
+        let mut closes = !warnings.is_empty();
+        if plan::lets_nobody_in(desired.rules.iter().chain(self.store.rules())) {
+            warnings.push(plan::CLOSED.into());
+            closes |= !plan::lets_nobody_in(self.all());
+        }
+        Ok((warnings, closes))
     }
 
     /// Puts another configuration in force, beside the stored rules, whole or not at all. The

@@ -14,8 +14,9 @@ use ollama_guard_common::Scope;
 
 use super::{Desired, Guard, GuardError, Moment};
 use crate::{
+    boot_clock,
     config::MAX_CONFIRM,
-    dataplane::{DataplaneError, PolicySink, TrialEnd, boot_clock},
+    dataplane::{DataplaneError, PolicySink, TrialEnd},
     policy::{Digest, Digests, MapImage, Rule},
 };
 
@@ -186,6 +187,12 @@ impl<S: PolicySink> Guard<S> {
     pub fn revert_due(&mut self, now: &Moment) -> Option<Result<OnTrial, GuardError>> {
         let is_due = self.trial.as_ref().is_some_and(|trial| now.boot >= trial.until);
         is_due.then(|| self.revert())
+    }
+
+    /// Whether the kernel has gone back to what was before, by its clock.
+    pub(super) fn is_trial_over(&self) -> bool {
+        let is_over = |trial: &Trial| boot_clock::now().is_ok_and(|now| now >= trial.until_ns);
+        self.trial.as_ref().is_some_and(is_over)
     }
 
     /// Changes what comes back after a trial, too: for what must not wait.

@@ -12,6 +12,8 @@
 //!
 //! Only packets that come in were seen, and whoever can make up a source can make up a conversation. So
 //! everything has its numbers beside it, and a person decides.
+//!
+//! Long because who is proposed, and who is not and why, is decided in one place.
 
 mod rules;
 mod text;

@@ -62,12 +62,7 @@ impl Backend for Fake {
         Box::pin(async { Ok(RuleList { generation: 5, rules, terms: None }) })
     }
 
-    fn edit(
-        &self,
-        edit: Edit,
-        _: Manner,
-        peer: Peer,
-    ) -> BoxFuture<'_, Result<EditReply, Failure>> {
+    fn edit(&self, edit: Edit, _: Manner, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
         self.asked.lock().expect("the list").push((edit.clone(), peer));
         Box::pin(async move {
             let prefixes = match &edit {

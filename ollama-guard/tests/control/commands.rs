@@ -67,10 +67,10 @@ async fn type_in(
     let mut err = Vec::new();
     let result = match Line::try_parse_from(words).expect("a command line").command {
         Command::Allow(args) => {
-            rules::execute(Effect::Allow, args, socket, check, out, &mut err).await
+            rules::execute(Effect::Allow, args, socket, check, (out, &mut err), None).await
         }
         Command::Deny(args) => {
-            rules::execute(Effect::Deny, args, socket, check, out, &mut err).await
+            rules::execute(Effect::Deny, args, socket, check, (out, &mut err), None).await
         }
         Command::Events(args) => events::execute(args, socket, out, &mut err).await,
     };

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{LEFT_OUT, guest, results};
+use super::{chosen::LEFT_OUT, guest, results};
 use crate::{command, workspace::Workspace};
 
 /// What one kernel did.

@@ -11,7 +11,7 @@ const ROWS: [&[&str]; 9] = [
     &["control", "metrics", "audit_log", "doors"],
     &["events", "dataplane"],
     &["config"],
-    &["policy"],
+    &["policy", "boot_clock"],
     &["ollama-guard-common"],
 ];
 const HOUSE: &str = "ollama-guard/src/";

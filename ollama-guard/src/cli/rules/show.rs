@@ -178,6 +178,7 @@ mod tests {
             changed: Vec::new(),
             kept: vec![rule("198.51.100.0/24", None)],
             warnings: vec!["the allowlist is\nempty".to_owned()],
+            closes: false,
             trial_until: None,
         };
         let text = shown(|out| reply(Effect::Allow, &done, out));

@@ -59,12 +59,7 @@ impl Backend for Counting {
         self.answer(RuleList { generation: 1, rules: Vec::new(), terms: None })
     }
 
-    fn edit(
-        &self,
-        _: Edit,
-        _: Manner,
-        _: Peer,
-    ) -> BoxFuture<'_, Result<EditReply, Failure>> {
+    fn edit(&self, _: Edit, _: Manner, _: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {
         self.answer(EditReply::default())
     }
 

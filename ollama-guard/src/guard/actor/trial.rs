@@ -100,6 +100,13 @@ impl Actor {
         }
     }
 
+    /// Shows that a trial has ended otherwise: that the kernel's word on it was touched.
+    pub(super) fn follow_trial(&mut self) {
+        if self.guard.on_trial().is_none() && self.standing.borrow().trial.is_some() {
+            self.show_trial(Some(TrialEnd::Reverted));
+        }
+    }
+
     fn generation(&self) -> String {
         format!("generation {}", self.guard.generation())
     }

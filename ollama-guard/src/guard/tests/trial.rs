@@ -129,3 +129,28 @@ fn no_trial_lasts_for_ever() {
         assert!(matches!(tried, Err(GuardError::TrialTime)));
     }
 }
+
+#[test]
+fn a_dry_run_says_what_would_come_and_changes_nothing() {
+    let mut bench = Bench::new(&[], 100);
+    bench.add(Allow, &["192.0.2.1"]).unwrap();
+    let generation = bench.guard.generation();
+    let replaced = |rules: serde_json::Value| {
+        Edit::Replace(serde_json::from_value(json!({"effect": Allow, "rules": rules})).unwrap())
+    };
+    let now = bench.now;
+    let other = replaced(json!([{"prefix": "192.0.2.2"}]));
+    let reply = bench.guard.preview(&other, "ada", &now).unwrap();
+    assert_eq!((reply.added, reply.removed), (vec!["192.0.2.2".into()], vec!["192.0.2.1".into()]));
+    assert_eq!((reply.closes, reply.generation), (false, generation));
+    let nobody = replaced(json!([]));
+    let reply = bench.guard.preview(&nobody, "ada", &now).unwrap();
+    assert!(reply.closes && reply.warnings[0].contains("the allowlist is empty"), "{reply:?}");
+    assert_eq!(
+        (bench.prefixes(), bench.stored()),
+        (vec!["192.0.2.1".into()], vec!["192.0.2.1".into()])
+    );
+    // Of what is closed already there is nothing to ask.
+    bench.edit(nobody.clone()).unwrap();
+    assert!(!bench.guard.preview(&nobody, "ada", &now).unwrap().closes);
+}

@@ -1,6 +1,8 @@
 //! The clock of the kernel's programs: `CLOCK_BOOTTIME`, which nobody sets, and which goes on while the
 //! machine sleeps.
 
+#![forbid(unsafe_code)]
+
 use std::{fs, sync::OnceLock};
 
 use nix::{errno::Errno, time::ClockId};
