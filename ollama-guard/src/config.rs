@@ -66,7 +66,7 @@ pub use self::{
     overrides::Overrides,
     problem::{Place, Problem, Problems},
     rule_store::{RuleStore, StoreError, Undo},
-    surroundings::{Nowhere, Surroundings},
+    surroundings::{HostMember, Nowhere, Surroundings},
     transcript::Transcript,
     trusted_file::FileError,
     unconfirmed::Unconfirmed,

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::written;
 use crate::{
+    config::HostMember,
     doors::{HOST_GROUPS, HostGroups},
     events::text::Printable,
 };
@@ -30,16 +31,14 @@ pub(super) async fn run(args: GroupsArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         let all: BTreeMap<_, Vec<_>> = HOST_GROUPS
             .iter()
-            .map(|(name, _)| {
-                (*name, members(name).iter().map(|(net, _)| net.to_string()).collect())
-            })
+            .map(|(name, _)| (*name, members(name).iter().map(|one| one.net.to_string()).collect()))
             .collect();
         return written(writeln!(io::stdout(), "{}", serde_json::to_string(&all)?));
     }
     let mut text = String::new();
     for (name, what) in HOST_GROUPS {
         let _ = writeln!(text, "{name}: {what}");
-        for (net, interface) in members(name) {
+        for HostMember { net, interface, .. } in members(name) {
             let _ = writeln!(text, "  {net:<40} {}", Printable(interface));
         }
         if members(name).is_empty() {

@@ -240,7 +240,14 @@ impl Reader<'_, '_> {
                     continue;
                 }
                 let members = self.members(&at, text, expires);
-                listed.extend(members.into_iter().map(|one| (one, limits.clone())));
+                let is_for_some = limits.as_ref().is_some_and(|limits| !limits.on.is_empty());
+                listed.extend(members.into_iter().map(|one| match &one.only_on {
+                    Some(only) if !is_for_some => {
+                        let limits = Limits::new(Some(Arc::clone(service)), vec![only.clone()]);
+                        (one, limits)
+                    }
+                    _ => (one, limits.clone()),
+                }));
             }
         }
         listed

@@ -51,9 +51,14 @@ impl Bed {
 struct Lan;
 
 impl Surroundings for Lan {
-    fn group(&self, name: &str) -> Option<Result<Vec<(ipnet::IpNet, String)>, String>> {
+    fn group(&self, name: &str) -> Option<Result<Vec<HostMember>, String>> {
+        let member = |net: &str, interface: &str, only_there| {
+            let (net, interface) = (net.parse().unwrap(), interface.into());
+            Some(Ok(vec![HostMember { net, interface, only_there }]))
+        };
         match name {
-            "local-networks" => Some(Ok(vec![("192.0.2.0/24".parse().unwrap(), "eth0".into())])),
+            "local-networks" => member("192.0.2.0/24", "eth0", false),
+            "tailscale" => member("100.64.0.0/10", "tailscale0", true),
             "this-host" => Some(Err("no netlink".into())),
             _ => None,
         }
@@ -433,6 +438,22 @@ fn mistakes_of_lists_are_told_by_line_and_of_very_many_the_first() {
     let said = bed.short(&bed.load().unwrap_err().to_string());
     assert_eq!(said.lines().count(), 21, "{said}");
     assert!(said.contains("980 more lines are no prefixes"), "{said}");
+}
+
+#[test]
+fn a_tailnet_is_let_in_through_its_own_interface_only_unless_the_entry_says_where() {
+    let rules = |entry: &str| {
+        let text = format!("[[service]]\nallow = [{entry}, \"local-networks\"]\n");
+        let config = Bed::new(&text).load().unwrap();
+        let on = |rule: &Rule| match rule.limits.as_deref() {
+            Some(limits) => strings(&limits.on).join(","),
+            None => String::new(),
+        };
+        config.rules.iter().map(|rule| format!("{} {}", rule.prefix, on(rule))).collect::<Vec<_>>()
+    };
+    assert_eq!(rules("\"tailscale\""), ["100.64.0.0/10 tailscale0", "192.0.2.0/24 "]);
+    let elsewhere = rules("{ from = \"tailscale\", on = [\"eth1\"] }");
+    assert_eq!(elsewhere, ["100.64.0.0/10 eth1", "192.0.2.0/24 "]);
 }
 
 #[test]

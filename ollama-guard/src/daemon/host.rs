@@ -1,9 +1,7 @@
 //! This host's groups, for the configuration.
 
-use ipnet::IpNet;
-
 use crate::{
-    config::Surroundings,
+    config::{HostMember, Surroundings},
     doors::{HOST_GROUPS, HostGroups},
 };
 
@@ -27,7 +25,7 @@ impl Host {
 }
 
 impl Surroundings for Host {
-    fn group(&self, name: &str) -> Option<Result<Vec<(IpNet, String)>, String>> {
+    fn group(&self, name: &str) -> Option<Result<Vec<HostMember>, String>> {
         let is_one = HOST_GROUPS.iter().any(|(known, _)| *known == name);
         is_one.then(|| match &self.0 {
             Ok(groups) => Ok(groups.members(name).unwrap_or_default().to_vec()),

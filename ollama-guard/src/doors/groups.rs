@@ -6,17 +6,23 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::{DoorsError, HostAddress, Interface, kind::Role, list, list_addresses};
+use crate::config::HostMember;
 
 /// The names of the groups, and what each is.
-pub const HOST_GROUPS: [(&str, &str); 3] = [
+pub const HOST_GROUPS: [(&str, &str); 4] = [
     ("this-host", "the addresses of this host, one by one"),
     ("local-networks", "the networks of its own interfaces"),
     ("container-networks", "the networks of its bridges for containers"),
+    ("tailscale", "the addresses of a tailnet, for what comes in through its interface only"),
 ];
 
-/// The members of each group: a network and the interface that it is on.
+/// The networks that Tailscale takes every address from. Providers use the first for their own customers, too
+/// (RFC 6598), and so it says nothing elsewhere than on the tunnel, which lets nobody choose a source.
+const TAILNET: [&str; 2] = ["100.64.0.0/10", "fd7a:115c:a1e0::/48"];
+
+/// The members of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostGroups(BTreeMap<&'static str, Vec<(IpNet, String)>>);
+pub struct HostGroups(BTreeMap<&'static str, Vec<HostMember>>);
 
 impl HostGroups {
     /// Computes them from the calling thread's network namespace.
@@ -31,12 +37,16 @@ impl HostGroups {
     /// Computes them from what there is.
     #[must_use]
     pub fn of(interfaces: &[Interface], addresses: &[HostAddress]) -> Self {
-        let [(this_host, _), (local, _), (containers, _)] = HOST_GROUPS;
+        let [(this_host, _), (local, _), (containers, _), (tailscale, _)] = HOST_GROUPS;
         let mut groups = BTreeMap::from(HOST_GROUPS.map(|(name, _)| (name, Vec::new())));
         let mut put = |name, net: IpNet, interface: &Interface| {
-            let members: &mut Vec<(IpNet, String)> = groups.entry(name).or_default();
-            if !members.iter().any(|(one, _)| *one == net) {
-                members.push((net, interface.name.clone()));
+            let members: &mut Vec<HostMember> = groups.entry(name).or_default();
+            let only_there = name == tailscale;
+            let is_there = |one: &HostMember| {
+                one.net == net && (!only_there || one.interface == interface.name)
+            };
+            if !members.iter().any(is_there) {
+                members.push(HostMember { net, interface: interface.name.clone(), only_there });
             }
         };
         for address in addresses {
@@ -44,6 +54,10 @@ impl HostGroups {
             // What is gone in the meantime, and what comes over loopback, needs no rule.
             let Some(interface) = interfaces.iter().find(of_it) else { continue };
             put(this_host, address.address.into(), interface);
+            if let Some(tailnet) = tailnet(interface, address) {
+                put(tailscale, tailnet, interface);
+                continue;
+            }
             let Ok(net) = IpNet::new(address.address, address.length) else { continue };
             if net.prefix_len() < net.max_prefix_len() && !is_too_wide(&net) {
                 let is_for_containers = interface.kind.as_deref() == Some("bridge")
@@ -56,9 +70,18 @@ impl HostGroups {
 
     /// The members of one; `None` if there is no such group.
     #[must_use]
-    pub fn members(&self, name: &str) -> Option<&[(IpNet, String)]> {
+    pub fn members(&self, name: &str) -> Option<&[HostMember]> {
         self.0.get(name).map(Vec::as_slice)
     }
+}
+
+/// The tailnet that an address of this host is in.
+fn tailnet(interface: &Interface, address: &HostAddress) -> Option<IpNet> {
+    // The name that tailscaled gives it; whoever gives it another one writes the networks by hand.
+    let is_tailscale =
+        interface.kind.as_deref() == Some("tun") && interface.name.starts_with("tailscale");
+    let mut tailnets = TAILNET.iter().filter_map(|text| text.parse::<IpNet>().ok());
+    tailnets.find(|net| is_tailscale && net.contains(&address.address))
 }
 
 /// Whether a network is wider than any that an interface is in: whoever answers DHCP says how wide it is, and
@@ -101,7 +124,7 @@ mod tests {
 
     fn shown(groups: &HostGroups, name: &str) -> Vec<String> {
         let members = groups.members(name).unwrap();
-        members.iter().map(|(net, interface)| format!("{net} {interface}")).collect()
+        members.iter().map(|one| format!("{} {}", one.net, one.interface)).collect()
     }
 
     #[test]
@@ -144,6 +167,35 @@ mod tests {
         assert_eq!(shown(&groups, "local-networks"), ["192.0.2.0/24 br0", "2001:db8::/64 br0"]);
         assert_eq!(shown(&groups, "container-networks"), ["172.17.0.0/16 docker0"]);
         assert!(groups.members("office").is_none());
+    }
+
+    #[test]
+    fn a_tailnet_is_known_by_its_interface_and_not_by_its_addresses_alone() {
+        let interfaces = [
+            interface(2, "eth0", None, None),
+            interface(3, "tailscale0", Some("tun"), None),
+            interface(4, "tailscale1", Some("veth"), None),
+        ];
+        let address = |ifindex, net: &str| {
+            let net: IpNet = net.parse().unwrap();
+            HostAddress { address: net.addr(), length: net.prefix_len(), broadcast: None, ifindex }
+        };
+        let addresses = [
+            address(2, "100.70.0.9/24"),
+            address(3, "100.101.102.103/32"),
+            address(3, "fd7a:115c:a1e0::1/128"),
+            address(3, "192.0.2.1/32"),
+            address(4, "100.64.0.1/24"),
+        ];
+        let groups = HostGroups::of(&interfaces, &addresses);
+        let tailnet = ["100.64.0.0/10 tailscale0", "fd7a:115c:a1e0::/48 tailscale0"];
+        assert_eq!(shown(&groups, "tailscale"), tailnet);
+        assert!(groups.members("tailscale").unwrap().iter().all(|one| one.only_there));
+        assert_eq!(
+            shown(&groups, "local-networks"),
+            ["100.70.0.0/24 eth0", "100.64.0.0/24 tailscale1"]
+        );
+        assert!(groups.members("local-networks").unwrap().iter().all(|one| !one.only_there));
     }
 
     #[tokio::test]

@@ -6,17 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::{
     config::{
-        Place, Problem, Surroundings,
+        HostMember, Place, Problem, Surroundings,
         document::{Document, Entry, Span, Value},
         files::Files,
         value,
     },
-    policy::{End, Origin, Prefix, PrefixError, clipped, list, quoted},
+    policy::{End, Origin, Pattern, Prefix, PrefixError, clipped, list, quoted},
 };
 
 /// How names of groups and services are written.
@@ -52,6 +51,8 @@ pub(super) struct Member {
     pub(super) expires: Option<End>,
     /// Where to say that it is everyone, if it is.
     pub(super) everyone_at: Option<Place>,
+    /// The only interface at which it is meant, if the entry says nothing of interfaces.
+    pub(super) only_on: Option<Pattern>,
 }
 
 impl Member {
@@ -68,7 +69,8 @@ impl Member {
             .ok()?;
         let origin = Origin::File { path: document.shared_path(), line: document.line(at) };
         let everyone_at = prefix.is_everyone().then(|| document.place(at));
-        Some(Self { prefix, origin: origin.into(), comment: None, expires, everyone_at })
+        let (origin, only_on) = (origin.into(), None);
+        Some(Self { prefix, origin, comment: None, expires, everyone_at, only_on })
     }
 }
 
@@ -156,13 +158,14 @@ impl<'s> Groups<'s> {
         };
         let origin =
             Arc::new(Origin::File { path: document.shared_path(), line: document.line(at) });
-        let member = |(net, interface): (IpNet, String)| {
+        let member = |HostMember { net, interface, only_there }: HostMember| {
             let comment = format!("group {name}: {}", clipped(&interface));
+            let only_on = if only_there { Some(interface.parse().ok()?) } else { None };
             // What is no prefix of a rule, such as an IPv4 address in IPv6, no packet has as source.
             let prefix = Prefix::try_from(net).ok()?;
             let (origin, comment) = (Arc::clone(&origin), Some(comment.into()));
             let everyone_at = prefix.is_everyone().then(|| document.place(at));
-            Some(Member { prefix, origin, comment, expires: None, everyone_at })
+            Some(Member { prefix, origin, comment, expires: None, everyone_at, only_on })
         };
         Some(members.into_iter().filter_map(member).collect())
     }
@@ -265,6 +268,7 @@ fn listed(
                 origin: Origin::File { path: Arc::clone(&path), line }.into(),
                 comment: more.map(|more| format!("{comment}: {}", clipped(more)).into()),
                 everyone_at: prefix.is_everyone().then(place),
+                only_on: None,
             }),
             Err(message) => {
                 mistakes += 1;
