@@ -8,20 +8,16 @@
 //! start daemons run a second time, with the daemons as an ordinary user.
 
 pub mod binaries;
+mod privileged;
 mod table;
 
-use std::ffi::OsStr;
+use anyhow::bail;
 
-use anyhow::{Context as _, bail};
-
-use self::{
-    binaries::TestBinary,
-    table::{Table, Verdict},
-};
+use self::table::Table;
 use crate::{
     bench,
     build::{self, Profile},
-    command::{self, Elevation},
+    command,
     compiler::KernelCompiler,
     demo, elsewhere, kernels, lint, package_test,
     setup::{self, Needs},
@@ -71,7 +67,7 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
         table.run("package", || package_test::check(workspace).map(drop));
         // Not a reason to leave the tests out: those that need it say so.
         table.run("another layout version", || elsewhere::other_layout(workspace, &compiler));
-        privileged(workspace, &mut table);
+        privileged::run(workspace, &mut table);
         table.run("bench --quick", || bench::quick(workspace, &compiler));
         table.run("demo", || {
             // Built with the tests.
@@ -113,80 +109,4 @@ fn lint_stage(workspace: &Workspace, compiler: &KernelCompiler, table: &mut Tabl
 fn unprivileged(workspace: &Workspace) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo("test");
     command::run(cargo.args(["--workspace", "--exclude", KERNEL_PACKAGE, "--no-fail-fast"]))
-}
-
-/// All tests that are marked as needing root: one row for each program that has any.
-fn privileged(workspace: &Workspace, table: &mut Table) {
-    let mut found = Vec::new();
-    let listed = table.quiet("privileged tests", || {
-        found = binaries::with_ignored_tests(workspace)?;
-        // Looked up once: a password may be asked for in between, but never is it given up silently.
-        Elevation::detect().require("the privileged tests", "true", &[]).map(drop)
-    });
-    if !listed {
-        return;
-    }
-    if found.is_empty() {
-        table.push("privileged tests", Verdict::Failed("no test is marked as needing root".into()));
-    }
-    for binary in &found {
-        let stage = format!("privileged tests: {}", binary.name);
-        table.run(&stage, || run_as_root(workspace, binary, GuardUser::Root));
-    }
-    for binary in &found {
-        let stage = format!("the same, as a service: {}", binary.name);
-        match ONCE.iter().find(|(name, _)| *name == binary.name) {
-            Some((_, reason)) => table.left_out(&stage, reason),
-            None if !binary.starts_a_daemon() => {}
-            None => _ = table.run(&stage, || run_as_root(workspace, binary, GuardUser::Service)),
-        }
-    }
-}
-
-/// As whom the tests run daemon and command line; they themselves are root.
-#[derive(Clone, Copy)]
-enum GuardUser {
-    Root,
-    /// An ordinary user with exactly the three capabilities that are promised to be enough.
-    Service,
-}
-
-/// Test programs that start daemons and need not run twice, and why.
-const ONCE: [(&str, &str); 8] = [
-    ("inject", "the calls that it makes fail are those of root; it passes there, too"),
-    ("layout", "it chooses the users itself"),
-    ("oracle", "it asks about packets, whoever loaded the programs"),
-    ("soak", "it leaks or does not, whoever the daemon runs as"),
-    ("strangers", "it asks about packets, whoever loaded the programs"),
-    ("privileges", "it chooses the users itself"),
-    ("service", "it chooses the users itself"),
-    ("speed", "it measures the machine, whoever the daemon runs as"),
-];
-
-/// How long one test program may run. The longest takes three minutes; one that hangs is to be a
-/// failed row, and not to keep the others from being run.
-const LIMIT_SECONDS: u32 = 600;
-
-/// One program at a time and few threads: the tests measure time and fill the network.
-fn run_as_root(workspace: &Workspace, binary: &TestBinary, user: GuardUser) -> anyhow::Result<()> {
-    let (guard, object) = (workspace.release_binary("ollama-guard"), workspace.bpf_object());
-    let other = elsewhere::other_binary(workspace);
-    let user = match user {
-        GuardUser::Root => "root",
-        GuardUser::Service => "service",
-    };
-    let env: [(&str, &OsStr); 5] = [
-        ("OLLAMA_GUARD_TEST_AS", OsStr::new(user)),
-        ("OLLAMA_GUARD_BINARY", guard.as_os_str()),
-        ("OLLAMA_GUARD_BPF_OBJECT", object.as_os_str()),
-        ("OLLAMA_GUARD_OTHER_LAYOUT", other.as_os_str()),
-        ("CARGO_MANIFEST_DIR", binary.package_dir.as_os_str()),
-    ];
-    let mut command = Elevation::detect().require(&binary.name, "timeout", &env)?;
-    // In the foreground: the caller's ^C reaches both.
-    command.args(["--foreground", "--kill-after=20", &LIMIT_SECONDS.to_string()]);
-    command.arg(&binary.program).args(["--ignored", "--test-threads", "2"]);
-    // Where cargo would start it.
-    command.current_dir(&binary.package_dir);
-    command::run(&mut command).with_context(|| format!("tests of {}", binary.name))
 }

@@ -47,13 +47,23 @@ impl Table {
         println!("\n=== {stage}");
         let start = Instant::now();
         let result = work();
+        let passed = result.is_ok();
+        self.row(stage, result, start.elapsed());
+        passed
+    }
+
+    /// Adds the row of a stage that ran elsewhere, behind what it has said.
+    pub fn ended(&mut self, stage: &str, said: &str, result: anyhow::Result<()>, time: Duration) {
+        println!("\n=== {stage}\n{said}");
+        self.row(stage, result, time);
+    }
+
+    fn row(&mut self, stage: &str, result: anyhow::Result<()>, time: Duration) {
         if let Err(error) = &result {
             println!("{stage}: {error:#}");
         }
         let verdict = result.map_or_else(|error| failed(&error), |()| Verdict::Passed);
-        let passed = verdict == Verdict::Passed;
-        self.rows.push(Row { stage: stage.to_owned(), verdict, time: start.elapsed() });
-        passed
+        self.rows.push(Row { stage: stage.to_owned(), verdict, time });
     }
 
     /// Prepares a stage: adds a row only if that fails.
