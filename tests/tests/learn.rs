@@ -17,7 +17,7 @@ use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
         Bed, CLIENT_INTERFACE, Door, Flood, Foreign, Guard, GuardSetup, Objects, SERVER_DOOR,
-        Standin, UnderFlood, XDP_PASS, get, only_the_friend_is_served, patience, until,
+        Standin, UnderFlood, XDP_PASS, get, only_the_friend_is_served, patience, until, until_some,
         without_links,
     },
     packet::{ipv4, tcp},
@@ -292,14 +292,17 @@ fn whatever_ends_it_the_usual_programs_filter_again() -> Result<()> {
     let (mut child, _) = begin(&guard, &[], "killed")?;
     child.kill()?;
     is_back(&guard, at_once)?;
-    let mut stream = UnixStream::connect(guard.socket())?;
-    let body = r#"{"seconds":600}"#;
-    write!(
-        stream,
-        "POST /v1/learn HTTP/1.1\r\nHost: guard\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    stream.read_exact(&mut [0; 12])?;
+    // The programs are back a moment before the next may learn.
+    let stream = until_some("another one to learn", at_once, || {
+        let mut stream = UnixStream::connect(guard.socket()).ok()?;
+        let body = r#"{"seconds":600}"#;
+        let length = body.len();
+        let head = format!("POST /v1/learn HTTP/1.1\r\nHost: guard\r\nContent-Length: {length}");
+        write!(stream, "{head}\r\n\r\n{body}").ok()?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).ok()?;
+        (status == *b"HTTP/1.1 200").then_some(stream)
+    })?;
     ensure!(program(&guard)? != usual, "it does not learn");
     drop(stream);
     is_back(&guard, at_once)?;

@@ -192,7 +192,11 @@ fn broken_configurations() -> Vec<(&'static str, String, Option<usize>)> {
         ("an unknown mode", with("enforce", "enforced"), Some(2)),
         ("a misspelt key", with("allow", "alow"), Some(6)),
         ("an unknown table", format!("{GOOD}[colour]\nred = 1\n"), Some(7)),
-        ("a later feature", format!("{GOOD}[metrics]\nlisten = \"127.0.0.1:9434\"\n"), Some(7)),
+        (
+            "a name for an address",
+            format!("{GOOD}[metrics]\nlisten = \"localhost:9434\"\n"),
+            Some(8),
+        ),
         ("a wrong type", with("\"ollama\"", "7"), Some(4)),
         ("a port out of range", with("11434/tcp", "70000/tcp"), Some(5)),
         ("port 0", with("11434/tcp", "0/tcp"), Some(5)),
