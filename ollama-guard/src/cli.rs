@@ -14,6 +14,7 @@ mod explain;
 mod groups;
 mod learn;
 pub mod log;
+mod mode;
 mod reload;
 pub mod rules;
 mod run;
@@ -81,6 +82,8 @@ pub enum Command {
     /// Have the daemon read its configuration again and put it in force, as it does by itself when
     /// the file changes
     Reload(reload::ReloadArgs),
+    /// Have services enforced or observed, whatever the configuration says at this time
+    Mode(mode::ModeArgs),
     /// Make a change stay that is on trial
     Confirm(trial::TrialArgs),
     /// Take a change back that is on trial, at once
@@ -170,6 +173,7 @@ impl Cli {
             Command::Groups(args) => groups::run(args).await,
             Command::Diff(args) => reload::diff(args).await,
             Command::Reload(args) => reload::reload(args).await,
+            Command::Mode(args) => mode::run(args).await,
             Command::Confirm(args) => trial::settle(args, TrialEnd::Confirmed).await,
             Command::Revert(args) => trial::settle(args, TrialEnd::Reverted).await,
             Command::Learn(args) => learn::run(args).await,

@@ -34,6 +34,7 @@ mod interface;
 mod last_good;
 mod layer;
 mod metrics;
+mod mode_store;
 mod overrides;
 mod problem;
 mod rule_store;
@@ -63,6 +64,7 @@ pub use self::{
     interface::Interfaces,
     last_good::{Kept, LastGood, LastGoodError},
     metrics::{DEFAULT_METRICS_PORT, Metrics},
+    mode_store::{ModeStore, SaidMode, WrittenMode},
     overrides::Overrides,
     problem::{Place, Problem, Problems},
     rule_store::{RuleStore, StoreError, Undo},

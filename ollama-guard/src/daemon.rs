@@ -47,7 +47,7 @@ use tokio::{
 
 use crate::{
     audit_log::AuditLog,
-    config::{Config, LastGood, RuleStore},
+    config::{Config, LastGood, ModeStore, RuleStore},
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
     doctor,
@@ -61,6 +61,7 @@ use crate::{
 pub use error::StartError;
 pub use host::Host;
 pub use launch::{LaunchError, launch};
+use reload::Said;
 pub use reload::Sources;
 pub use selection::Chosen;
 
@@ -113,6 +114,8 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     make_state_dir(state)?;
     let state_lock = lock_state_dir(state)?;
     let store = RuleStore::open(state)?;
+    let (config, said) = Said::with(ModeStore::open(state)?, config.clone());
+    let config = &config;
     let audit = AuditLog::open(state)?;
     let chosen = Chosen::new(config);
     // Before the listing, so that no change between the two is missed.
@@ -189,7 +192,7 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     let (to_access, access) = watch::channel(access);
     let reloader = reload::Reloader::new(
         sources,
-        config.clone(),
+        (config.clone(), said),
         handle.clone(),
         to_settings,
         to_access,

@@ -165,6 +165,9 @@ pub struct ConfigurationStatus {
     pub files: Vec<PathBuf>,
     /// Since when it is in force.
     pub since: Timestamp,
+    /// Services that have another mode by command, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modes: Vec<String>,
     /// What was read last, if it can't be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,

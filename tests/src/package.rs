@@ -18,7 +18,7 @@ use crate::{
         only_the_friend_is_served, until,
     },
     machine::Machine,
-    policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6},
+    policy::{FRIEND4, GUARDED, SERVER4, SERVER6, STRANGER4},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KNOCK: Duration = Duration::from_millis(300);
 /// The machine's only network: what an administrator's tools do after `network-pre.target`.
 const NETWORK: &str = "/etc/systemd/system/door.service";
-const DROP_IN: &str = "/etc/ollama-guard/config.d/50-mode.toml";
 
 /// What the story needs.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +111,9 @@ fn prepare(machine: &Machine<'_>) -> Result<()> {
 impl Story<'_> {
     fn tell(&self, machine: &mut Machine<'_>) -> Result<()> {
         self.install(machine)?;
+        self.learn(machine)?;
         self.enforce(machine)?;
+        self.see(machine)?;
         self.log(machine)?;
         self.reload(machine)?;
         self.upgrade(machine)?;
@@ -152,14 +153,64 @@ impl Story<'_> {
         Ok(())
     }
 
+    fn learn(&self, machine: &Machine<'_>) -> Result<()> {
+        (self.say)("`learn` proposes whom to let in, as a file for `allow replace`");
+        let said = thread::scope(|scope| {
+            let learning = scope
+                .spawn(|| machine.done("ollama-guard learn --minutes 1 --output /proposal 2>&1"));
+            while !learning.is_finished() {
+                everyone_is_served(self.bed)?;
+                thread::sleep(Duration::from_secs(5));
+            }
+            learning.join().unwrap_or_else(|_| bail!("learning has panicked"))
+        })?;
+        ensure!(said.contains("written to /proposal"), "{said}");
+        // Strangers who found the open port have talked, too: whoever reads the file takes them out.
+        let friend6 = "2001:db8:7:";
+        let edited =
+            format!("grep -e '^{FRIEND4} ' -e '^{friend6}' /proposal > /list; cat /list /proposal");
+        let text = machine.done(&edited)?;
+        let would = machine.done("ollama-guard allow replace /list --dry-run")?;
+        ensure!(
+            would.contains("a dry run") && would.contains("added 2 allow rules"),
+            "{would}{text}"
+        );
+        let done = machine.done("ollama-guard allow replace /list")?;
+        ensure!(done.contains(&format!("added 2 allow rules: {FRIEND4}, {friend6}")), "{done}");
+        everyone_is_served(self.bed)
+    }
+
     fn enforce(&self, machine: &Machine<'_>) -> Result<()> {
-        (self.say)("the commands that the installation told make it enforce");
-        machine.done(&format!("ollama-guard allow add {FRIEND4} {FRIEND6} --comment friend"))?;
-        machine.done(&format!("echo 'mode = \"enforce\"' > {DROP_IN}"))?;
+        (self.say)("one command enforces, on trial, and another one makes it stay");
+        let said = machine.done("ollama-guard mode enforce --confirm 20s")?;
+        ensure!(said.contains("ON TRIAL"), "{said}");
+        only_the_friend_is_served(self.bed)?;
+        until_said(machine, "ollama-guard status", "OBSERVING")?;
+        everyone_is_served(self.bed)?;
+        machine.done("ollama-guard mode enforce --confirm 60s")?;
+        machine.done("ollama-guard confirm")?;
         until_said(machine, "ollama-guard status", "ENFORCING")?;
         only_the_friend_is_served(self.bed)?;
         let verified = machine.run("ollama-guard verify")?;
         ensure!(verified.succeeded(), "{verified:?}");
+        Ok(())
+    }
+
+    fn see(&self, machine: &Machine<'_>) -> Result<()> {
+        (self.say)("`explain` answers why, `top` and Prometheus show the attack");
+        let why = machine.run(&format!("ollama-guard explain {STRANGER4}"))?;
+        ensure!(why.code == Some(1) && why.stdout.contains("not-listed"), "{why:?}");
+        let why = machine.run(&format!("ollama-guard explain {FRIEND4}"))?;
+        ensure!(why.succeeded() && why.stdout.contains("learned"), "{why:?}");
+        let top = machine.done("ollama-guard top --once")?;
+        ensure!(top.contains(&STRANGER4.to_string()) && top.contains("not-listed"), "{top}");
+        let url = "http://127.0.0.1:9434/metrics";
+        let curl = self.bed.server.namespace.run("curl", &["-s", url], PATIENCE)?;
+        let is_drop = |line: &str| {
+            line.starts_with("ollama_guard_packets_total{verdict=\"drop\",reason=\"not-listed\"")
+                && !line.ends_with(" 0")
+        };
+        ensure!(curl.stdout.lines().any(is_drop), "{}", curl.stdout);
         Ok(())
     }
 
@@ -174,12 +225,12 @@ impl Story<'_> {
         ensure!(ready["OLLAMA_GUARD_DOORS"] == "1", "{ready}");
         ensure!(ready["_TRANSPORT"] == "journal", "{ready}");
         // Also what a confined daemon says: nothing was lost behind the walls.
-        let read_again = |entry: &serde_json::Value| {
+        let enforced = |entry: &serde_json::Value| {
             entry["MESSAGE"]
                 .as_str()
-                .is_some_and(|text| text.contains("the configuration was read again"))
+                .is_some_and(|text| text.contains("`mode enforce`: generation"))
         };
-        ensure!(entries.iter().any(read_again), "{lines}");
+        ensure!(entries.iter().any(enforced), "{lines}");
         // None of the daemon's walls falls over the unit's.
         let walls = |entry: &serde_json::Value| {
             entry["MESSAGE"].as_str().is_some_and(|text| text.contains("writes beneath /var/lib/"))
@@ -225,7 +276,7 @@ impl Story<'_> {
         ensure!(dropped(machine)? >= before, "the counters are gone");
         let log = machine.done("journalctl -u ollama-guard -o cat")?;
         ensure!(log.contains("adopted, without a gap"), "{log}");
-        ensure!(machine.done("ollama-guard allow list")?.contains("friend"));
+        ensure!(machine.done("ollama-guard allow list")?.contains(&FRIEND4.to_string()));
         only_the_friend_is_served(self.bed)
     }
 

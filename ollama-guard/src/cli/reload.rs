@@ -50,8 +50,19 @@ pub struct DiffArgs {
 
 /// Has the daemon read its configuration again.
 pub(super) async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
-    if args.confirm.is_none() && may_ask(args.yes) {
-        let would = ask(&args.shared, true, None).await?;
+    let ReloadArgs { shared, confirm, yes } = args;
+    let asks = confirm.is_none() && may_ask(yes);
+    change(shared.json, asks, async |dry_run| ask(&shared, dry_run, confirm).await).await
+}
+
+/// Makes a change, with a question before it if it closes something and somebody is there to ask.
+pub(super) async fn change(
+    json: bool,
+    asks: bool,
+    make: impl AsyncFn(bool) -> anyhow::Result<ReloadReply>,
+) -> anyhow::Result<ExitCode> {
+    if asks {
+        let would = make(true).await?;
         if would.closes {
             print(lines(&would).trim_end())?;
             if !on_terminal()? {
@@ -60,9 +71,8 @@ pub(super) async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let reply = ask(&args.shared, false, args.confirm).await?;
-    let args = args.shared;
-    if args.json {
+    let reply = make(false).await?;
+    if json {
         return print(&serde_json::to_string(&reply)?);
     }
     let mut text = lines(&reply);
@@ -111,7 +121,7 @@ async fn ask(
     Ok(Client::new(&args.socket.socket).reload(&request).await?)
 }
 
-fn lines(reply: &ReloadReply) -> String {
+pub(super) fn lines(reply: &ReloadReply) -> String {
     let mut text = String::new();
     for line in &reply.changes {
         let _ = writeln!(text, "{}", Printable(line));
@@ -125,6 +135,6 @@ fn lines(reply: &ReloadReply) -> String {
     text
 }
 
-fn print(text: &str) -> anyhow::Result<ExitCode> {
+pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
     written(writeln!(io::stdout(), "{text}"))
 }

@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     learning::{LearnLine, LearnRequest},
     peer::Peer,
-    protocol::{DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, TrialReply},
+    protocol::{
+        DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList, TrialReply,
+    },
 };
 use crate::{
     dataplane::TrialEnd,
@@ -47,6 +49,13 @@ pub trait Backend: Send + Sync + 'static {
     fn reload(
         &self,
         request: ReloadRequest,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<ReloadReply, Failure>>;
+
+    /// Has services enforced or observed, and writes the audit log; or only says what that would change.
+    fn set_mode(
+        &self,
+        request: ModeRequest,
         peer: Peer,
     ) -> BoxFuture<'_, Result<ReloadReply, Failure>>;
 

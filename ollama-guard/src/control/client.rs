@@ -26,8 +26,8 @@ use super::{
     backend::Manner,
     learning::LearnRequest,
     protocol::{
-        AddRequest, DetachReply, Edit, EditReply, ErrorReply, ReloadReply, ReloadRequest,
-        RemoveRequest, ReplaceRequest, RuleList, TrialReply,
+        AddRequest, DetachReply, Edit, EditReply, ErrorReply, ModeRequest, ReloadReply,
+        ReloadRequest, RemoveRequest, ReplaceRequest, RuleList, TrialReply,
     },
     socket::MAX_PATH_BYTES,
 };
@@ -235,6 +235,15 @@ impl Client {
     /// See [`ClientError`].
     pub async fn reload(&self, request: &ReloadRequest) -> Result<ReloadReply, ClientError> {
         self.post("/v1/reload", request).await
+    }
+
+    /// Has services enforced or observed.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn set_mode(&self, request: &ModeRequest) -> Result<ReloadReply, ClientError> {
+        self.post("/v1/mode", request).await
     }
 
     /// Takes the guard out of the kernel.

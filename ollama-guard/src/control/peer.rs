@@ -27,6 +27,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Who it is, as rules and people remember it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.user.clone().unwrap_or_else(|| format!("uid {}", self.uid))
+    }
+
     /// Adds what the user database knows to what the kernel says.
     pub(super) async fn identify(credentials: UCred) -> Self {
         let (uid, gid) = (credentials.uid(), credentials.gid());

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 pub use crate::policy::{Effect, End, Limits};
 
+pub use crate::config::WrittenMode;
 use crate::events::text::misleading;
 
 /// Bytes of a comment.
@@ -306,6 +307,23 @@ pub struct ReloadRequest {
     #[serde(default)]
     pub dry_run: bool,
     /// For how many seconds it is on trial; otherwise as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_seconds: Option<u64>,
+}
+
+/// Has services enforced or observed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRequest {
+    /// Which service; all of them if this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What is to be done with its packets.
+    pub mode: WrittenMode,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// For how many seconds it is on trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_seconds: Option<u64>,
 }

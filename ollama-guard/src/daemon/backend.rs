@@ -18,7 +18,8 @@ use crate::{
         backend::{Manner, Working},
         learning::{LearnLine, LearnRequest},
         protocol::{
-            DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, TrialReply,
+            DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList,
+            TrialReply,
         },
     },
     dataplane::{PinDir, TrialEnd},
@@ -106,8 +107,16 @@ impl Backend for LiveBackend {
         request: ReloadRequest,
         peer: Peer,
     ) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
-        let asked = Asked { peer, why: "by command".into() };
+        let asked = Asked::to_reload(peer, "by command");
         Box::pin(self.reloader.reload(request, asked))
+    }
+
+    fn set_mode(
+        &self,
+        request: ModeRequest,
+        peer: Peer,
+    ) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
+        Box::pin(self.reloader.set_mode(request, peer))
     }
 
     fn events(&self) -> Subscription {

@@ -10,8 +10,9 @@
 //! a link leads through, knows nothing of network file systems, and its instances are used up on many a
 //! Kubernetes node. Nothing is read until the files have been the same for a second: an editor may be
 //! in the middle of writing one, and half a list is a list.
-//!
-//! Long because reading, comparing, taking over and telling are one sequence, whoever asks for it.
+
+mod modes;
+mod take;
 
 use std::{
     future::Future,
@@ -30,19 +31,18 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Chosen, Host, cover, launch};
+pub(super) use self::modes::Said;
+use super::{Chosen, Host};
 use crate::{
     config::{
-        self, Bytes, Config, Difference, Fingerprint, LastGood, Overrides, ProcessEnvironment,
-        Transcript, Unconfirmed,
+        self, Bytes, Config, Fingerprint, LastGood, Overrides, ProcessEnvironment, Transcript,
+        Unconfirmed,
     },
     control::{
         AccessRules, Failure, Peer,
         protocol::{ReloadReply, ReloadRequest},
     },
-    dataplane::TrialEnd,
-    doctor,
-    guard::{Asked, Desired, Handle, Reconfigured},
+    guard::{Asked, Desired, Handle},
     metrics::Mover,
     status::{ConfigurationStatus, Rejected},
 };
@@ -120,12 +120,21 @@ pub(super) struct Reloader {
 /// A configuration on trial.
 struct Tried {
     /// What comes back.
-    before: Config,
-    transcript: Transcript,
+    before: (Config, Said),
+    origin: Origin,
+}
+
+/// Where a configuration is from that is put in force.
+enum Origin {
+    /// These files.
+    Files(Transcript),
+    /// A command about what was in force already.
+    Command,
 }
 
 struct Current {
     config: Config,
+    said: Said,
     /// What was read last, whatever came of it.
     fingerprint: Fingerprint,
     host: Host,
@@ -142,7 +151,7 @@ impl Reloader {
     /// For a daemon that has started with this configuration.
     pub(super) fn new(
         sources: Sources,
-        config: Config,
+        (config, said): (Config, Said),
         handle: Handle,
         settings: watch::Sender<Settings>,
         access: watch::Sender<AccessRules>,
@@ -150,11 +159,12 @@ impl Reloader {
     ) -> Self {
         let Sources { overrides, fingerprint, host, rejected } = sources;
         let files = config.files.clone();
-        let status = Lock::new(ConfigurationStatus { files, since: Timestamp::now(), rejected });
+        let (since, modes) = (Timestamp::now(), said.told());
+        let status = Lock::new(ConfigurationStatus { files, since, modes, rejected });
         let last_good = LastGood::new(&config.paths.state_dir);
         let unconfirmed = Unconfirmed::new(&config.paths.state_dir);
         let tried = Mutex::default();
-        let current = Mutex::new(Current { config, fingerprint, host });
+        let current = Mutex::new(Current { config, said, fingerprint, host });
         Self {
             overrides,
             handle,
@@ -232,7 +242,7 @@ impl Reloader {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let pid = i32::try_from(std::process::id()).ok();
         let peer = Peer { uid, gid, pid, user: None, groups: Vec::new() };
-        let _ = self.reload(ReloadRequest::default(), Asked { peer, why: why.to_owned() }).await;
+        let _ = self.reload(ReloadRequest::default(), Asked::to_reload(peer, why)).await;
     }
 
     /// Reads everything and puts it in force, or only says what would change.
@@ -250,181 +260,29 @@ impl Reloader {
             .map_err(|error| Failure::Internal(error.to_string()))?;
         let read = reading.config.map_err(|problems| Failure::BadInput(problems.to_string()));
         let read = read.and_then(|config| with_main_file(&current.config, config));
+        let read = read.map(|config| current.said.about(config));
         if request.dry_run {
-            return self.compared(&current.config, &read?).await;
+            return self.compared(&current.config, &read?.0).await;
         }
         // Whatever comes of it, the same files are not read again by themselves.
         current.fingerprint = reading.fingerprint;
         current.host = seen;
         let why = asked.why.clone();
         let taken = match read {
-            Ok(config) => {
+            Ok(read) => {
                 let trial = request.confirm_seconds.map(Duration::from_secs);
                 // This host changes by itself.
-                let trial = trial.or(config.confirm.filter(|_| why != HOST));
-                self.take_or_try(&mut current.config, config, trial, reading.transcript, asked)
-                    .await
+                let trial = trial.or(read.0.confirm.filter(|_| why != HOST));
+                let origin = Origin::Files(reading.transcript);
+                self.take_or_try(&mut current, read, trial, origin, asked).await
             }
             Err(failure) => Err(failure),
         };
         match &taken {
-            Ok(reply) => self.accepted(&current.config, reply, &why),
+            Ok(reply) => self.accepted(&current, reply, &why),
             Err(failure) => self.rejected(failure, &why),
         }
         taken
-    }
-
-    /// Remembers what is in force for a start at which it can't be read.
-    async fn keep(&self, transcript: Transcript, config: Config) {
-        let last_good = self.last_good.clone();
-        // A disk may take its time.
-        let _ = spawn_blocking(move || launch::keep(&last_good, &transcript, &config)).await;
-    }
-
-    /// Puts a configuration in force, for good or on trial.
-    async fn take_or_try(
-        &self,
-        current: &mut Config,
-        new: Config,
-        trial: Option<Duration>,
-        transcript: Transcript,
-        asked: Asked,
-    ) -> Result<ReloadReply, Failure> {
-        let before = current.clone();
-        if trial.is_some() {
-            let noted = self.unconfirmed.note(&transcript);
-            noted.map_err(|error| Failure::Internal(format!("nothing is tried out: {error}")))?;
-        }
-        let taken = self.take(current, new, trial, asked).await;
-        match &taken {
-            Ok(ReloadReply { trial_until: Some(_), .. }) => {
-                *self.tried.lock().await = Some(Tried { before, transcript });
-            }
-            Ok(_) => {
-                self.unconfirmed.forget();
-                self.keep(transcript, current.clone()).await;
-            }
-            // Nothing is on trial but what was before, if anything.
-            Err(_) if trial.is_some() && self.tried.lock().await.is_none() => {
-                self.unconfirmed.forget();
-            }
-            Err(_) => {}
-        }
-        taken
-    }
-
-    /// Takes note of how a trial ended.
-    async fn look_at_trial(&self) {
-        let standing = self.handle.standing();
-        if standing.trial.is_some() {
-            return;
-        }
-        let mut current = self.current.lock().await;
-        let Some(Tried { before, transcript }) = self.tried.lock().await.take() else { return };
-        if standing.trial_end == Some(TrialEnd::Confirmed) {
-            self.unconfirmed.forget();
-            self.keep(transcript, current.config.clone()).await;
-            return;
-        }
-        // The policy is back already; here is what the kernel knows nothing of.
-        self.settings.send_replace(Settings::of(&before));
-        let group_may_edit = before.control.group_may_edit;
-        self.access.send_modify(|access| access.group_may_edit = group_may_edit);
-        self.metrics.go(before.metrics.address()).await;
-        current.config = before;
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let problems = NOT_CONFIRMED.to_owned();
-        status.files = current.config.files.clone();
-        status.rejected = Some(Rejected { at: Timestamp::now(), problems, last_good: None });
-    }
-
-    async fn compared(&self, old: &Config, new: &Config) -> Result<ReloadReply, Failure> {
-        let plan = plan(old, new).await?;
-        let desired = Desired::from(new);
-        let (fits, generation) = self
-            .handle
-            .maintain(move |guard| (guard.would_take(&desired), guard.generation()))
-            .await?;
-        let (shut_out, closes) = fits?;
-        let Difference { changes, later } = Difference::between(old, new);
-        let warnings = [warnings(new, &plan), shut_out].concat();
-        Ok(ReloadReply { generation, changes, later, warnings, closes, trial_until: None })
-    }
-
-    async fn take(
-        &self,
-        current: &mut Config,
-        new: Config,
-        trial: Option<Duration>,
-        asked: Asked,
-    ) -> Result<ReloadReply, Failure> {
-        let plan = plan(current, &new).await?;
-        let reconfigured = self.handle.reconfigure(Desired::from(&new), trial, asked).await?;
-        let Difference { changes, later } = Difference::between(current, &new);
-        let mut warnings = warnings(&new, &plan);
-        if reconfigured.is_closed {
-            warnings.push("the allowlist is empty: nobody can reach the guarded ports".into());
-        }
-        self.settings.send_replace(Settings::of(&new));
-        let group_may_edit = new.control.group_may_edit;
-        self.access.send_modify(|access| access.group_may_edit = group_may_edit);
-        let metrics = if current.metrics.can_become(new.metrics) {
-            let moved = self.metrics.go(new.metrics.address()).await;
-            warnings.extend(moved.trouble.map(|trouble| format!("metrics: {trouble}")));
-            new.metrics
-        } else {
-            current.metrics
-        };
-        // What only a restart changes is told again each time, until there is one.
-        *current = Config {
-            capacity: current.capacity,
-            metrics,
-            debug_kernel: current.debug_kernel,
-            paths: current.paths.clone(),
-            ..new
-        };
-        let Reconfigured { generation, trial_until, shut_out, .. } = reconfigured;
-        warnings.extend(shut_out);
-        Ok(ReloadReply { generation, changes, later, warnings, closes: false, trial_until })
-    }
-
-    fn accepted(&self, config: &Config, reply: &ReloadReply, why: &str) {
-        let ReloadReply { generation, changes, later, warnings, trial_until, .. } = reply;
-        if changes.is_empty() && later.is_empty() {
-            tracing::info!("the configuration was read again ({why}): it says what it said");
-        } else {
-            tracing::info!(
-                "the configuration was read again ({why}): generation {generation} is in force"
-            );
-        }
-        if let Some(until) = trial_until {
-            tracing::warn!(
-                "generation {generation} is on trial until {until:.0}: then what was before comes back, \
-                 unless `ollama-guard confirm`"
-            );
-        }
-        changes.iter().for_each(|line| tracing::info!("configuration: {line}"));
-        for line in later {
-            tracing::warn!("configuration: {line}: this takes a restart");
-        }
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        *status = ConfigurationStatus {
-            files: config.files.clone(),
-            since: Timestamp::now(),
-            rejected: None,
-        };
-    }
-
-    fn rejected(&self, failure: &Failure, why: &str) {
-        let problems = failure.to_string();
-        tracing::error!(
-            "the configuration is rejected ({why}), and nothing has changed: {problems}"
-        );
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is in force may be the last good one from the start on.
-        let last_good = status.rejected.take().and_then(|before| before.last_good);
-        status.rejected = Some(Rejected { at: Timestamp::now(), problems, last_good });
     }
 }
 
@@ -442,21 +300,6 @@ fn with_main_file(old: &Config, new: Config) -> Result<Config, Failure> {
 }
 
 /// An interface that the configuration in force names may be gone for the moment.
-async fn plan(old: &Config, new: &Config) -> Result<cover::CoverPlan, Failure> {
-    cover::plan(&Chosen::new(new), &Chosen::new(old).names()).await.map_err(bad_input)
-}
-
-fn bad_input(error: super::StartError) -> Failure {
-    Failure::BadInput(error.to_string())
-}
-
-fn warnings(config: &Config, plan: &cover::CoverPlan) -> Vec<String> {
-    let innocents = doctor::said_at_start(&config.ports(), config.scope, plan.doors());
-    let ended = config.ended(Timestamp::now());
-    let warnings = config.warnings.iter().cloned().chain(ended);
-    warnings.chain(innocents.iter().map(ToString::to_string)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::HashMap, path::PathBuf};

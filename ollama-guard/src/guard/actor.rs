@@ -68,6 +68,17 @@ pub struct Asked {
     pub peer: Peer,
     /// Why, in words.
     pub why: String,
+    /// What it is, in words.
+    pub what: String,
+    /// What it is in the audit log.
+    pub action: &'static str,
+}
+
+impl Asked {
+    /// Of the files.
+    pub fn to_reload(peer: Peer, why: impl Into<String>) -> Self {
+        Self { peer, why: why.into(), what: "the new configuration".into(), action: "reload" }
+    }
 }
 
 /// A configuration that was taken.
@@ -267,7 +278,7 @@ impl Actor {
 
     fn edit(&mut self, edit: &Edit, manner: Manner, peer: &Peer) -> Result<EditReply, Failure> {
         let now = Moment::now();
-        let by = name(peer);
+        let by = peer.name();
         let result = match manner {
             Manner::DryRun => {
                 self.note(edit.prefixes());
@@ -292,9 +303,9 @@ impl Actor {
         self.note(desired.rules.len());
         let result = match trial {
             None => self.guard.reconfigure(desired, &now),
-            Some(time) => self.try_configuration(desired, time, &asked.peer, &now),
+            Some(time) => self.try_configuration(desired, time, asked, &now),
         };
-        let Asked { peer, why } = asked;
+        let Asked { peer, why, action, .. } = asked;
         let outcome = result.as_ref().map(drop).map_err(GuardError::to_string);
         let changed = matches!(result, Ok(true));
         let entry = Entry {
@@ -302,7 +313,7 @@ impl Actor {
             uid: peer.uid,
             pid: peer.pid,
             user: peer.user.as_deref(),
-            action: "reload",
+            action,
             effect: None,
             prefixes: &[],
             comment: Some(why),
@@ -402,9 +413,4 @@ fn filter_on(ifindex: u32) -> String {
         Some(one) => format!("the filter on interface {}", one.name().to_string_lossy()),
         None => format!("the filter on interface {ifindex}"),
     }
-}
-
-/// Who asked, as rules and people remember it.
-fn name(peer: &Peer) -> String {
-    peer.user.clone().unwrap_or_else(|| format!("uid {}", peer.uid))
 }

@@ -93,6 +93,9 @@ impl fmt::Display for StatusReport {
                 configuration.files.iter().map(|path| path.display().to_string()).collect();
             let files = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
             writeln!(f, "config   {}, since {:.0}", Printable(&files), configuration.since)?;
+            for line in &configuration.modes {
+                writeln!(f, "         {}", Printable(line))?;
+            }
         }
         if let Some(metrics) = &self.daemon.metrics {
             match metrics.served_at {

@@ -14,8 +14,8 @@ use ollama_guard::{
         backend::{Manner, Working},
         learning::{LearnLine, LearnRequest},
         protocol::{
-            DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, RuleView,
-            TrialReply, TrialView,
+            DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList,
+            RuleView, TrialReply, TrialView,
         },
         serve, socket,
     },
@@ -85,6 +85,10 @@ impl Backend for Fake {
     }
 
     fn reload(&self, _: ReloadRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
+        Box::pin(async { Ok(ReloadReply { generation: 7, ..ReloadReply::default() }) })
+    }
+
+    fn set_mode(&self, _: ModeRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
         Box::pin(async { Ok(ReloadReply { generation: 7, ..ReloadReply::default() }) })
     }
 

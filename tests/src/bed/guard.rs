@@ -207,9 +207,10 @@ impl Guard<'_> {
         let mut command = self.runs_as.command(self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
-            Some("allow" | "deny" | "learn" | "reload" | "diff" | "top" | "confirm" | "revert") => {
-                command.arg("--socket").arg(self.socket())
-            }
+            Some(
+                "allow" | "deny" | "learn" | "reload" | "diff" | "top" | "confirm" | "revert"
+                | "mode",
+            ) => command.arg("--socket").arg(self.socket()),
             Some("events") => {
                 command.arg("--socket").arg(self.socket()).arg("--state-dir").arg(self.state_dir())
             }

@@ -24,8 +24,8 @@ use crate::{
         learning::{LearnLine, LearnRequest},
         peer::Peer,
         protocol::{
-            DetachReply, Edit, EditReply, ReloadReply, ReloadRequest, RuleList, TrialReply,
-            TrialView,
+            DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList,
+            TrialReply, TrialView,
         },
         server::{ControlConfig, Limits},
         shared::Caller,
@@ -83,6 +83,10 @@ impl Backend for Counting {
         self.answer(ReloadReply::default())
     }
 
+    fn set_mode(&self, _: ModeRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
+        self.answer(ReloadReply::default())
+    }
+
     fn events(&self) -> Subscription {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.journal.subscribe()
@@ -109,11 +113,12 @@ const READS: [(&str, &str, &str); 4] = [
     ("GET", "/v1/events", ""),
     ("GET", "/v1/events?follow=true", ""),
 ];
-const CHANGES: [(&str, &str, &str); 6] = [
+const CHANGES: [(&str, &str, &str); 7] = [
     ("POST", "/v1/rules/add", r#"{"effect":"allow","prefixes":["192.0.2.1"]}"#),
     ("POST", "/v1/rules/remove", r#"{"effect":"deny","prefixes":["192.0.2.1"]}"#),
     ("POST", "/v1/rules/replace", r#"{"effect":"allow","rules":[]}"#),
     ("POST", "/v1/reload", "{}"),
+    ("POST", "/v1/mode", r#"{"mode":"enforce"}"#),
     ("POST", "/v1/learn", r#"{"seconds":1}"#),
     ("POST", "/v1/reload", r#"{"dry_run":true}"#),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::unistd::geteuid;
 
-use super::{Actor, name, write};
+use super::{Actor, Asked, write};
 use crate::{
     audit_log::Entry,
     control::{
@@ -40,11 +40,11 @@ impl Actor {
         &mut self,
         desired: Desired,
         time: Duration,
-        peer: &Peer,
+        asked: &Asked,
         now: &Moment,
     ) -> Result<bool, GuardError> {
-        let by = name(peer);
-        let attempt = Attempt { time, what: "the new configuration".into(), by };
+        let (what, by) = (asked.what.clone(), asked.peer.name());
+        let attempt = Attempt { time, what, by };
         let tried =
             self.guard.attempt(&attempt, now, |guard| guard.make_reconfiguration(desired, now));
         self.show_trial(None);
@@ -72,7 +72,7 @@ impl Actor {
             outcome.as_ref().copied().map_err(String::as_str),
         );
         let trial = ended?;
-        let by = name(peer);
+        let by = peer.name();
         tracing::info!("{}: {} by {}, {action}ed by {by}", self.generation(), trial.what, trial.by);
         Ok(TrialReply { trial: view(&trial), generation: self.guard.generation() })
     }
