@@ -35,7 +35,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::{DEFAULT_PIN_DIR, DEFAULT_SOCKET},
     dataplane::TrialEnd,
-    policy::{Effect, Prefix},
+    policy::{Effect, Subject},
 };
 
 /// The answer is no.
@@ -187,7 +187,7 @@ impl Cli {
 }
 
 async fn edit(effect: Effect, told: ToldRules) -> anyhow::Result<ExitCode> {
-    let check = |text: &str| text.parse::<Prefix>().map(drop).map_err(|error| error.to_string());
+    let check = |text: &str| text.parse::<Subject>().map(drop).map_err(|error| error.to_string());
     rules::run(effect, told.rules, &told.socket.socket, check).await
 }
 

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod advice;
+mod answers;
 #[cfg(test)]
 mod broken_files;
 mod bytes;
@@ -35,6 +36,7 @@ mod last_good;
 mod layer;
 mod metrics;
 mod mode_store;
+mod names;
 mod overrides;
 mod problem;
 mod rule_store;
@@ -52,11 +54,12 @@ use jiff::Timestamp;
 use ollama_guard_common::{Mode, Scope};
 
 use self::files::Files;
-use crate::policy::{Port, Rule, Service};
+use crate::policy::{NameRule, Port, Rule, Service};
 
 pub use crate::policy::{Pattern, PatternError};
 
 pub use self::{
+    answers::{AnswerStore, LastAnswer},
     bytes::Bytes,
     difference::Difference,
     environment::{Environment, ProcessEnvironment},
@@ -87,6 +90,8 @@ pub const DEFAULT_CAPACITY: u32 = 65_536;
 /// The largest capacity: the room for so many prefixes takes 68 MiB of kernel memory, and twice that
 /// while rules change.
 pub const MAX_CAPACITY: u32 = 4_194_304;
+/// Different host names that may be in rules, of the configuration and added by command.
+pub const MAX_NAMES: usize = 256;
 /// Drop events a second, of all CPUs together, by default.
 pub const DEFAULT_EVENTS_PER_SECOND: u32 = 1000;
 /// The most drop events a second that may be asked for.
@@ -117,6 +122,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The rules of the file, then of the environment, then of the flags. None stands twice.
     pub rules: Vec<Rule>,
+    /// The names of the same sources. None stands twice.
+    pub names: Vec<NameRule>,
     /// Different prefixes that fit: 1 to [`MAX_CAPACITY`].
     pub capacity: u32,
     /// Drop events a second, of all CPUs together: 1 to [`MAX_EVENTS_PER_SECOND`].
@@ -191,7 +198,7 @@ impl Config {
     /// What there is to say about entries that have ended, a sentence each. They are no longer in force.
     #[must_use]
     pub fn ended(&self, now: Timestamp) -> Vec<String> {
-        advice::ended(&self.rules, now)
+        advice::ended(&self.rules, &self.names, now)
     }
 }
 

@@ -17,6 +17,7 @@ mod host;
 mod keeper;
 mod launch;
 mod learn;
+mod names;
 mod notices;
 pub mod proof;
 mod readiness;
@@ -55,7 +56,6 @@ use crate::{
     events::{Clock, Journal},
     guard::{self, Desired, Guard, Handle, Moment},
     metrics::{self, Place, Watched},
-    policy::Effect,
 };
 
 pub use error::StartError;
@@ -145,7 +145,8 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     let mut guard = Guard::new(dataplane, Desired::from(config), store)?;
     // First of all: what has ended while no daemon ran is in no policy from here on.
     let ended_before = guard.end_due(&Moment::now());
-    if !guard.all().any(|rule| rule.effect == Effect::Allow) {
+    names::remember(&mut guard, state);
+    if guard.is_closed() {
         let is_observed = config.observed().count() == config.services.len();
         let word = if is_observed { "would be" } else { "is" };
         tracing::warn!(
@@ -258,12 +259,15 @@ impl Daemon {
         let reader = events::Reader::new(ring, journal, kept, handle.clone(), self.settings);
         let events = tokio::spawn(reader.run(until(stopping.clone())));
         let keeper = tokio::spawn(self.keeper.run(until(stopping.clone())));
+        let again = self.reloader.names();
+        let names = tokio::spawn(names::run(handle.clone(), again, until(stopping.clone())));
         let reloader = tokio::spawn(self.reloader.follow(self.hangup, until(stopping.clone())));
         let server =
             tokio::spawn(serve(listener, self.backend, self.control, until(stopping.clone())));
         let living = [
             ("the reader of events", &events),
             ("the keeper of the doors", &keeper),
+            ("the resolver of host names", &names),
             ("the reader of the configuration", &reloader),
             ("the control socket", &server),
         ];
@@ -277,7 +281,7 @@ impl Daemon {
         };
         supervisor::stopping();
         stop.send_replace(true);
-        for task in [metrics, events, keeper, reloader, server] {
+        for task in [metrics, events, keeper, names, reloader, server] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task did not end well");
             }

@@ -12,34 +12,38 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod book;
+mod edit;
 mod ends;
 mod error;
 mod expire;
 mod host;
 mod learning;
 mod mend;
+mod naming;
 mod plan;
 mod preview;
 mod reconfigure;
 mod shut_out;
 mod standing;
+mod statements;
 mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    time::Duration,
 };
 
 use ollama_guard_common::{Mode, Scope};
 
-use self::{ends::Ends, expire::Unfinished, trial::Trial};
+use self::{book::Book, ends::Ends, expire::Unfinished, trial::Trial};
 use crate::{
-    config::{RuleStore, Undo},
-    control::protocol::{Edit, EditReply, RuleList, RuleView, ServiceTerms, Terms},
+    config::{AnswerStore, RuleStore},
+    control::protocol::{RuleList, RuleView, ServiceTerms, Terms},
     dataplane::{DataplaneError, PolicySink},
     policy::{
-        Change, CompileError, Compiled, Digest, Digests, Layout, MapImage, Named, Origin, Policy,
-        Port, Rule, Service, Statement,
+        CompileError, Compiled, Digest, Digests, Effect, Layout, MapImage, NameRule, Origin,
+        Policy, Port, Rule, Service,
     },
 };
 
@@ -48,6 +52,7 @@ pub use ends::Moment;
 pub use error::GuardError;
 pub use expire::Ended;
 pub use learning::Begun;
+pub use naming::Moved;
 pub use plan::{Plan, Planned};
 pub use standing::Standing;
 pub use trial::{Attempt, OnTrial};
@@ -61,6 +66,8 @@ pub struct Desired {
     pub services: Vec<Service>,
     /// The rules of the configuration file, the environment and the command line.
     pub rules: Vec<Rule>,
+    /// The names of the same sources.
+    pub names: Vec<NameRule>,
     /// Different prefixes that the kernel's table must have room for.
     pub capacity: u32,
 }
@@ -90,16 +97,32 @@ pub struct Guard<S> {
     unfinished: Unfinished,
     /// A change that is not for good yet.
     trial: Option<Trial>,
+    book: Book,
+    /// What the names come to at present.
+    derived: Vec<Rule>,
+    answers: Option<AnswerStore>,
+    /// When they were written down last, since the start of the machine.
+    answers_kept: Duration,
+}
+
+/// What is compiled beside a configuration.
+#[derive(Clone, Copy, Default)]
+struct Beside<'a> {
+    /// The rules that were added by command.
+    rules: &'a [Rule],
+    /// And the names.
+    names: &'a [NameRule],
+    /// What all names come to at present, also those of the configuration.
+    derived: &'a [Rule],
 }
 
 impl<S: PolicySink> Guard<S> {
     /// Checks that what is configured and stored compiles. Nothing is in force yet.
     pub fn new(sink: S, mut desired: Desired, mut store: RuleStore) -> Result<Self, GuardError> {
-        let forgotten = store.forget_ended_but(desired.rules.iter());
+        let forgotten = store.forget_ended_but(desired.rules.iter(), desired.names.iter());
         desired.rules.retain(|rule| !store.has_ended(rule));
+        desired.names.retain(|rule| !store.has_name_ended(rule));
         let scope = desired.scope;
-        let mut ends = Ends::default();
-        ends.follow(desired.rules.iter().chain(store.rules()), &Moment::now());
         let mut guard = Self {
             sink,
             desired,
@@ -109,11 +132,17 @@ impl<S: PolicySink> Guard<S> {
             compiled: None,
             generation: 0,
             digest: Digest::new(),
-            ends,
+            ends: Ends::default(),
             unfinished: Unfinished::default(),
             trial: None,
+            book: Book::default(),
+            derived: Vec::new(),
+            answers: None,
+            answers_kept: Duration::ZERO,
         };
-        guard.compiled = Some(guard.compile(&guard.desired, scope, guard.store.rules())?);
+        guard.compiled = Some(guard.compile(&guard.desired, scope, guard.beside())?);
+        guard.book.keep(&guard.wanted().names);
+        guard.follow_ends(&Moment::now());
         guard.note_unwritten(forgotten);
         Ok(guard)
     }
@@ -131,18 +160,24 @@ impl<S: PolicySink> Guard<S> {
     fn compiled(&mut self) -> Result<Compiled, CompileError> {
         match self.compiled.take() {
             Some(compiled) => Ok(compiled),
-            None => self.compile(&self.desired, self.scope, self.store.rules()),
+            None => self.compile(&self.desired, self.scope, self.beside()),
         }
     }
 
-    /// Compiles what a configuration and the stored rules come to, at the doors that there are.
+    /// Compiles what a configuration and what stands beside it come to, at the doors that there are.
     fn compile(
         &self,
         desired: &Desired,
         scope: Scope,
-        stored: &[Rule],
+        beside: Beside<'_>,
     ) -> Result<Compiled, CompileError> {
-        compile(desired, scope, stored, &self.doors, &self.sink.services())
+        compile(desired, scope, beside, &self.doors, &self.sink.services())
+    }
+
+    /// What stands beside the configuration.
+    fn beside(&self) -> Beside<'_> {
+        let (rules, names) = (self.store.rules(), self.store.names());
+        Beside { rules, names, derived: &self.derived }
     }
 
     fn swap(&mut self, image: &MapImage) -> Result<(), DataplaneError> {
@@ -155,9 +190,12 @@ impl<S: PolicySink> Guard<S> {
     /// Every rule, with where it comes from.
     #[must_use]
     pub fn rules(&self) -> RuleList {
-        let rules = self.all().map(view).collect();
+        let mut rules: Vec<_> = self.written().map(view).collect();
+        // They go with their name, and not one by one.
+        rules.extend(self.derived.iter().map(|rule| RuleView { removable: false, ..view(rule) }));
         let terms = self.compiled.as_ref().map(|compiled| self.terms(compiled.layout()));
-        RuleList { generation: self.generation, rules, terms }
+        let names = self.name_views();
+        RuleList { generation: self.generation, rules, names, terms }
     }
 
     /// What a policy holds beside its rules.
@@ -193,9 +231,19 @@ impl<S: PolicySink> Guard<S> {
         if self.desired.services.iter().all(is_observed) { Mode::Observe } else { Mode::Enforce }
     }
 
-    /// Every rule, as it is kept.
+    /// Every rule, also those that names come to.
     pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.written().chain(&self.derived)
+    }
+
+    /// Every rule that somebody wrote.
+    pub fn written(&self) -> impl Iterator<Item = &Rule> {
         self.desired.rules.iter().chain(self.store.rules())
+    }
+
+    /// Whether there is nobody who is to be let in, be it by a name that has no address at present.
+    pub fn is_closed(&self) -> bool {
+        lets_in_nobody(self.written(), self.name_rules())
     }
 
     /// The way into the kernel.
@@ -207,114 +255,15 @@ impl<S: PolicySink> Guard<S> {
     pub fn into_sink(self) -> S {
         self.sink
     }
+}
 
-    /// Carries out a change, whole or not at all. `by` is who asked, for the rules' origin.
-    pub fn edit(&mut self, edit: &Edit, by: &str, now: &Moment) -> Result<EditReply, GuardError> {
-        self.refuse_on_trial(now)?;
-        self.make_edit(edit, by, now)
-    }
-
-    /// The same, also as part of a trial.
-    pub(crate) fn make_edit(
-        &mut self,
-        edit: &Edit,
-        by: &str,
-        now: &Moment,
-    ) -> Result<EditReply, GuardError> {
-        let origin = Arc::new(Origin::Cli { by: by.to_owned(), at: now.wall });
-        let Plan { rules, mut reply } =
-            plan::plan(edit, &self.desired, self.store.rules(), &origin, now.wall)?;
-        let has_ends = !self.ends.is_empty() || rules.has_ends();
-        let changes_policy = match rules {
-            Planned::Same => false,
-            Planned::Some(change) => self.change(change)?,
-            Planned::Whole { rules, changes_policy } => self.replace(rules, changes_policy)?,
-        };
-        if has_ends {
-            self.follow_ends(now);
-        }
-        if changes_policy {
-            plan::warn_if_closed(self.all(), &mut reply);
-            reply.warnings.extend(self.shut_out());
-        }
-        reply.generation = self.generation;
-        Ok(reply)
-    }
-
-    /// Changes some rules. Returns whether the kernel had to know.
-    fn change(&mut self, change: Change) -> Result<bool, GuardError> {
-        if change.difference().iter().all(Vec::is_empty) {
-            self.store.change(change)?;
-            return Ok(false);
-        }
-        let compiled = self.edited(&change)?;
-        let undo = self.store.change(change)?;
-        self.put_in_force(compiled, undo)?;
-        Ok(true)
-    }
-
-    /// What all the rules come to after a change.
-    fn edited(&mut self, change: &Change) -> Result<Compiled, CompileError> {
-        let is_for_some_doors =
-            |named: &Named| named.limits.as_ref().is_some_and(|limits| !limits.on.is_empty());
-        if change.add.iter().any(Rule::is_for_some_doors)
-            || change.remove.iter().any(is_for_some_doors)
-        {
-            // Other doors may be told apart then.
-            let mut rules = self.store.rules().to_vec();
-            change.clone().carry_out(&mut rules);
-            return self.compile(&self.desired, self.scope, &rules);
-        }
-        let compiled = self.compiled()?;
-        let layout = compiled.layout();
-        let added: Vec<Statement> =
-            change.add.iter().filter_map(|rule| layout.statement(rule)).collect();
-        let goes = |rule: &Rule| change.remove.iter().any(|named| named.said() == rule.said());
-        let removed: BTreeSet<Statement> = change
-            .remove
-            .iter()
-            .filter_map(|named| {
-                let pairs = layout.pairs(named.effect, named.limits.as_deref());
-                let Named { prefix, effect, .. } = *named;
-                (pairs != 0).then_some(Statement { prefix, effect, pairs })
-            })
-            .collect();
-        // What another rule says as well goes on being said.
-        let stays = self.desired.rules.iter().chain(self.store.rules().iter().filter(|r| !goes(r)));
-        let about = |rule: &&Rule| change.remove.iter().any(|named| named.prefix == rule.prefix);
-        let still: BTreeSet<Statement> =
-            stays.filter(about).filter_map(|rule| layout.statement(rule)).collect();
-        let stays = still.iter().chain(&added).collect::<BTreeSet<_>>();
-        let removed: Vec<Statement> =
-            removed.iter().filter(|one| !stays.contains(one)).copied().collect();
-        compiled.edited(&added, &removed)
-    }
-
-    /// Puts other rules in the place of the stored ones. Returns whether the kernel had to know.
-    fn replace(&mut self, rules: Vec<Rule>, changes_policy: bool) -> Result<bool, GuardError> {
-        if !changes_policy {
-            self.store.replace(rules)?;
-            return Ok(false);
-        }
-        let compiled = self.compile(&self.desired, self.scope, &rules)?;
-        let undo = self.store.replace(rules)?;
-        // Not two of them at a time, of long lists.
-        self.compiled = None;
-        self.put_in_force(compiled, undo)?;
-        Ok(true)
-    }
-
-    fn put_in_force(&mut self, compiled: Compiled, undo: Undo) -> Result<(), GuardError> {
-        if let Err(error) = self.swap(compiled.image()) {
-            // The kernel still has the old policy, so the file must have it too.
-            if let Err(undo) = self.store.undo(undo) {
-                tracing::error!(error = %undo, "the stored rules are ahead of the kernel's");
-            }
-            return Err(error.into());
-        }
-        self.compiled = Some(compiled);
-        Ok(())
-    }
+/// Whether there is nobody who is to be let in.
+fn lets_in_nobody<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    names: impl Iterator<Item = &'r NameRule>,
+) -> bool {
+    let mut effects = rules.map(|rule| rule.effect).chain(names.map(|rule| rule.effect));
+    !effects.any(|effect| effect == Effect::Allow)
 }
 
 /// Whether a configuration compiles, beside no stored rules and at no interface.
@@ -323,20 +272,23 @@ impl<S: PolicySink> Guard<S> {
 ///
 /// If it does not.
 pub fn check(desired: &Desired) -> Result<(), CompileError> {
-    compile(desired, desired.scope, &[], &BTreeMap::new(), &[]).map(drop)
+    compile(desired, desired.scope, Beside::default(), &BTreeMap::new(), &[]).map(drop)
 }
 
-/// Compiles what a configuration and the stored rules come to at these doors, after a policy with these
+/// Compiles what a configuration and what stands beside it come to at these doors, after a policy with these
 /// services.
 fn compile(
     desired: &Desired,
     scope: Scope,
-    stored: &[Rule],
+    beside: Beside<'_>,
     doors: &BTreeMap<u32, String>,
     before: &[(u8, String)],
 ) -> Result<Compiled, CompileError> {
-    let all = || desired.rules.iter().chain(stored);
-    let limits = all().filter_map(|rule| rule.limits.as_deref());
+    let all = || desired.rules.iter().chain(beside.rules).chain(beside.derived);
+    // Of names whether they have an address or not: so no answer of a name server tells doors apart in another
+    // way, and what would not fit is refused when it is added.
+    let names = desired.names.iter().chain(beside.names).filter_map(|rule| rule.limits.as_deref());
+    let limits = all().filter_map(|rule| rule.limits.as_deref()).chain(names);
     let layout = Layout::new(desired.services.clone(), before, limits, doors)?;
     let rules = all().filter_map(|rule| layout.statement(rule)).collect();
     Compiled::new(Policy { scope, layout, rules, capacity: desired.capacity })
@@ -347,6 +299,20 @@ fn compile(
 pub fn view(rule: &Rule) -> RuleView {
     RuleView {
         prefix: rule.prefix.to_string(),
+        effect: rule.effect,
+        limits: rule.limits.as_deref().cloned(),
+        comment: rule.comment.as_deref().map(str::to_owned),
+        origin: rule.written(),
+        removable: matches!(*rule.origin, Origin::Cli { .. }),
+        expires: rule.expires,
+    }
+}
+
+/// The same for a rule about a name.
+#[must_use]
+pub fn view_of_name(rule: &NameRule) -> RuleView {
+    RuleView {
+        prefix: rule.name.written(),
         effect: rule.effect,
         limits: rule.limits.as_deref().cloned(),
         comment: rule.comment.as_deref().map(str::to_owned),

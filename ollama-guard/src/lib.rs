@@ -134,7 +134,8 @@
 //!   what is counted.
 //! * Checksums, MAC addresses and VLAN numbers decide nothing, nor do length fields, but for the
 //!   end of an IPv6 first fragment. There is **no
-//!   connection state** and **no name lookup**.
+//!   connection state**, and **no name is looked up by a packet**: the guard's rules are addresses, and those
+//!   that host names come to are brought by a room with a clock of its own ([`names`]).
 //! * A taken XDP slot is **never ours to clear**: the guard stands behind it, at TC ingress.
 //! * Status is read from kernel and netlink, **never from the daemon's memory**.
 //! * Versions of kernels are **not compared**: features are probed.
@@ -161,6 +162,7 @@ pub mod doors;
 pub mod events;
 pub mod guard;
 pub mod metrics;
+pub mod names;
 pub mod policy;
 pub mod status;
 pub mod verify;

@@ -13,8 +13,8 @@
 //!
 //! # What is deliberately not here
 //!
-//! Input and output, file descriptors, clocks and names: a rule holds addresses, because a guard
-//! that asks a name server whom to admit has handed over its key. Whether a prefix of everyone is
+//! Input and output, file descriptors and clocks, and looking up names: a rule holds addresses. A [`NameRule`]
+//! holds a name, and what its addresses are somebody else finds out. Whether a prefix of everyone is
 //! wanted is asked where it is written, not here: see [`Prefix::is_everyone`].
 
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod image;
 mod layout;
 mod limits;
 pub mod list;
+mod name;
 mod pattern;
 mod port;
 mod prefix;
@@ -39,7 +40,7 @@ mod rule;
 pub mod trie;
 
 pub use self::{
-    change::{Change, Commented, Named, Reversal},
+    change::{Change, Commented, Named, NamedHost, Reversal},
     compile::{CompileError, Policy, compile},
     compiled::Compiled,
     decide::deciding_rule,
@@ -48,6 +49,7 @@ pub use self::{
     image::{MapImage, ServiceImage},
     layout::{Layout, Service, Statement},
     limits::Limits,
+    name::{HostName, NameError, NameRule, NameSaid, Subject, SubjectError},
     pattern::{Pattern, PatternError},
     port::{Port, PortError},
     prefix::{Family, Prefix, PrefixError},

@@ -17,7 +17,7 @@ use ollama_guard_common::{Mode, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::protocol::{LateEnd, TrialView},
+    control::protocol::{LateEnd, NameView, TrialView},
     dataplane::{
         DataplaneError, PinDir, Snapshot,
         counters::{AllCounts, BookTotals},
@@ -113,6 +113,9 @@ pub struct DaemonStatus {
     /// The last rules that ended later than they should have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended_late: Vec<LateEnd>,
+    /// The host names in rules, and what is known about each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameView>,
     /// The configuration in force, and the one that was rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,

@@ -15,6 +15,7 @@
 //! latter mounts a fresh `/sys` without bpffs.
 
 mod client;
+mod dns;
 mod flood;
 mod foreign;
 mod foreign_tc;
@@ -43,6 +44,7 @@ mod wire;
 mod without_links;
 
 pub use client::{Answer, Asker, download, get, post};
+pub use dns::{DOMAIN, NameServer, ResolverFiles};
 pub use flood::Flood;
 pub use foreign::{Foreign, XDP_PASS, XDP_TX, takes_short_linear_part};
 pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
@@ -56,7 +58,7 @@ pub use kernel::{Objects, hook_at_tc, kernel_release, pins, xdp_program_id};
 pub use knock::{Knock, everyone_is_served, knock, only_the_friend_is_served};
 pub use namespace::Namespace;
 pub use pair::{CABLE_MTU, Pair};
-pub use passing::{NEWCOMER4, passing, until_passing};
+pub use passing::{NEWCOMER4, passes, passes_to, passing, until_passing};
 pub use process::{Finished, Process, run, start};
 pub use prometheus::{Labels, Page, Prometheus, fetch, prometheus_program};
 pub use reap::{PIN_DIR_PREFIX, reap};

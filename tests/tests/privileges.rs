@@ -148,6 +148,25 @@ fn a_running_daemon_has_given_up_what_it_does_not_need() -> Result<()> {
     Ok(())
 }
 
+/// Has the daemon connect to a port of its own host, by TCP.
+#[cfg(target_arch = "x86_64")]
+fn connect(
+    intruder: &ollama_guard_tests::bed::Intruder,
+    port: u16,
+) -> Result<Result<u64, nix::errno::Errno>> {
+    let family = libc::AF_INET as u64;
+    let made = intruder.call(libc::SYS_socket, [family, libc::SOCK_STREAM as u64, 0, 0, 0, 0])?;
+    let socket = made.context("a socket")?;
+    let mut address = [0; 16];
+    address[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+    address[2..4].copy_from_slice(&port.to_be_bytes());
+    address[4..8].copy_from_slice(&[127, 0, 0, 1]);
+    let address = intruder.put_bytes(&address)?;
+    let answer = intruder.call(libc::SYS_connect, [socket, address, 16, 0, 0, 0])?;
+    let _ = intruder.call(libc::SYS_close, [socket, 0, 0, 0, 0, 0])?;
+    Ok(answer)
+}
+
 /// Whoever runs code in the daemon can't start programs, reach other processes, load anything into
 /// the kernel, or write files but the guard's.
 #[cfg(target_arch = "x86_64")]
@@ -233,7 +252,7 @@ fn an_intruder_in_the_daemon_finds_the_ways_out_closed() -> Result<()> {
             assert_eq!(call(libc::SYS_unlink, &[address])?, Err(EACCES), "{user:?}");
             assert_eq!(call(libc::SYS_truncate, &[address, 0])?, Err(EACCES), "{user:?}");
         }
-        // Nor pass for Ollama: the one port that it may bind is taken, by itself.
+        // Nor pass for Ollama: the one port that it may bind is taken, by itself. Nor connect to anybody.
         let bind = |port: u16| -> Result<Result<u64, Errno>> {
             let [high, low] = port.to_be_bytes();
             // struct sockaddr_in of 127.0.0.1.
@@ -250,7 +269,10 @@ fn an_intruder_in_the_daemon_finds_the_ways_out_closed() -> Result<()> {
         } else {
             assert_eq!(bind(GUARDED)?, Err(EACCES), "{user:?}");
             assert_eq!(bind(9434)?, Err(Errno::EADDRINUSE), "{user:?}");
+            assert_eq!(connect(&intruder, 1)?, Err(EACCES), "{user:?}");
         }
+        // Name servers can be asked: nobody listens there.
+        assert_eq!(connect(&intruder, 53)?, Err(Errno::ECONNREFUSED), "{user:?}");
         drop(intruder);
         assert_eq!(fs::read_to_string(&precious)?, "before");
         // It goes on as if nothing had been.

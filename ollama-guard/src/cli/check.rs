@@ -1,6 +1,7 @@
 //! `ollama-guard check`: whether a configuration can be used, without using it.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -52,13 +53,19 @@ fn summary(config: &Config) -> String {
     }
     let count = |effect| config.rules.iter().filter(|rule| rule.effect == effect).count();
     let services: Vec<_> = config.services.iter().map(|one| said(one, config)).collect();
+    let names: BTreeSet<_> = config.names.iter().map(|rule| &rule.name).collect();
     let files: Vec<_> = config.files.iter().map(|path| path.display().to_string()).collect();
     text.push_str(&format!(
-        "{}: good: {}, {} allow rules, {} deny rules",
+        "{}: good: {}, {} allow rules, {} deny rules{}",
         files.join(", "),
         services.join("; "),
         count(Effect::Allow),
-        count(Effect::Deny)
+        count(Effect::Deny),
+        match names.len() {
+            0 => String::new(),
+            1 => ", 1 host name, which is not looked up here".to_owned(),
+            count => format!(", {count} host names, which are not looked up here"),
+        }
     ));
     text
 }

@@ -62,7 +62,7 @@ pub enum RulesCommand {
     /// Add rules; they stay over restarts, and until they end or are removed. What is there already gets the
     /// end that is named, or none
     Add {
-        /// Addresses or prefixes, such as 192.0.2.7 or 2001:db8::/32
+        /// Addresses, prefixes or host names, such as 192.0.2.7, 2001:db8::/32, home.example.org
         #[arg(value_name = "PREFIX", required = true)]
         prefixes: Vec<String>,
         #[command(flatten)]
@@ -176,6 +176,7 @@ pub async fn execute(
         RulesCommand::List { json } => {
             let mut list = Client::new(socket).rules().await?;
             list.rules.retain(|rule| rule.effect == effect);
+            list.names.retain(|name| name.effect == effect);
             let shown = show::list(effect, &list, json, out, err).and_then(|()| out.flush());
             return written(shown);
         }

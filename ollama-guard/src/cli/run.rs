@@ -25,10 +25,10 @@ pub struct RunArgs {
     /// Guard this port; may be repeated [default: 11434/tcp]
     #[arg(long = "port", value_name = "PORT[/PROTO]")]
     ports: Vec<String>,
-    /// Let this address or prefix in; may be repeated
+    /// Let this address, prefix or host name in; may be repeated
     #[arg(long, value_name = "PREFIX")]
     allow: Vec<String>,
-    /// Keep this address or prefix out, whatever allows it; may be repeated
+    /// Keep this address, prefix or host name out, whatever allows it; may be repeated
     #[arg(long, value_name = "PREFIX")]
     deny: Vec<String>,
     /// Confirm that a prefix of all addresses (0.0.0.0/0, ::/0) is meant

@@ -198,7 +198,9 @@ async fn meant_by_the_daemon(socket: &Path, told: &StatusReport) -> Result<Optio
 /// `None` if the daemon is an older one, which does not tell everything.
 fn policy(list: RuleList, told: &StatusReport) -> anyhow::Result<Option<Policy>> {
     let Some(terms) = list.terms else { return Ok(None) };
-    let limits = list.rules.iter().filter_map(|rule| rule.limits.as_ref());
+    // Of names also where they have no address at present, as the daemon tells doors apart.
+    let of_names = list.names.iter().filter_map(|name| name.limits.as_ref());
+    let limits = list.rules.iter().filter_map(|rule| rule.limits.as_ref()).chain(of_names);
     let numbers: Vec<_> = terms.services.iter().map(|one| (one.number, one.name.clone())).collect();
     let services = terms.services.iter().map(service).collect::<anyhow::Result<_>>()?;
     let layout = Layout::new(services, &numbers, limits, &terms.doors)?;

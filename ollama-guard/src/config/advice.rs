@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::policy::{Effect, Family, Rule};
+use crate::policy::{Effect, End, Family, NameRule, Rule};
 
 /// The most warnings of one kind. A list that was generated can earn thousands.
 const MOST: usize = 20;
@@ -26,19 +26,12 @@ pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) 
             }
             Entry::Occupied(entry) => {
                 let first = &mut kept[*entry.get()];
-                let rule = if outlasts(&rule, first) { mem::replace(first, rule) } else { rule };
-                let (written, effect, prefix) = (rule.written(), rule.effect, rule.prefix);
-                repeated.push(if rule.expires == first.expires {
-                    format!(
-                        "{written}: {effect} {prefix} stands already at {}: one of the two is enough",
-                        first.written()
-                    )
-                } else {
-                    format!(
-                        "{written}: {effect} {prefix} stands also at {}, and lasts longer there",
-                        first.written()
-                    )
-                });
+                let rule = match lasts_longer(rule.expires, first.expires) {
+                    true => mem::replace(first, rule),
+                    false => rule,
+                };
+                let what = format!("{}: {} {}", rule.written(), rule.effect, rule.prefix);
+                repeated.push(repetition(&what, rule.expires == first.expires, &first.written()));
             }
         }
     }
@@ -46,9 +39,47 @@ pub(super) fn without_repetitions(rules: Vec<Rule>, warnings: &mut Vec<String>) 
     kept
 }
 
-/// Whether a rule ends later than another one.
-fn outlasts(one: &Rule, other: &Rule) -> bool {
-    match (one.expires, other.expires) {
+/// The same for names.
+pub(super) fn names_without_repetitions(
+    names: Vec<NameRule>,
+    warnings: &mut Vec<String>,
+) -> Vec<NameRule> {
+    let mut first = BTreeMap::new();
+    let mut kept: Vec<NameRule> = Vec::with_capacity(names.len());
+    let mut repeated = Vec::new();
+    for rule in names {
+        match first.entry((rule.name.clone(), rule.effect, rule.limits.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(kept.len());
+                kept.push(rule);
+            }
+            Entry::Occupied(entry) => {
+                let first = &mut kept[*entry.get()];
+                let rule = match lasts_longer(rule.expires, first.expires) {
+                    true => mem::replace(first, rule),
+                    false => rule,
+                };
+                let what = format!("{}: {} {}", rule.written(), rule.effect, rule.name.written());
+                repeated.push(repetition(&what, rule.expires == first.expires, &first.written()));
+            }
+        }
+    }
+    push_few(repeated, "repeated names", warnings);
+    kept
+}
+
+/// What there is to say about an entry that stands elsewhere, too.
+fn repetition(what: &str, lasts_as_long: bool, first: &str) -> String {
+    if lasts_as_long {
+        format!("{what} stands already at {first}: one of the two is enough")
+    } else {
+        format!("{what} stands also at {first}, and lasts longer there")
+    }
+}
+
+/// Whether what has the one end ends later than what has the other.
+fn lasts_longer(one: Option<End>, other: Option<End>) -> bool {
+    match (one, other) {
         (None, other) => other.is_some(),
         (Some(_), None) => false,
         (Some(one), Some(other)) => one > other,
@@ -56,13 +87,18 @@ fn outlasts(one: &Rule, other: &Rule) -> bool {
 }
 
 /// What there is to say about entries that have ended. They are no longer in force.
-pub(super) fn ended(rules: &[Rule], now: Timestamp) -> Vec<String> {
+pub(super) fn ended(rules: &[Rule], names: &[NameRule], now: Timestamp) -> Vec<String> {
     let mut messages = Vec::new();
     let ended = |rule: &Rule| rule.expires.filter(|end| end.has_passed(now));
     messages.extend(rules.iter().filter_map(|rule| {
         let end = ended(rule)?;
         let (written, effect, prefix) = (rule.written(), rule.effect, rule.prefix);
         Some(format!("{written}: {effect} {prefix} has ended at {end}: take it out"))
+    }));
+    messages.extend(names.iter().filter_map(|rule| {
+        let end = rule.expires.filter(|end| end.has_passed(now))?;
+        let (written, effect, name) = (rule.written(), rule.effect, rule.name.written());
+        Some(format!("{written}: {effect} {name} has ended at {end}: take it out"))
     }));
     let mut few = Vec::new();
     push_few(messages, "entries that have ended", &mut few);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Config, Interfaces};
-use crate::policy::{End, Rule, Said, Service};
+use crate::policy::{Effect, End, Limits, NameRule, Rule, Service};
 
 /// Rules that are named one by one, of those that come and of those that go.
 const MOST: usize = 50;
@@ -28,7 +28,8 @@ impl Difference {
         let changes = &mut found.changes;
         single(changes, "scope", old.scope.name(), new.scope.name());
         services(changes, &old.services, &new.services);
-        rules(changes, &old.rules, &new.rules);
+        rules(changes, [&old.rules, &new.rules], Rule::said);
+        rules(changes, [&old.names, &new.names], NameRule::said);
         single(changes, "interfaces", interfaces(old), interfaces(new));
         list(changes, "excluded interface", &texts(&old.exclude), &texts(&new.exclude));
         single(changes, "attach", old.attach.name(), new.attach.name());
@@ -116,13 +117,63 @@ fn list<T: Ord + Display>(
     lines.extend(old.difference(new).map(|one| format!("- {what} {one}")));
 }
 
-fn rules(lines: &mut Vec<String>, old: &[Rule], new: &[Rule]) {
+/// A rule, or a rule about a name.
+trait Entry {
+    fn expires(&self) -> Option<End>;
+    /// What it says, in words.
+    fn what(&self) -> String;
+    /// Where it stands.
+    fn place(&self) -> String;
+}
+
+impl Entry for Rule {
+    fn expires(&self) -> Option<End> {
+        self.expires
+    }
+
+    fn what(&self) -> String {
+        what(self.effect, &self.prefix, self.limits.as_deref())
+    }
+
+    fn place(&self) -> String {
+        self.written()
+    }
+}
+
+impl Entry for NameRule {
+    fn expires(&self) -> Option<End> {
+        self.expires
+    }
+
+    fn what(&self) -> String {
+        what(self.effect, &self.name.written(), self.limits.as_deref())
+    }
+
+    fn place(&self) -> String {
+        self.written()
+    }
+}
+
+fn what(effect: Effect, whom: &dyn Display, limits: Option<&Limits>) -> String {
+    let limits = limits.map_or_else(String::new, |limits| format!(" {limits}"));
+    format!("{effect} {whom}{limits}")
+}
+
+/// What changes about rules, which are the same if they say the same.
+fn rules<'r, R: Entry, S: Ord>(
+    lines: &mut Vec<String>,
+    [old, new]: [&'r [R]; 2],
+    said: impl Fn(&'r R) -> S,
+) {
+    let by_word = |rules: &'r [R]| -> BTreeMap<S, &'r R> {
+        rules.iter().map(|rule| (said(rule), rule)).collect()
+    };
     let (before, after) = (by_word(old), by_word(new));
-    let ends = after.iter().filter_map(|(said, &at)| {
-        let (was, is) = (old[*before.get(said)?].expires, new[at].expires);
+    let ends = after.iter().filter_map(|(said, is)| {
+        let (before, after) = (before.get(said)?.expires(), is.expires());
         let text =
             |end: Option<End>| end.map_or_else(|| "no end".to_owned(), |end| end.to_string());
-        (was != is).then(|| format!("{} {}: {} -> {}", said.1, said.0, text(was), text(is)))
+        (before != after).then(|| format!("{}: {} -> {}", is.what(), text(before), text(after)))
     });
     let mut ends: Vec<_> = ends.collect();
     let more = ends.len().saturating_sub(MOST);
@@ -131,21 +182,16 @@ fn rules(lines: &mut Vec<String>, old: &[Rule], new: &[Rule]) {
     if more > 0 {
         lines.push(format!("{more} more rules with another end"));
     }
-    for (sign, here, rules, there) in [("+", &after, new, &before), ("-", &before, old, &after)] {
+    for (sign, here, there) in [("+", &after, &before), ("-", &before, &after)] {
         let only = || here.iter().filter(|(said, _)| !there.contains_key(said));
-        for (&(prefix, effect, limits), &at) in only().take(MOST) {
-            let limits = limits.map_or_else(String::new, |limits| format!(" {limits}"));
-            lines.push(format!("{sign} {effect} {prefix}{limits} ({})", rules[at].written()));
+        for (_, rule) in only().take(MOST) {
+            lines.push(format!("{sign} {} ({})", rule.what(), rule.place()));
         }
         let count = only().count();
         if count > MOST {
             lines.push(format!("{sign} {} more rules", count - MOST));
         }
     }
-}
-
-fn by_word(rules: &[Rule]) -> BTreeMap<Said<'_>, usize> {
-    rules.iter().enumerate().map(|(at, rule)| (rule.said(), at)).collect()
 }
 
 #[cfg(test)]
@@ -221,6 +267,31 @@ mod tests {
         let line = "allow 192.0.2.1: 2036-01-01T12:00:00Z -> no end";
         assert_eq!(told(&early, &list("\"192.0.2.1\"")).changes, [line]);
         assert!(told(&early, &early).is_empty());
+    }
+
+    #[test]
+    fn names_are_told_like_prefixes_with_where_they_hold() {
+        let list = |entries: &str| {
+            format!(
+                "[[service]]\nname = \"llm\"\nports = [\"8080\"]\nallow = [{entries}]\n\
+                 [[service]]\nname = \"web\"\nports = [\"8081\"]"
+            )
+        };
+        let old = list("\"home.example.org\", { from = \"lab.example.org\", on = [\"eth1\"] }");
+        let new = list(
+            "\"host:printer\", { from = \"home.example.org\", expires = \"2036-01-01T12:00:00Z\" }, \
+             { from = \"lab.example.org\", on = [\"eth2\"] }",
+        );
+        assert_eq!(
+            told(&old, &new).changes,
+            [
+                "allow home.example.org for llm: no end -> 2036-01-01T12:00:00Z",
+                "+ allow lab.example.org for llm, on eth2",
+                "+ allow host:printer for llm",
+                "- allow lab.example.org for llm, on eth1",
+            ]
+        );
+        assert!(told(&new, &new).is_empty());
     }
 
     #[test]

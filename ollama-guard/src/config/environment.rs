@@ -75,8 +75,11 @@ pub(super) fn layer(
         [PIN_DIR, STATE_DIR, SOCKET].map(|name| set(environment, name));
 
     let mut said = Said { origin: Origin::Environment.into(), anyone, problems };
-    let mut rules = said.rules(Place::Variable(ALLOW), Effect::Allow, &allow);
-    rules.extend(said.rules(Place::Variable(DENY), Effect::Deny, &deny));
+    let (mut rules, mut names) = (Vec::new(), Vec::new());
+    let to = (&mut rules, &mut names);
+    said.rules(Place::Variable(ALLOW), Effect::Allow, &allow, to);
+    let to = (&mut rules, &mut names);
+    said.rules(Place::Variable(DENY), Effect::Deny, &deny, to);
     Layer {
         mode: said.one(Place::Variable(MODE), mode.as_deref(), value::mode),
         is_mode_of_all: true,
@@ -91,6 +94,7 @@ pub(super) fn layer(
         scope: said.one(Place::Variable(SCOPE), scope.as_deref(), value::scope),
         ports: said.ports(Place::Variable(PORTS), &ports).collect(),
         rules,
+        names,
         capacity: said
             .one(Place::Variable(CAPACITY), capacity.as_deref(), |text| value::capacity(text, 10)),
         events_per_second: said.one(

@@ -22,7 +22,7 @@ use super::{
     problem::Problem,
     services, value,
 };
-use crate::policy::{Effect, End, Limits, Port, PortError, Rule, quoted};
+use crate::policy::{Effect, End, Limits, NameRule, Port, PortError, Rule, Subject, quoted};
 
 /// How the line above a service looks.
 const SERVICE: &str = "[[service]], with two brackets on each side";
@@ -212,7 +212,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The prefixes of an allow or deny list, each with where it holds.
+    /// The prefixes and names of an allow or deny list, each with where it holds.
     fn listed(&mut self, value: &Value<'_>, key: &str, service: &Arc<str>) -> Vec<Listed> {
         let example = format!("{key} = [\"203.0.113.0/24\"]");
         let mut listed = Vec::new();
@@ -281,7 +281,8 @@ impl Reader<'_, '_> {
     /// What one text of a list stands for.
     fn members(&mut self, at: &Span, text: &str, expires: Option<End>) -> Vec<Member> {
         if expires.is_some() && groups::is_name(text) {
-            let message = "only a prefix has an end: write it where the group has its members";
+            let message = "only a prefix or a host name has an end: write it where the group has \
+                           its members";
             self.document.wrong(at, message.to_owned());
             return Vec::new();
         }
@@ -300,8 +301,8 @@ impl Reader<'_, '_> {
     }
 
     fn refuse_everyone(&mut self, allow: &[Listed]) {
-        for (Member { prefix, everyone_at, .. }, _) in allow {
-            if let Some(place) = everyone_at.clone() {
+        for (Member { subject, everyone_at, .. }, _) in allow {
+            if let (Subject::Prefix(prefix), Some(place)) = (subject, everyone_at.clone()) {
                 let message =
                     value::everyone(*prefix, "the line `anyone = true` to the [[service]]");
                 self.document.report(Problem { place, message });
@@ -310,19 +311,22 @@ impl Reader<'_, '_> {
     }
 
     fn add(&mut self, effect: Effect, listed: Vec<Listed>) {
-        let rule = |(Member { prefix, origin, comment, expires, .. }, limits): Listed| Rule {
-            prefix,
-            effect,
-            limits,
-            comment,
-            origin,
-            expires,
-        };
-        self.layer.rules.extend(listed.into_iter().map(rule));
+        for (Member { subject, origin, comment, expires, .. }, limits) in listed {
+            match subject {
+                Subject::Prefix(prefix) => {
+                    let rule = Rule { prefix, effect, limits, comment, origin, expires };
+                    self.layer.rules.push(rule);
+                }
+                Subject::Name(name) => {
+                    let rule = NameRule { name, effect, limits, comment, origin, expires };
+                    self.layer.names.push(rule);
+                }
+            }
+        }
     }
 }
 
-/// A prefix of a list, and where it holds.
+/// A prefix or a name of a list, and where it holds.
 type Listed = (Member, Option<Arc<Limits>>);
 
 /// What stands in an entry in braces.

@@ -1,15 +1,15 @@
 //! What one source says, before the sources are laid over each other.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use ollama_guard_common::{Mode, Scope};
 
 use super::{
     AttachChoice, Bytes, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_KEEP,
     DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces,
-    Metrics, Paths, Pattern, Place, Problem, advice, interface::union, services,
+    Metrics, Paths, Pattern, Place, Problem, advice, interface::union, names, services,
 };
-use crate::policy::{Limits, Port, Rule};
+use crate::policy::{Limits, NameRule, Port, Rule};
 
 /// What one source says. What it does not mention is `None` or empty.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ pub(super) struct Layer {
     /// Ports of the one service, and where they are written.
     pub(super) ports: BTreeMap<Port, Place>,
     pub(super) rules: Vec<Rule>,
+    pub(super) names: Vec<NameRule>,
     pub(super) capacity: Option<u32>,
     pub(super) events_per_second: Option<u32>,
     pub(super) metrics: Option<Metrics>,
@@ -62,6 +63,7 @@ impl Layer {
             services: weaker.services,
             ports: weaker.ports,
             rules: [weaker.rules, self.rules].concat(),
+            names: [weaker.names, self.names].concat(),
             capacity: self.capacity.or(weaker.capacity),
             events_per_second: self.events_per_second.or(weaker.events_per_second),
             metrics: self.metrics.or(weaker.metrics),
@@ -86,12 +88,16 @@ impl Layer {
     ) -> Config {
         let mode = self.mode.unwrap_or(Mode::Enforce);
         let services = services::finish(self.services, &self.ports, mode, problems);
-        let mut rules = self.rules;
+        let (mut rules, mut names) = (self.rules, self.names);
         if services.len() == 1 {
-            rules.iter_mut().for_each(forget_service);
+            let of_names = names.iter_mut().map(|rule| &mut rule.limits);
+            let limits = rules.iter_mut().map(|rule| &mut rule.limits).chain(of_names);
+            limits.for_each(forget_service);
         }
         let mut warnings = self.warnings;
         let rules = advice::without_repetitions(rules, &mut warnings);
+        let names = advice::names_without_repetitions(names, &mut warnings);
+        names::check(&names, problems);
         advice::warn(&rules, &mut warnings);
         let metrics = self.metrics.unwrap_or_default();
         warnings.extend(metrics.warning());
@@ -102,6 +108,7 @@ impl Layer {
             scope: self.scope.unwrap_or_default(),
             services,
             rules,
+            names,
             capacity: self.capacity.unwrap_or(DEFAULT_CAPACITY),
             events_per_second: self.events_per_second.unwrap_or(DEFAULT_EVENTS_PER_SECOND),
             metrics,
@@ -123,10 +130,10 @@ impl Layer {
 }
 
 /// Of the one service that there is, a rule is for everything.
-fn forget_service(rule: &mut Rule) {
-    if let Some(limits) = &rule.limits
-        && limits.service.is_some()
+fn forget_service(limits: &mut Option<Arc<Limits>>) {
+    if let Some(old) = limits
+        && old.service.is_some()
     {
-        rule.limits = Limits::new(None, limits.on.clone());
+        *limits = Limits::new(None, old.on.clone());
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Place, Problem, layer::Layer, metrics, value};
-use crate::policy::{Effect, Origin, Port, Prefix, Rule};
+use crate::policy::{Effect, NameRule, Origin, Port, Rule, Subject, SubjectError};
 
 /// What the operator typed, as typed: it is understood together with the other sources, so that
 /// all mistakes are reported at once.
@@ -48,8 +48,11 @@ pub struct Overrides {
 impl Overrides {
     pub(super) fn layer(&self, problems: &mut Vec<Problem>) -> Layer {
         let mut said = Said { origin: Origin::Flag.into(), anyone: self.anyone, problems };
-        let mut rules = said.rules(Place::Flag("--allow"), Effect::Allow, &self.allow);
-        rules.extend(said.rules(Place::Flag("--deny"), Effect::Deny, &self.deny));
+        let (mut rules, mut names) = (Vec::new(), Vec::new());
+        let to = (&mut rules, &mut names);
+        said.rules(Place::Flag("--allow"), Effect::Allow, &self.allow, to);
+        let to = (&mut rules, &mut names);
+        said.rules(Place::Flag("--deny"), Effect::Deny, &self.deny, to);
         Layer {
             mode: self.observe.then_some(ollama_guard_common::Mode::Observe),
             is_mode_of_all: true,
@@ -58,6 +61,7 @@ impl Overrides {
             scope: said.one(Place::Flag("--scope"), self.scope.as_deref(), value::scope),
             ports: said.ports(Place::Flag("--port"), &self.ports).collect(),
             rules,
+            names,
             capacity: said.one(Place::Flag("--capacity"), self.capacity.as_deref(), |text| {
                 value::capacity(text, 10)
             }),
@@ -129,34 +133,38 @@ impl Said<'_> {
         })
     }
 
+    /// The rules and names of a list, each into its own.
     pub(super) fn rules(
         &mut self,
         place: Place,
         effect: Effect,
         texts: &[impl AsRef<str>],
-    ) -> Vec<Rule> {
+        (rules, names): (&mut Vec<Rule>, &mut Vec<NameRule>),
+    ) {
         let anyone = self.anyone;
-        let mut rules = Vec::new();
         for text in texts {
-            let prefix = self.one(place.clone(), Some(text.as_ref()), |text| {
-                let prefix: Prefix =
-                    text.parse().map_err(|e: crate::policy::PrefixError| e.to_string())?;
-                if prefix.is_everyone() && effect == Effect::Allow && !anyone {
-                    return Err(value::everyone(prefix, "--anyone"));
+            let subject = self.one(place.clone(), Some(text.as_ref()), |text| {
+                let subject: Subject = text.parse().map_err(|e: SubjectError| e.to_string())?;
+                match subject {
+                    Subject::Prefix(prefix)
+                        if prefix.is_everyone() && effect == Effect::Allow && !anyone =>
+                    {
+                        Err(value::everyone(prefix, "--anyone"))
+                    }
+                    subject => Ok(subject),
                 }
-                Ok(prefix)
             });
             let origin = Arc::clone(&self.origin);
-            let rule = |prefix| Rule {
-                prefix,
-                effect,
-                limits: None,
-                comment: None,
-                origin,
-                expires: None,
-            };
-            rules.extend(prefix.map(rule));
+            let (limits, comment, expires) = (None, None, None);
+            match subject {
+                Some(Subject::Prefix(prefix)) => {
+                    rules.push(Rule { prefix, effect, limits, comment, origin, expires });
+                }
+                Some(Subject::Name(name)) => {
+                    names.push(NameRule { name, effect, limits, comment, origin, expires });
+                }
+                None => {}
+            }
         }
-        rules
     }
 }

@@ -13,6 +13,7 @@ mod ended;
 mod error;
 mod format;
 mod trial;
+mod undo;
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
@@ -23,13 +24,16 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-pub use self::error::StoreError;
-use self::{ended::Ended, format::Extent};
+use self::{
+    ended::Ended,
+    format::{Extent, no_foreign},
+};
+pub use self::{error::StoreError, undo::Undo};
 use super::{
     state_file,
     trusted_file::{self, FileError, Links},
 };
-use crate::policy::{Change, Origin, Reversal, Rule};
+use crate::policy::{Change, NameRule, Rule};
 
 /// The version of the file's layout.
 const VERSION: u32 = 3;
@@ -47,13 +51,21 @@ const CHANGES_BYTES: u64 = 1 << 20;
 pub struct RuleStore {
     directory: PathBuf,
     rules: Vec<Rule>,
+    names: Vec<NameRule>,
     /// The file as this process left it; `None` if it is to be written whole next.
     left: Option<Left>,
     /// Whether the file has rules that have ended.
     is_behind: bool,
     ended: Ended,
-    /// During a trial, the rules that the file has; those on trial are here only.
-    kept: Option<Vec<Rule>>,
+    /// During a trial, what the file has; what is on trial is here only.
+    kept: Option<Lists>,
+}
+
+/// The rules and the names that were added by command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lists {
+    rules: Vec<Rule>,
+    names: Vec<NameRule>,
 }
 
 /// A file to append to.
@@ -64,22 +76,6 @@ struct Left {
     /// Its length.
     bytes: u64,
     extent: Extent,
-}
-
-/// What takes back the last thing that a store was told.
-#[derive(Debug)]
-pub enum Undo {
-    /// These are the rules, and nothing was written.
-    OnTrial(Vec<Rule>),
-    /// These are the rules.
-    Whole(Vec<Rule>),
-    /// A change that was appended to a file.
-    Appended {
-        /// What takes it back here.
-        reversal: Reversal,
-        /// The length of the file before.
-        bytes: u64,
-    },
 }
 
 impl RuleStore {
@@ -98,6 +94,7 @@ impl RuleStore {
                 return Ok(Self {
                     directory,
                     rules: Vec::new(),
+                    names: Vec::new(),
                     left: None,
                     is_behind: false,
                     ended,
@@ -115,7 +112,7 @@ impl RuleStore {
                  it is left out"
             );
         }
-        no_foreign(&path, &read.rules)?;
+        no_foreign(&path, &read.rules, &read.names)?;
         // A file with something at its end that does not count is not appended to, and one of an older
         // version can't be.
         let left = read.extent.filter(|_| read.rest == 0).and_then(|extent| {
@@ -123,7 +120,8 @@ impl RuleStore {
             let left = Left::of(&metadata, extent);
             (left.bytes == bytes.len() as u64).then_some(left)
         });
-        Ok(Self { directory, rules: read.rules, left, is_behind: false, ended, kept: None })
+        let format::Read { rules, names, .. } = read;
+        Ok(Self { directory, rules, names, left, is_behind: false, ended, kept: None })
     }
 
     /// The rules, in the order in which they were given.
@@ -132,19 +130,37 @@ impl RuleStore {
         &self.rules
     }
 
-    /// Replaces all the rules. On return they survive a power cut.
+    /// The names, in the order in which they were given.
+    #[must_use]
+    pub fn names(&self) -> &[NameRule] {
+        &self.names
+    }
+
+    /// Replaces all the rules, and no names. On return they survive a power cut.
     ///
     /// # Errors
     ///
     /// The old rules stay, here and on disk.
     pub fn replace(&mut self, rules: Vec<Rule>) -> Result<Undo, StoreError> {
-        let path = self.directory.join(FILE_NAME);
-        no_foreign(&path, &rules)?;
+        self.replace_all(rules, self.names.clone())
+    }
+
+    /// Replaces all the rules and all the names. On return they survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// The old ones stay, here and on disk.
+    pub fn replace_all(
+        &mut self,
+        rules: Vec<Rule>,
+        names: Vec<NameRule>,
+    ) -> Result<Undo, StoreError> {
+        no_foreign(&self.directory.join(FILE_NAME), &rules, &names)?;
         if self.kept.is_some() {
-            return Ok(Undo::OnTrial(std::mem::replace(&mut self.rules, rules)));
+            return Ok(Undo::OnTrial(self.take_place(rules, names)));
         }
-        self.write_whole(&rules)?;
-        Ok(Undo::Whole(std::mem::replace(&mut self.rules, rules)))
+        self.write_whole(&rules, &names)?;
+        Ok(Undo::Whole(self.take_place(rules, names)))
     }
 
     /// Changes some of the rules. On return that survives a power cut.
@@ -153,11 +169,11 @@ impl RuleStore {
     ///
     /// The old rules stay, here and on disk.
     pub fn change(&mut self, change: Change) -> Result<Undo, StoreError> {
-        no_foreign(&self.directory.join(FILE_NAME), &change.add)?;
+        no_foreign(&self.directory.join(FILE_NAME), &change.add, &change.add_names)?;
         if self.kept.is_some() {
-            let before = self.rules.clone();
-            drop(change.carry_out(&mut self.rules));
-            return Ok(Undo::OnTrial(before));
+            let (mut rules, mut names) = (self.rules.clone(), self.names.clone());
+            drop(change.carry_out(&mut rules, &mut names));
+            return Ok(Undo::OnTrial(self.take_place(rules, names)));
         }
         let line = format::change_line(&change);
         let fits = |left: &Left| {
@@ -168,49 +184,19 @@ impl RuleStore {
         if let Some(left) = self.left.filter(fits)
             && self.append(left, &line)
         {
-            let reversal = change.carry_out(&mut self.rules);
+            let reversal = change.carry_out(&mut self.rules, &mut self.names);
             return Ok(Undo::Appended { reversal, bytes: left.bytes });
         }
-        let mut rules = self.rules.clone();
-        drop(change.carry_out(&mut rules));
-        self.replace(rules)
+        let (mut rules, mut names) = (self.rules.clone(), self.names.clone());
+        drop(change.carry_out(&mut rules, &mut names));
+        self.replace_all(rules, names)
     }
 
-    /// Takes back what was done last.
-    ///
-    /// # Errors
-    ///
-    /// Here it is taken back, and on disk not.
-    pub fn undo(&mut self, undo: Undo) -> Result<(), StoreError> {
-        match undo {
-            Undo::OnTrial(rules) => {
-                self.rules = rules;
-                Ok(())
-            }
-            Undo::Whole(rules) => {
-                let written = self.write_whole(&rules);
-                self.rules = rules;
-                written
-            }
-            Undo::Appended { reversal, bytes } => {
-                reversal.undo(&mut self.rules);
-                let path = self.directory.join(FILE_NAME);
-                let Some(left) = self.left.take() else {
-                    let error = io::Error::other("it was not appended to");
-                    return Err(StoreError::Write { path, error });
-                };
-                let changes = left.extent.changes.saturating_sub(1);
-                let left = Left { bytes, extent: Extent { changes, ..left.extent }, ..left };
-                let back = open_to_append(&path).and_then(|file| {
-                    // From here on it does not count.
-                    left.write_head(&file)?;
-                    file.set_len(bytes)?;
-                    file.sync_data()
-                });
-                back.map_err(|error| StoreError::Write { path, error })?;
-                self.left = Some(left);
-                Ok(())
-            }
+    /// Puts other lists here in the place of those before, which it returns.
+    fn take_place(&mut self, rules: Vec<Rule>, names: Vec<NameRule>) -> Lists {
+        Lists {
+            rules: std::mem::replace(&mut self.rules, rules),
+            names: std::mem::replace(&mut self.names, names),
         }
     }
 
@@ -245,10 +231,10 @@ impl RuleStore {
         true
     }
 
-    /// Writes a list in the place of the file. `self.rules` are the ones that it held.
-    fn write_whole(&mut self, rules: &[Rule]) -> Result<(), StoreError> {
+    /// Writes lists in the place of the file. Those of `self` are the ones that it held.
+    fn write_whole(&mut self, rules: &[Rule], names: &[NameRule]) -> Result<(), StoreError> {
         let path = self.directory.join(FILE_NAME);
-        let left = self.write_beside(rules)?;
+        let left = self.write_beside(rules, names)?;
         if let Err(error) = fs::rename(self.directory.join(NEW_FILE_NAME), &path) {
             return Err(StoreError::Write { path, error });
         }
@@ -256,11 +242,9 @@ impl RuleStore {
         if let Err(error) = File::open(&self.directory).and_then(|directory| directory.sync_all()) {
             // The new list is there but may not last, and the caller will be told that it is not:
             // the old one goes back, as well as that can be done on such a disk.
-            let old = std::mem::take(&mut self.rules);
-            if self.write_beside(&old).is_ok() {
+            if self.write_beside(&self.rules, &self.names).is_ok() {
                 let _ = fs::rename(self.directory.join(NEW_FILE_NAME), &path);
             }
-            self.rules = old;
             return Err(StoreError::Write { path: self.directory.clone(), error });
         }
         self.left = Some(left);
@@ -269,9 +253,9 @@ impl RuleStore {
     }
 
     /// Writes the file beside, down to the disk.
-    fn write_beside(&self, rules: &[Rule]) -> Result<Left, StoreError> {
+    fn write_beside(&self, rules: &[Rule], names: &[NameRule]) -> Result<Left, StoreError> {
         let path = self.directory.join(NEW_FILE_NAME);
-        let written = write_new(&path, rules);
+        let written = write_new(&path, rules, names);
         let error = match written {
             Ok(left) if left.bytes <= MOST_BYTES => return Ok(left),
             Ok(_) => StoreError::TooLarge { path: self.directory.join(FILE_NAME) },
@@ -302,7 +286,7 @@ fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(flags.bits()).open(path)
 }
 
-fn write_new(path: &Path, rules: &[Rule]) -> io::Result<Left> {
+fn write_new(path: &Path, rules: &[Rule], names: &[NameRule]) -> io::Result<Left> {
     match fs::remove_file(path) {
         // Left behind by a crash.
         Ok(()) => {}
@@ -314,12 +298,12 @@ fn write_new(path: &Path, rules: &[Rule]) -> io::Result<Left> {
     // Whatever the umask made of it.
     file.set_permissions(Permissions::from_mode(0o600))?;
     let mut writer = BufWriter::with_capacity(1 << 18, &file);
-    format::write(&mut writer, rules)?;
+    let changes = format::write(&mut writer, rules, names)?;
     writer.flush()?;
     drop(writer);
     file.sync_all()?;
     let metadata = file.metadata()?;
-    let extent = Extent { rules: rules.len(), changes: 0, whole: metadata.len() };
+    let extent = Extent { rules: rules.len(), changes, whole: metadata.len() };
     Ok(Left::of(&metadata, extent))
 }
 
@@ -337,14 +321,6 @@ fn prepare(directory: &Path) -> Result<(), StoreError> {
         Ok(metadata) => trusted_file::check_writers(directory, &metadata)
             .map_err(|error| StoreError::DirectoryUntrusted { path, error }),
     }
-}
-
-fn no_foreign(path: &Path, rules: &[Rule]) -> Result<(), StoreError> {
-    let foreign = rules.iter().find(|rule| !matches!(*rule.origin, Origin::Cli { .. }));
-    foreign.map_or(Ok(()), |rule| {
-        let (path, prefix, written) = (path.to_owned(), rule.prefix, rule.written());
-        Err(StoreError::Foreign { path, prefix, written })
-    })
 }
 
 #[cfg(test)]

@@ -521,3 +521,80 @@ fn of_the_same_entry_twice_the_one_that_lasts_longer_counts() {
         assert!(said.contains(warning) && said.contains("lasts longer there"), "{said}");
     }
 }
+
+#[test]
+fn lists_may_have_host_names_wherever_they_have_prefixes() {
+    let bed = Bed::new(
+        "[groups.a]\nprefixes = [\"home.example.org\"]\ninclude = \"list.txt\"\n\
+         [[service]]\nallow = [\"a\", \"192.0.2.2\", \"host:printer\"]\n\
+         deny = [{ from = \"BAD.example.org.\", expires = \"2036-01-01T12:00:00Z\" }]\n",
+    );
+    bed.write("list.txt", "lab.example.org # third floor\nhome.example.org\n");
+    let config = bed.load().unwrap();
+    let names: Vec<_> = config
+        .names
+        .iter()
+        .map(|rule| {
+            let comment = rule.comment.as_deref().unwrap_or_default();
+            format!("{} {} {}: {comment}", rule.effect, rule.name, bed.short(&rule.written()))
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "allow lab.example.org list.txt line 1: group a: third floor",
+            "allow home.example.org list.txt line 2: group a",
+            "allow printer config.toml line 5: ",
+            "deny bad.example.org config.toml line 6: ",
+        ]
+    );
+    assert!(config.names[3].expires.is_some());
+    assert!(config.warnings[0].contains("stands already at"), "{:?}", config.warnings);
+    let flags = Bed::new("");
+    let flags = Overrides { allow: vec!["home.example.org".into()], ..flags.flags.clone() };
+    assert!(load(&flags, &bed.variables, &Lan).is_ok_and(|config| config.names.len() == 1));
+}
+
+#[test]
+fn a_host_name_may_be_for_a_service_and_for_some_interfaces() {
+    let bed = Bed::new(
+        "[groups]\nfamily = [\"home.example.org\"]\n\
+         [[service]]\nname = \"llm\"\nports = [\"11434\"]\n\
+         allow = [{ from = [\"family\", \"lab.example.org\"], on = [\"wg*\", \"eth1\"] }, \"home.example.org\"]\n\
+         [[service]]\nname = \"web\"\nports = [\"8080\"]\n\
+         allow = [\"family\", { from = \"host:tv\", on = [\"eth1\"], expires = \"2036-01-01T12:00:00Z\" }]\n",
+    );
+    let config = bed.load().unwrap();
+    let said = |rule: &NameRule| {
+        let limits = rule.limits.as_deref().map(ToString::to_string);
+        format!("{} {}", rule.name, limits.unwrap_or_default())
+    };
+    assert_eq!(
+        config.names.iter().map(said).collect::<Vec<_>>(),
+        [
+            "home.example.org for llm, on eth1 and wg*",
+            "lab.example.org for llm, on eth1 and wg*",
+            "home.example.org for llm",
+            "home.example.org for web",
+            "tv for web, on eth1",
+        ]
+    );
+    assert!(config.names[4].expires.is_some() && config.warnings.is_empty());
+    let alone = Bed::new(
+        "[[service]]\nname = \"llm\"\nallow = [\"a.example\", { from = \"a.example\", on = [\"eth1\"] }]",
+    );
+    let config = alone.load().unwrap();
+    let limits: Vec<_> = config.names.iter().map(said).collect();
+    assert_eq!(limits, ["a.example ", "a.example on eth1"], "of one service it is for everything");
+}
+
+#[test]
+fn more_names_than_are_looked_up_are_a_mistake_at_its_line() {
+    let bed = Bed::new("[groups.a]\ninclude = \"list.txt\"\n[[service]]\nallow = [\"a\"]\n");
+    let list = |count| (0..count).map(|n| format!("h{n}.example.org\n")).collect::<String>();
+    bed.write("list.txt", &(list(MAX_NAMES) + "h0.example.org"));
+    assert_eq!(bed.load().unwrap().names.len(), MAX_NAMES);
+    bed.write("list.txt", &list(MAX_NAMES + 2));
+    let said = bed.short(&bed.load().unwrap_err().to_string());
+    assert!(said.starts_with("list.txt:257:1: 258 host names are too many: 256 fit"), "{said}");
+}

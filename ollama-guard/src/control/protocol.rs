@@ -3,12 +3,15 @@
 //!
 //! Long because it is the list of all messages of the socket.
 
+mod names;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use thiserror::Error;
 
+pub use self::names::NameView;
 pub use crate::policy::{Effect, End, Limits};
 
 pub use crate::config::WrittenMode;
@@ -216,6 +219,9 @@ pub struct RuleList {
     pub generation: u64,
     /// The rules, of both effects.
     pub rules: Vec<RuleView>,
+    /// The names that some of these rules come from, of both effects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameView>,
     /// What else that policy is to hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms: Option<Terms>,

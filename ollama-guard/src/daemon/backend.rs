@@ -55,7 +55,7 @@ impl LiveBackend {
 
     /// What `status` shows.
     pub(super) async fn report(&self) -> Result<StatusReport, StatusError> {
-        let Standing { ended_late, troubles, trial, .. } = self.handle.standing();
+        let Standing { ended_late, names, troubles, trial, .. } = self.handle.standing();
         let daemon = DaemonStatus {
             running: true,
             hangs: false,
@@ -65,6 +65,7 @@ impl LiveBackend {
             repairs: self.notices.repairs(),
             troubles: [self.notices.troubles(), troubles].concat(),
             ended_late: ended_late.into(),
+            names,
             configuration: Some(self.reloader.status()),
             metrics: Some(self.metrics.standing()),
             history: Some(self.history.status()),

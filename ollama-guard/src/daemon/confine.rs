@@ -12,7 +12,8 @@
 //!   owns root's files, and one of those is soon run by somebody. Reading is not limited: the
 //!   configuration, the user database and the host's resolver may read anywhere.
 //!   From Linux 6.7 on, no TCP port is bound but the one of the metrics: nobody who takes the daemon over
-//!   can pass for another server, Ollama first of all.
+//!   can pass for another server, Ollama first of all. And no connection is made by TCP but to name servers
+//!   (port 53).
 //! * **seccomp**: a list of what is refused, and not of what is allowed; see [`calls`].
 //!
 //! A wall that can't be put up is an error in the log, and the daemon goes on: it filters all the
@@ -41,6 +42,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// How long the worker threads may take to get to it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The port of name servers: those whose answers are long are asked by TCP.
+const NAME_SERVERS: u16 = 53;
 
 /// What the daemon still has to be able to do.
 pub(super) struct Needs {
@@ -132,10 +136,13 @@ fn say(walls: &Walls, landlock: RulesetStatus, needs: &Needs) {
             needs.pins.display()
         ),
     };
-    let ports = match needs.port {
-        _ if !limits_ports() => "TCP ports can't be limited, for want of Linux 6.7".into(),
+    let binds = match needs.port {
         Some(port) => format!("binds TCP port {port} only"),
         None => "binds no TCP port".into(),
+    };
+    let ports = match limits_ports() {
+        true => format!("{binds}, and connects by TCP to port {NAME_SERVERS} only"),
+        false => "TCP ports can't be limited, for want of Linux 6.7".into(),
     };
     tracing::info!("confined: keeps {} of its capabilities; {files}; {ports}", names.join(" and "));
 }
@@ -143,7 +150,10 @@ fn say(walls: &Walls, landlock: RulesetStatus, needs: &Needs) {
 /// Whether Landlock knows of ports here.
 fn limits_ports() -> bool {
     let required = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    required.handle_access(AccessNet::BindTcp).and_then(Ruleset::create).is_ok()
+    required
+        .handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)
+        .and_then(Ruleset::create)
+        .is_ok()
 }
 
 /// What is put up on each thread.
@@ -156,10 +166,13 @@ impl Walls {
     fn build(needs: &Needs) -> Result<Self, ConfineError> {
         // What later kernels can limit beyond this is nothing that the daemon has a use for.
         let writing = AccessFs::from_write(ABI::V3);
+        // Where the kernel knows ports, and it is one wall less where it does not. Names can be added at any
+        // time, so that the port of their servers is open whether there are any or not.
         let mut files = Ruleset::default()
             .handle_access(writing | AccessFs::Execute)?
-            .handle_access(AccessNet::BindTcp)?
-            .create()?;
+            .handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
+            .create()?
+            .add_rule(NetPort::new(NAME_SERVERS, AccessNet::ConnectTcp))?;
         if let Some(port) = needs.port {
             files = files.add_rule(NetPort::new(port, AccessNet::BindTcp))?;
         }
@@ -257,7 +270,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{
+        io::ErrorKind,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 
@@ -275,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_written_in_named_directories_only_none_is_run_and_one_port_is_bound() {
+    fn files_are_written_in_named_directories_only_none_is_run_and_ports_are_limited() {
         let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let existing = other.path().join("existing");
         fs::write(&existing, "before").unwrap();
@@ -312,6 +328,15 @@ mod tests {
             if limits_ports() {
                 TcpListener::bind(others).unwrap_err();
                 TcpListener::bind("127.0.0.1:0").unwrap_err();
+            }
+            // Somebody may listen at that of name servers, and nobody at the other one.
+            let connect = |port| match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(_) => None,
+                Err(error) => Some(error.kind()),
+            };
+            assert_ne!(connect(NAME_SERVERS), Some(ErrorKind::PermissionDenied));
+            if limits_ports() {
+                assert_eq!(connect(1), Some(ErrorKind::PermissionDenied));
             }
             assert!(unconfined_here().is_none());
             status

@@ -177,8 +177,11 @@ impl Session {
     }
 
     async fn conclude(&self) -> Result<Result<Proposal, String>, Stopped> {
-        let asked = self.handle.maintain(|guard| (guard.all().cloned().collect(), guard.mode()));
-        let (rules, mode): (Vec<Rule>, Mode) = asked.await?;
+        let asked = self.handle.maintain(|guard| {
+            let rules: Vec<Rule> = guard.written().cloned().collect();
+            (rules, guard.resolved(), guard.mode())
+        });
+        let (rules, names, mode) = asked.await?;
         let (sources, clock) = match (self.read().await, Clock::now()) {
             (Ok(sources), Ok(clock)) => (sources, clock),
             (Err(error), _) => return Ok(Err(error)),
@@ -199,6 +202,7 @@ impl Session {
                 homeless: sources.homeless,
                 networks: &networks,
                 rules: &rules,
+                names: &names,
             })
         });
         Ok(proposing.await.map_err(|error| error.to_string()))

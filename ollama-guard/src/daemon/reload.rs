@@ -97,6 +97,7 @@ impl From<&Config> for Desired {
             scope: config.scope,
             services: config.services.clone(),
             rules: config.rules.clone(),
+            names: config.names.clone(),
             capacity: config.capacity,
         }
     }
@@ -113,6 +114,8 @@ pub(super) struct Reloader {
     /// What is on trial.
     tried: Mutex<Option<Tried>>,
     metrics: Mover,
+    /// How often all names were to be looked up again.
+    names: watch::Sender<u64>,
     current: Mutex<Current>,
     status: Lock<ConfigurationStatus>,
 }
@@ -165,6 +168,7 @@ impl Reloader {
         let unconfirmed = Unconfirmed::new(&config.paths.state_dir);
         let tried = Mutex::default();
         let current = Mutex::new(Current { config, said, fingerprint, host });
+        let (names, _) = watch::channel(0);
         Self {
             overrides,
             handle,
@@ -174,9 +178,16 @@ impl Reloader {
             unconfirmed,
             tried,
             metrics,
+            names,
             current,
             status,
         }
+    }
+
+    /// Changes when all names are to be looked up again: whoever has the configuration read again wants to see
+    /// what there is now.
+    pub(super) fn names(&self) -> watch::Receiver<u64> {
+        self.names.subscribe()
     }
 
     /// What `status` shows of it.
@@ -279,7 +290,10 @@ impl Reloader {
             Err(failure) => Err(failure),
         };
         match &taken {
-            Ok(reply) => self.accepted(&current, reply, &why),
+            Ok(reply) => {
+                self.names.send_modify(|number| *number += 1);
+                self.accepted(&current, reply, &why);
+            }
             Err(failure) => self.rejected(failure, &why),
         }
         taken

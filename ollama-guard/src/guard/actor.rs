@@ -4,6 +4,8 @@
 //! Long because what can be asked of the guard stands beside how it is answered.
 
 mod ended;
+mod naming;
+mod record;
 mod trial;
 
 use std::{
@@ -19,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(super) use self::record::write;
 use super::{
     Desired, Ended, Guard, GuardError, Moment, Standing,
     learning::{self, Begun},
@@ -32,7 +35,7 @@ use crate::{
         protocol::{DetachReply, Edit, EditReply, RuleList, TrialReply},
     },
     dataplane::{Dataplane, DataplaneError, TrialEnd, memory},
-    policy::{Effect, Rule},
+    names::{Found, Wanted},
 };
 
 /// Requests that may wait.
@@ -43,7 +46,6 @@ type Work = Box<dyn FnOnce(&mut Guard<Dataplane>) + Send>;
 
 enum Request {
     Rules(oneshot::Sender<RuleList>),
-    Kept(oneshot::Sender<Vec<Rule>>),
     Edit(Box<Edit>, Manner, Peer, oneshot::Sender<Result<EditReply, Failure>>),
     Settle(TrialEnd, Peer, oneshot::Sender<Result<TrialReply, Failure>>),
     Reconfigure(
@@ -53,6 +55,7 @@ enum Request {
         oneshot::Sender<Result<Reconfigured, Failure>>,
     ),
     Learn(LearnRequest, Peer, oneshot::Sender<Result<Begun, Failure>>),
+    Resolved(Found),
     Maintain(Work),
     Refill {
         per_second: u32,
@@ -99,6 +102,7 @@ pub struct Reconfigured {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     standing: watch::Receiver<Standing>,
+    wanted: watch::Receiver<Wanted>,
 }
 
 /// The guard has ended: it was detached, or the daemon stops.
@@ -122,17 +126,19 @@ pub fn spawn(
     let (requests, queue) = mpsc::channel(QUEUE);
     let (ended, ending) = oneshot::channel();
     let (to_standing, standing) = watch::channel(Standing::default());
+    let (to_wanted, wanted) = watch::channel(Wanted::default());
     let runtime = runtime::Handle::current();
     // The start was something large.
     let untidy = Some(Instant::now());
-    let mut actor = Actor { guard, audit, untidy, standing: to_standing };
+    let mut actor = Actor { guard, audit, untidy, standing: to_standing, wanted: to_wanted };
     actor.tell(&at_start, Timestamp::now());
+    actor.publish_names();
     thread::Builder::new().name("guard".into()).spawn(move || {
         actor.run(queue, &runtime);
         // Nobody may be listening any more.
         let _ = ended.send(());
     })?;
-    Ok((Handle { requests, standing }, ending))
+    Ok((Handle { requests, standing, wanted }, ending))
 }
 
 impl Handle {
@@ -142,14 +148,20 @@ impl Handle {
         self.standing.borrow().clone()
     }
 
+    /// The names that are to be looked up.
+    #[must_use]
+    pub fn wanted(&self) -> watch::Receiver<Wanted> {
+        self.wanted.clone()
+    }
+
+    /// Hands over what came of looking a name up.
+    pub async fn resolved(&self, found: Found) -> Result<(), Stopped> {
+        self.requests.send(Request::Resolved(found)).await.map_err(|_| Stopped)
+    }
+
     /// Every rule, as it is shown.
     pub async fn rules(&self) -> Result<RuleList, Stopped> {
         self.ask(Request::Rules).await
-    }
-
-    /// Every rule, as it is kept.
-    pub async fn kept_rules(&self) -> Result<Vec<Rule>, Stopped> {
-        self.ask(Request::Kept).await
     }
 
     /// Changes the rules, or tells what that would come to.
@@ -223,6 +235,7 @@ struct Actor {
     /// When something large was last done, if what it took is not given back yet.
     untidy: Option<Instant>,
     standing: watch::Sender<Standing>,
+    wanted: watch::Sender<Wanted>,
 }
 
 /// So long after something large its request and its answer are gone as well.
@@ -252,13 +265,24 @@ impl Actor {
                     self.note(rules.rules.len());
                     drop(reply.send(rules));
                 }
-                Request::Kept(reply) => drop(reply.send(self.guard.all().cloned().collect())),
                 Request::Edit(edit, manner, peer, reply) => {
-                    drop(reply.send(self.edit(&edit, manner, &peer)));
+                    let done = self.edit(&edit, manner, &peer);
+                    self.publish_names();
+                    drop(reply.send(done));
                 }
-                Request::Settle(end, peer, reply) => drop(reply.send(self.settle(end, &peer))),
+                Request::Settle(end, peer, reply) => {
+                    let done = self.settle(end, &peer);
+                    self.publish_names();
+                    drop(reply.send(done));
+                }
                 Request::Reconfigure(desired, trial, asked, reply) => {
-                    drop(reply.send(self.reconfigure(*desired, trial, &asked)));
+                    let done = self.reconfigure(*desired, trial, &asked);
+                    self.publish_names();
+                    drop(reply.send(done));
+                }
+                Request::Resolved(found) => {
+                    self.hear(found);
+                    self.publish_names();
                 }
                 Request::Learn(request, peer, reply) => {
                     learning::begin(&mut self.guard, &mut self.audit, request, &peer, reply);
@@ -322,7 +346,7 @@ impl Actor {
         };
         write(&mut self.audit, &entry);
         result?;
-        let is_closed = !self.guard.all().any(|rule| rule.effect == Effect::Allow);
+        let is_closed = self.guard.is_closed();
         let trial_until = self.guard.on_trial().map(|trial| trial.until);
         let shut_out = if changed { self.guard.shut_out() } else { Vec::new() };
         Ok(Reconfigured { generation: self.guard.generation(), is_closed, trial_until, shut_out })
@@ -366,43 +390,6 @@ impl Actor {
         let interfaces = result.map_err(|error| Failure::Internal(error.to_string()))?;
         let removed = interfaces.into_iter().map(filter_on).collect();
         Ok(DetachReply { removed, warnings: Vec::new() })
-    }
-
-    fn record_edit(
-        &mut self,
-        edit: &Edit,
-        peer: &Peer,
-        time: Timestamp,
-        result: &Result<EditReply, GuardError>,
-    ) {
-        let (prefixes, comment) = match edit {
-            Edit::Add(request) => (request.prefixes.clone(), request.comment.as_ref()),
-            Edit::Remove(request) => (request.prefixes.clone(), None),
-            Edit::Replace(request) => {
-                (request.rules.iter().map(|rule| rule.prefix.clone()).collect(), None)
-            }
-        };
-        let outcome = result.as_ref().map(drop).map_err(GuardError::to_string);
-        let entry = Entry {
-            time,
-            uid: peer.uid,
-            pid: peer.pid,
-            user: peer.user.as_deref(),
-            action: edit.action(),
-            effect: Some(edit.effect().name()),
-            prefixes: &prefixes,
-            comment: comment.map(|comment| comment.as_str()),
-            generation: result.as_ref().ok().map(|reply| reply.generation),
-            result: outcome.as_ref().copied().map_err(String::as_str),
-        };
-        write(&mut self.audit, &entry);
-    }
-}
-
-/// The change is made by now: a log that can't be written is said loudly, and undoes nothing.
-pub(super) fn write(audit: &mut AuditLog, entry: &Entry<'_>) {
-    if let Err(error) = audit.append(entry) {
-        tracing::error!(%error, action = entry.action, uid = entry.uid, "the audit log has a gap");
     }
 }
 

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::policy::{Effect, End, Limits, Prefix, Rule};
+use crate::policy::{Effect, End, Limits, NameRule, Rule, Subject};
 
 /// The same moment by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Moment {
 }
 
 /// What a rule says, and when it ends.
-pub(super) type Key = (Prefix, Effect, Option<Arc<Limits>>, End);
+pub(super) type Key = (Subject, Effect, Option<Arc<Limits>>, End);
 
 /// The rules that end.
 #[derive(Debug, Default)]
@@ -45,7 +45,12 @@ impl Moment {
 
 /// The key of a rule that ends.
 pub(super) fn key(rule: &Rule) -> Option<Key> {
-    Some((rule.prefix, rule.effect, rule.limits.clone(), rule.expires?))
+    Some((Subject::Prefix(rule.prefix), rule.effect, rule.limits.clone(), rule.expires?))
+}
+
+/// The key of a name that ends.
+pub(super) fn name_key(rule: &NameRule) -> Option<Key> {
+    Some((Subject::Name(rule.name.clone()), rule.effect, rule.limits.clone(), rule.expires?))
 }
 
 impl Ends {
@@ -55,9 +60,14 @@ impl Ends {
     }
 
     /// These are all the rules from now on. What was known before keeps the time that it had.
-    pub(super) fn follow<'r>(&mut self, rules: impl Iterator<Item = &'r Rule>, now: &Moment) {
+    pub(super) fn follow<'r>(
+        &mut self,
+        rules: impl Iterator<Item = &'r Rule>,
+        names: impl Iterator<Item = &'r NameRule>,
+        now: &Moment,
+    ) {
         let before = std::mem::take(&mut self.rules);
-        for key in rules.filter_map(key) {
+        for key in rules.filter_map(key).chain(names.filter_map(name_key)) {
             let left = key.3.timestamp().duration_since(now.wall);
             let left = Duration::try_from(left).unwrap_or_default();
             let known = before.get(&key).copied();
@@ -107,15 +117,15 @@ mod tests {
         let end = End::after(start.wall, Duration::from_secs(60)).unwrap();
         let rules = [rule("192.0.2.1", Some(end)), rule("192.0.2.2", None)];
         let mut ends = Ends::default();
-        ends.follow(rules.iter(), &start);
+        ends.follow(rules.iter(), [].iter(), &start);
         let due = |ends: &Ends, seconds, shown| ends.due(&later(&start, seconds, shown)).len();
         assert_eq!((due(&ends, 59, 59), due(&ends, 60, 60)), (0, 1));
         assert_eq!(due(&ends, 60, -3600), 1, "set back by an hour");
         assert_eq!(due(&ends, 1, 3600), 1, "set forward by an hour");
         // What is followed anew keeps the time that it had.
-        ends.follow(rules.iter(), &later(&start, 30, -3600));
+        ends.follow(rules.iter(), [].iter(), &later(&start, 30, -3600));
         assert_eq!((due(&ends, 59, -3600), due(&ends, 60, -3600)), (0, 1));
-        ends.follow(rules[1..].iter(), &start);
+        ends.follow(rules[1..].iter(), [].iter(), &start);
         assert!(ends.is_empty() && due(&ends, 99, 99) == 0);
     }
 
@@ -124,7 +134,7 @@ mod tests {
         let start = Moment { wall: "2026-12-01T12:00:00Z".parse().unwrap(), boot: Duration::ZERO };
         let end = "2026-12-01T11:00:00Z".parse().unwrap();
         let mut ends = Ends::default();
-        ends.follow([rule("192.0.2.1", Some(end))].iter(), &start);
+        ends.follow([rule("192.0.2.1", Some(end))].iter(), [].iter(), &start);
         assert_eq!(ends.due(&start).len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use ollama_guard_common::abi::MAX_ADDRESSES;
 
 use crate::{
-    config::StoreError,
+    config::{MAX_NAMES, StoreError},
     control::backend::Failure,
     dataplane::DataplaneError,
     policy::{CompileError, EndError, quoted},
@@ -30,6 +30,14 @@ pub enum GuardError {
     /// An end that is said in two ways.
     #[error("`expires` and `for_seconds` both say when it ends: leave one out")]
     TwoEnds,
+    /// More host names than are looked up.
+    #[error(
+        "{count} host names are too many: {MAX_NAMES} fit, of configuration and commands together"
+    )]
+    TooManyNames {
+        /// How many there would be.
+        count: usize,
+    },
     /// There is no such rule.
     #[error(
         "there is no {effect} rule {prefix}; `ollama-guard {effect} list` shows those there are"
@@ -119,6 +127,7 @@ impl From<GuardError> for Failure {
             | GuardError::End(_)
             | GuardError::TwoEnds
             | GuardError::TrialTime
+            | GuardError::TooManyNames { .. }
             | GuardError::NoSuchRule { .. }
             | GuardError::NoSuchService { .. }
             | GuardError::Compile(_) => Self::BadInput(text),

@@ -7,12 +7,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Guard, GuardError,
-    ends::{Key, Moment, key},
+    ends::{Key, Moment, key, name_key},
+    naming::derive,
+    statements::{not_said, statements},
 };
 use crate::{
     config::StoreError,
     dataplane::PolicySink,
-    policy::{Origin, Prefix, Rule, Statement},
+    policy::{NameRule, Origin, Rule, Said},
 };
 
 /// How long after a failure it is tried again.
@@ -23,6 +25,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub struct Ended {
     /// The rules.
     pub rules: Vec<Rule>,
+    /// The names.
+    pub names: Vec<NameRule>,
     /// What could not be done, and will be tried again.
     pub troubles: Vec<GuardError>,
 }
@@ -48,7 +52,10 @@ impl<S: PolicySink> Guard<S> {
     /// Whether the clock has to be looked at from time to time.
     #[must_use]
     pub fn awaits_something(&self) -> bool {
-        !self.ends.is_empty() || self.unfinished.is_anything() || self.trial.is_some()
+        !self.ends.is_empty()
+            || self.unfinished.is_anything()
+            || self.trial.is_some()
+            || self.book.may_lapse()
     }
 
     /// Whether something that has ended is not gone everywhere.
@@ -66,6 +73,11 @@ impl<S: PolicySink> Guard<S> {
         }
     }
 
+    /// Takes note that the kernel does not have what it should.
+    pub(super) const fn note_kernel_behind(&mut self) {
+        self.unfinished.kernel = true;
+    }
+
     /// Ends what has come to its end, as one edit. Before the first policy that is a matter of the rules
     /// alone.
     pub fn end_due(&mut self, now: &Moment) -> Ended {
@@ -81,25 +93,42 @@ impl<S: PolicySink> Guard<S> {
 
     fn end(&mut self, due: &BTreeSet<Key>, now: &Moment, ended: &mut Ended) {
         let is_due = |rule: &Rule| key(rule).is_some_and(|key| due.contains(&key));
-        ended.rules = self.all().filter(|rule| is_due(rule)).cloned().collect();
-        let in_force = ended.rules.len();
+        let is_name_due = |rule: &NameRule| name_key(rule).is_some_and(|key| due.contains(&key));
+        ended.rules = self.written().filter(|rule| is_due(rule)).cloned().collect();
+        ended.names = self.name_rules().filter(|rule| is_name_due(rule)).cloned().collect();
+        let in_force = (ended.rules.len(), ended.names.len());
         for rule in self.rules_before().filter(|rule| is_due(rule)) {
             if !ended.rules.iter().any(|other| other.said() == rule.said()) {
                 ended.rules.push(rule.clone());
             }
         }
+        for rule in self.names_before().filter(|rule| is_name_due(rule)) {
+            if !ended.names.iter().any(|other| other.said() == rule.said()) {
+                ended.names.push(rule.clone());
+            }
+        }
         self.unfinished.tried = now.boot;
-        let of_files =
-            ended.rules.iter().filter(|rule| !matches!(*rule.origin, Origin::Cli { .. }));
-        let remembered = self.store.remember_ended(of_files);
-        let removed = self.store.end(is_due);
+        let is_of_file = |origin: &Origin| !matches!(origin, Origin::Cli { .. });
+        let remembered = self.store.remember_ended(
+            ended.rules.iter().filter(|rule| is_of_file(&rule.origin)),
+            ended.names.iter().filter(|rule| is_of_file(&rule.origin)),
+        );
+        let removed = self.store.end(is_due, is_name_due);
         self.unfinished.store |= remembered.is_err() || removed.is_err();
         let failed = [remembered, removed].into_iter().filter_map(Result::err);
         ended.troubles.extend(failed.map(GuardError::from));
         self.desired.rules.retain(|rule| !is_due(rule));
-        self.forget_before(is_due);
+        self.desired.names.retain(|rule| !is_name_due(rule));
+        self.forget_before(is_due, is_name_due);
         self.follow_ends(now);
-        if let Err(error) = self.leave_kernel(&ended.rules[..in_force]) {
+        self.book.keep(&self.wanted().names);
+        let derived = derive(self.name_rules(), &self.book);
+        let derived = std::mem::replace(&mut self.derived, derived);
+        let (rules, names) = (&ended.rules[..in_force.0], &ended.names[..in_force.1]);
+        let gone: Vec<_> = rules.iter().chain(&derived).map(Rule::said).collect();
+        let tells_doors_apart = rules.iter().any(Rule::is_for_some_doors)
+            || names.iter().any(NameRule::is_for_some_doors);
+        if let Err(error) = self.leave_kernel(gone, tells_doors_apart) {
             self.unfinished.kernel = true;
             ended.troubles.push(error);
         }
@@ -107,29 +136,27 @@ impl<S: PolicySink> Guard<S> {
         ended.troubles.extend(self.renew_before().err());
     }
 
-    /// Takes out of the kernel what no other rule says as well.
-    fn leave_kernel(&mut self, ended: &[Rule]) -> Result<(), GuardError> {
+    /// Takes out of the kernel what no other rule says as well. `tells_doors_apart`: doors may be told apart in
+    /// another way then, or not at all.
+    fn leave_kernel(
+        &mut self,
+        gone: Vec<Said<'_>>,
+        tells_doors_apart: bool,
+    ) -> Result<(), GuardError> {
         if self.generation == 0 {
             // It is not in the kernel yet, and is made from the rules that are left.
             self.compiled = None;
             return Ok(());
         }
-        if ended.iter().any(Rule::is_for_some_doors) {
-            // The doors may be told apart in another way then, or not at all.
-            let compiled = self.compile(&self.desired, self.scope, self.store.rules())?;
+        if tells_doors_apart {
+            let compiled = self.compile(&self.desired, self.scope, self.beside())?;
             self.swap(compiled.image())?;
             self.compiled = Some(compiled);
             return Ok(());
         }
         let compiled = self.compiled()?;
         let layout = compiled.layout();
-        let statements = |rules: &mut dyn Iterator<Item = &Rule>| -> BTreeSet<Statement> {
-            rules.filter_map(|rule| layout.statement(rule)).collect()
-        };
-        let prefixes: BTreeSet<Prefix> = ended.iter().map(|rule| rule.prefix).collect();
-        let still = statements(&mut self.all().filter(|rule| prefixes.contains(&rule.prefix)));
-        let gone = statements(&mut ended.iter());
-        let gone: Vec<Statement> = gone.difference(&still).copied().collect();
+        let gone = not_said(layout, statements(layout, gone), self.all());
         if gone.is_empty() {
             self.compiled = Some(compiled);
             return Ok(());

@@ -10,7 +10,7 @@ use ollama_guard_common::Scope;
 use super::{Guard, GuardError};
 use crate::{
     dataplane::{Dataplane, PolicySink},
-    policy::Rule,
+    policy::{NameRule, Rule},
 };
 
 impl<S: PolicySink> Guard<S> {
@@ -21,11 +21,13 @@ impl<S: PolicySink> Guard<S> {
             return Ok(false);
         }
         let before = std::mem::replace(&mut self.doors, doors);
-        if !self.all().any(Rule::is_for_some_doors) {
+        let is_asked = self.written().chain(self.rules_before()).any(Rule::is_for_some_doors)
+            || self.name_rules().chain(self.names_before()).any(NameRule::is_for_some_doors);
+        if !is_asked {
             // Nobody asks, and a long list takes its time.
             return Ok(false);
         }
-        let compiled = match self.compile(&self.desired, self.scope, self.store.rules()) {
+        let compiled = match self.compile(&self.desired, self.scope, self.beside()) {
             Ok(compiled) => compiled,
             Err(error) => {
                 self.doors = before;
@@ -33,6 +35,8 @@ impl<S: PolicySink> Guard<S> {
             }
         };
         if self.compiled.as_ref().is_some_and(|old| old.layout() == compiled.layout()) {
+            // What comes back may tell them apart all the same.
+            self.renew_before()?;
             return Ok(false);
         }
         if self.generation > 0 {

@@ -4,18 +4,25 @@
 //!
 //! Long because the three requests ask the same lists the same questions.
 
+mod ends;
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Display,
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::Timestamp;
 
-use super::{Desired, GuardError, view};
+use self::ends::{another_end, lasts};
+use super::{Desired, GuardError, view, view_of_name};
 use crate::{
     control::protocol::{AddRequest, Comment, Edit, EditReply, RemoveRequest, ReplaceRequest},
-    policy::{Change, Commented, Effect, End, Limits, Named, Origin, Prefix, Rule, Said},
+    policy::{
+        Change, Commented, Effect, End, Limits, NameRule, Named, Origin, Prefix, Rule, Said,
+        Subject,
+    },
 };
 
 /// What a request comes to.
@@ -38,16 +45,28 @@ pub enum Planned {
     Whole {
         /// The rules.
         rules: Vec<Rule>,
+        /// The names.
+        names: Vec<NameRule>,
         /// Whether they decide otherwise, so that the kernel has to know.
         changes_policy: bool,
     },
 }
 
-/// Plans a change of the `stored` rules beside the `configured` ones. New rules get `origin`.
+/// What there is before a change.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'a> {
+    /// The configuration.
+    pub(super) desired: &'a Desired,
+    /// The rules that were added by command.
+    pub(super) rules: &'a [Rule],
+    /// And the names.
+    pub(super) names: &'a [NameRule],
+}
+
+/// Plans a change of the stored rules beside the configured ones. New rules get `origin`.
 pub(super) fn plan(
     edit: &Edit,
-    desired: &Desired,
-    stored: &[Rule],
+    before: Before<'_>,
     origin: &Arc<Origin>,
     now: Timestamp,
 ) -> Result<Plan, GuardError> {
@@ -57,10 +76,13 @@ pub(super) fn plan(
         | Edit::Replace(ReplaceRequest { limits, .. }) => limits.as_ref(),
     };
     let limits = limits.and_then(|Limits { service, on }| Limits::new(service.clone(), on.clone()));
+    let Before { desired, rules: stored, names: stored_names } = before;
     if !matches!(edit, Edit::Remove(_)) {
         check_service(desired, limits.as_deref())?;
     }
-    let planner = Planner { configured: &desired.rules, stored, origin, limits, now };
+    let (configured, configured_names) = (&desired.rules[..], &desired.names[..]);
+    let planner =
+        Planner { configured, stored, configured_names, stored_names, origin, limits, now };
     match edit {
         Edit::Add(request) => planner.add(request),
         Edit::Remove(request) => planner.remove(request),
@@ -69,36 +91,17 @@ pub(super) fn plan(
 }
 
 /// What a person is told who has left nobody in.
-pub(super) fn warn_if_closed<'a>(rules: impl Iterator<Item = &'a Rule>, reply: &mut EditReply) {
-    if lets_nobody_in(rules) {
-        reply.warnings.push(CLOSED.into());
-    }
-}
-
-/// What is to be said of rules that let nobody in.
 pub(super) const CLOSED: &str = "the allowlist is empty: nobody can reach the guarded ports";
-
-pub(super) fn lets_nobody_in<'a>(mut rules: impl Iterator<Item = &'a Rule>) -> bool {
-    !rules.any(|rule| rule.effect == Effect::Allow)
-}
 
 struct Planner<'a> {
     configured: &'a [Rule],
     stored: &'a [Rule],
+    configured_names: &'a [NameRule],
+    stored_names: &'a [NameRule],
     origin: &'a Arc<Origin>,
     /// Where the rules are to hold that the request is about.
     limits: Option<Arc<Limits>>,
     now: Timestamp,
-}
-
-impl Planned {
-    /// Whether rules with an end come.
-    pub(super) fn has_ends(&self) -> bool {
-        let (Self::Some(Change { add: rules, .. }) | Self::Whole { rules, .. }) = self else {
-            return false;
-        };
-        rules.iter().any(|rule| rule.expires.is_some())
-    }
 }
 
 /// A rule for a service that there is not would never hold.
@@ -114,12 +117,12 @@ fn check_service(desired: &Desired, limits: Option<&Limits>) -> Result<(), Guard
 impl<'a> Planner<'a> {
     fn add(&self, request: &AddRequest) -> Result<Plan, GuardError> {
         let effect = request.effect;
-        let prefixes = parse(request.prefixes.iter().map(String::as_str), request.anyone)?;
-        let asked: BTreeSet<Prefix> = prefixes.iter().copied().collect();
+        let subjects = parse(request.prefixes.iter().map(String::as_str), request.anyone)?;
+        let asked: BTreeSet<Prefix> = subjects.iter().filter_map(prefix).collect();
         let end = self.end(request)?;
         // A rule that holds everywhere holds there, too.
         let configured = named(self.configured, effect, &asked, |rule| {
-            (rule.limits.is_none() || rule.limits == self.limits) && lasts(rule, end)
+            (rule.limits.is_none() || rule.limits == self.limits) && lasts(rule.expires, end)
         });
         // Only the rule itself gets another end or comment, not one that holds elsewhere as well.
         let stored = named(self.stored, effect, &asked, |rule| rule.limits == self.limits);
@@ -128,10 +131,19 @@ impl<'a> Planner<'a> {
         let mut reply = EditReply::default();
         let mut change = Change::default();
         let mut seen = BTreeSet::new();
-        for prefix in prefixes {
-            if !seen.insert(prefix) {
-                reply.warnings.push(given_twice(prefix));
-            } else if let Some(rule) = configured.get(&prefix) {
+        for subject in subjects {
+            if !seen.insert(subject.clone()) {
+                reply.warnings.push(given_twice(&subject));
+                continue;
+            }
+            let prefix = match subject {
+                Subject::Prefix(prefix) => prefix,
+                Subject::Name(name) => {
+                    self.add_name(name, end, request, &mut change, &mut reply);
+                    continue;
+                }
+            };
+            if let Some(rule) = configured.get(&prefix) {
                 let written = rule.written();
                 reply.warnings.push(format!("{prefix} is there already, from {written}"));
                 reply.unchanged.push(prefix.to_string());
@@ -142,7 +154,7 @@ impl<'a> Planner<'a> {
                 let comment = comment.clone().or_else(|| rule.comment.clone());
                 change.remove.push(Named { prefix, effect, limits: rule.limits.clone() });
                 change.add.push(Rule { comment, expires: end, ..rule.clone() });
-                reply.changed.push(another_end(rule, end));
+                reply.changed.push(another_end(&prefix, rule.expires, end));
             } else if let Some(rule) = stored.get(&prefix) {
                 if comment.is_some() && comment != rule.comment {
                     let (limits, comment) = (rule.limits.clone(), comment.clone());
@@ -162,14 +174,15 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+        self.check_names(&change.names_after(self.stored_names))?;
         let rules = if change == Change::default() { Planned::Same } else { Planned::Some(change) };
         Ok(Plan { rules, reply })
     }
 
     fn remove(&self, request: &RemoveRequest) -> Result<Plan, GuardError> {
         let effect = request.effect;
-        let prefixes: BTreeSet<Prefix> =
-            parse(request.prefixes.iter().map(String::as_str), true)?.into_iter().collect();
+        let subjects = parse(request.prefixes.iter().map(String::as_str), true)?;
+        let prefixes: BTreeSet<Prefix> = subjects.iter().filter_map(prefix).collect();
         let meant = |rule: &Rule| self.limits.is_none() || rule.limits == self.limits;
         let stored = named(self.stored, effect, &prefixes, meant);
         if let Some(prefix) = prefixes.iter().find(|prefix| !stored.contains_key(prefix)) {
@@ -191,7 +204,12 @@ impl<'a> Planner<'a> {
         let going = self.stored.iter().filter(|rule| rule.effect == effect && goes(rule));
         let named =
             |rule: &Rule| Named { prefix: rule.prefix, effect, limits: rule.limits.clone() };
-        let change = Change { remove: going.map(named).collect(), ..Change::default() };
+        let mut change = Change { remove: going.map(named).collect(), ..Change::default() };
+        for subject in subjects.into_iter().collect::<BTreeSet<_>>() {
+            if let Subject::Name(name) = subject {
+                self.remove_name(&name, effect, &mut change, &mut reply)?;
+            }
+        }
         for prefix in &prefixes {
             reply.removed.push(prefix.to_string());
             if let Some(rule) = covering.get(prefix) {
@@ -208,7 +226,7 @@ impl<'a> Planner<'a> {
     fn replace(&self, request: &ReplaceRequest) -> Result<Plan, GuardError> {
         let effect = request.effect;
         let texts = request.rules.iter().map(|rule| rule.prefix.as_str());
-        let prefixes = parse(texts, request.anyone)?;
+        let subjects = parse(texts, request.anyone)?;
         let meant = |rule: &Rule| self.limits.is_none() || rule.limits == self.limits;
         let of_effect = |rule: &&Rule| rule.effect == effect && meant(rule);
         let mut old: HashMap<Said<'_>, &Rule> =
@@ -224,12 +242,13 @@ impl<'a> Planner<'a> {
             .collect();
         let mut reply = EditReply::default();
         let others = self.stored.iter().filter(|rule| rule.effect != effect || !meant(rule));
-        let mut rules: Vec<Rule> = Vec::with_capacity(prefixes.len());
+        let mut rules: Vec<Rule> = Vec::with_capacity(subjects.len());
         rules.extend(others.cloned());
-        let mut seen = HashSet::with_capacity(prefixes.len());
-        for (prefix, new) in prefixes.into_iter().zip(&request.rules) {
+        let mut seen = HashSet::with_capacity(subjects.len());
+        for (subject, new) in subjects.iter().zip(&request.rules) {
+            let Some(prefix) = prefix(subject) else { continue };
             if !seen.insert(prefix) {
-                reply.warnings.push(given_twice(prefix));
+                reply.warnings.push(given_twice(&prefix));
                 continue;
             }
             if let Some(end) = new.expires.filter(|end| end.has_passed(self.now)) {
@@ -237,7 +256,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let said = (prefix, effect, self.limits.as_deref());
-            if configured.get(&prefix).is_some_and(|rule| lasts(rule, new.expires)) {
+            if configured.get(&prefix).is_some_and(|rule| lasts(rule.expires, new.expires)) {
                 old.remove(&said);
                 reply.unchanged.push(prefix.to_string());
                 continue;
@@ -249,7 +268,7 @@ impl<'a> Planner<'a> {
                     if rule.expires == new.expires {
                         reply.unchanged.push(prefix.to_string());
                     } else {
-                        reply.changed.push(another_end(rule, new.expires));
+                        reply.changed.push(another_end(&prefix, rule.expires, new.expires));
                     }
                     Rule { comment, expires: new.expires, ..rule.clone() }
                 }
@@ -261,13 +280,18 @@ impl<'a> Planner<'a> {
         }
         let gone: BTreeSet<&Prefix> = old.keys().map(|(prefix, ..)| prefix).collect();
         reply.removed = gone.into_iter().map(Prefix::to_string).collect();
+        let names = self.replace_names(request, &subjects, &mut reply);
+        self.check_names(&names)?;
         let kept = self.configured.iter().filter(of_effect);
         reply.kept = kept.map(view).collect();
+        let of_effect = |rule: &&NameRule| rule.effect == effect && self.is_meant(rule);
+        let kept = self.configured_names.iter().filter(of_effect);
+        reply.kept.extend(kept.map(view_of_name));
         let changes_policy = !reply.added.is_empty() || !reply.removed.is_empty();
-        if rules == self.stored {
+        if rules == self.stored && names == self.stored_names {
             return Ok(Plan { rules: Planned::Same, reply });
         }
-        Ok(Plan { rules: Planned::Whole { rules, changes_policy }, reply })
+        Ok(Plan { rules: Planned::Whole { rules, names, changes_policy }, reply })
     }
 
     fn rule(
@@ -279,16 +303,6 @@ impl<'a> Planner<'a> {
     ) -> Rule {
         let (limits, origin) = (self.limits.clone(), Arc::clone(self.origin));
         Rule { prefix, effect, limits, comment, origin, expires }
-    }
-
-    /// When what is added ends.
-    fn end(&self, request: &AddRequest) -> Result<Option<End>, GuardError> {
-        match (request.expires, request.for_seconds) {
-            (None, None) => Ok(None),
-            (Some(end), None) => Ok(Some(end.ahead_of(self.now)?)),
-            (None, Some(seconds)) => Ok(Some(End::after(self.now, Duration::from_secs(seconds))?)),
-            (Some(_), Some(_)) => Err(GuardError::TwoEnds),
-        }
     }
 
     /// Of prefixes that are to be allowed, those that a deny rule stands against.
@@ -340,43 +354,30 @@ fn covering<'r>(
 fn parse<'t>(
     texts: impl Iterator<Item = &'t str>,
     anyone: bool,
-) -> Result<Vec<Prefix>, GuardError> {
-    let mut prefixes = Vec::with_capacity(texts.size_hint().0);
+) -> Result<Vec<Subject>, GuardError> {
+    let mut subjects = Vec::with_capacity(texts.size_hint().0);
     let mut problems = Vec::new();
     for text in texts {
-        match text.parse::<Prefix>() {
-            Ok(prefix) if prefix.is_everyone() && !anyone => {
+        match text.parse::<Subject>() {
+            Ok(Subject::Prefix(prefix)) if prefix.is_everyone() && !anyone => {
                 return Err(GuardError::Everyone { prefix: prefix.to_string() });
             }
-            Ok(prefix) => prefixes.push(prefix),
+            Ok(subject) => subjects.push(subject),
             Err(error) => problems.push(error.to_string()),
         }
     }
-    if problems.is_empty() { Ok(prefixes) } else { Err(GuardError::Prefixes(problems)) }
+    if problems.is_empty() { Ok(subjects) } else { Err(GuardError::Prefixes(problems)) }
 }
 
-/// Whether a rule lasts as long as one with this end.
-fn lasts(rule: &Rule, end: Option<End>) -> bool {
-    match (rule.expires, end) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(rule), Some(end)) => rule >= end,
+fn given_twice(subject: &dyn Display) -> String {
+    format!("{subject} is given more than once")
+}
+
+fn prefix(subject: &Subject) -> Option<Prefix> {
+    match subject {
+        Subject::Prefix(prefix) => Some(*prefix),
+        Subject::Name(_) => None,
     }
-}
-
-/// What is said about a rule that gets another end.
-fn another_end(rule: &Rule, end: Option<End>) -> String {
-    let prefix = rule.prefix;
-    match (rule.expires, end) {
-        (Some(before), Some(end)) => format!("{prefix} ends at {end} now, and not at {before}"),
-        (None, Some(end)) => format!("{prefix} ends at {end} now, and had no end"),
-        (Some(before), None) => format!("{prefix} has no end any more, and had one at {before}"),
-        (None, None) => format!("{prefix} has no end"),
-    }
-}
-
-fn given_twice(prefix: Prefix) -> String {
-    format!("{prefix} is given more than once")
 }
 
 fn text(comment: Option<&Comment>) -> Option<Arc<str>> {

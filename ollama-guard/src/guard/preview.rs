@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Guard, GuardError, Moment,
+    Beside, Guard, GuardError, Moment, lets_in_nobody,
+    naming::derive,
     plan::{self, Plan, Planned},
     shut_out::shut_out,
 };
@@ -18,23 +19,30 @@ impl<S: PolicySink> Guard<S> {
     pub fn preview(&self, edit: &Edit, by: &str, now: &Moment) -> Result<EditReply, GuardError> {
         self.refuse_on_trial(now)?;
         let origin = Arc::new(Origin::Cli { by: by.to_owned(), at: now.wall });
-        let Plan { rules, mut reply } =
-            plan::plan(edit, &self.desired, self.store.rules(), &origin, now.wall)?;
-        let stored = match rules {
+        let (rules, names) = (self.store.rules(), self.store.names());
+        let before = plan::Before { desired: &self.desired, rules, names };
+        let Plan { rules: planned, mut reply } = plan::plan(edit, before, &origin, now.wall)?;
+        let stored = match planned {
             Planned::Same => None,
             Planned::Some(change) => {
-                let mut stored = self.store.rules().to_vec();
-                drop(change.carry_out(&mut stored));
-                Some(stored)
+                let (mut rules, mut names) = (rules.to_vec(), names.to_vec());
+                drop(change.carry_out(&mut rules, &mut names));
+                Some((rules, names))
             }
-            Planned::Whole { rules, .. } => Some(rules),
+            Planned::Whole { rules, names, .. } => Some((rules, names)),
         };
-        if let Some(stored) = stored {
-            let compiled = self.compile(&self.desired, self.scope, &stored)?;
-            plan::warn_if_closed(self.desired.rules.iter().chain(&stored), &mut reply);
+        if let Some((rules, names)) = stored {
+            let all_names = || self.desired.names.iter().chain(&names);
+            let derived = derive(all_names(), &self.book);
+            let beside = Beside { rules: &rules, names: &names, derived: &derived };
+            let compiled = self.compile(&self.desired, self.scope, beside)?;
+            let is_closed = lets_in_nobody(self.desired.rules.iter().chain(&rules), all_names());
+            if is_closed {
+                reply.warnings.push(plan::CLOSED.into());
+            }
+            reply.warnings.extend(self.tell_of_new(&names, self.store.names()));
             let shut_out = shut_out(compiled.image(), &self.desired.ports());
-            let is_closed = plan::lets_nobody_in(self.desired.rules.iter().chain(&stored));
-            reply.closes = !shut_out.is_empty() || is_closed && !plan::lets_nobody_in(self.all());
+            reply.closes = !shut_out.is_empty() || is_closed && !self.is_closed();
             reply.warnings.extend(shut_out);
         }
         reply.generation = self.generation;

@@ -1,23 +1,40 @@
 //! Another configuration for a guard that runs.
 
+use std::collections::BTreeSet;
+
 use ollama_guard_common::Scope;
 
-use super::{Desired, Guard, GuardError, Moment, plan, shut_out::shut_out};
-use crate::{dataplane::PolicySink, policy::Rule};
+use super::{
+    Beside, Desired, Guard, GuardError, Moment, lets_in_nobody,
+    naming::{derive, difference},
+    plan,
+    shut_out::shut_out,
+};
+use crate::{
+    config::MAX_NAMES,
+    dataplane::PolicySink,
+    policy::{End, NameRule, Rule},
+};
 
 impl<S: PolicySink> Guard<S> {
     /// Whether another configuration would be taken: whether its rules and the stored ones fit. Returns what
-    /// to say of those who would be shut out, and whether it shuts out anybody who is let in now.
+    /// to say of its new names and of those who would be shut out, and whether it shuts out anybody who is let in
+    /// now.
     pub fn would_take(&self, desired: &Desired) -> Result<(Vec<String>, bool), GuardError> {
         let capacity = self.desired.capacity;
         let desired = &Desired { capacity, ..desired.clone() };
-        let compiled = self.compile(desired, self.scope, self.store.rules())?;
+        self.check_names(desired)?;
+        let names = || desired.names.iter().chain(self.store.names());
+        let derived = derive(names(), &self.book);
+        let beside = Beside { derived: &derived, ..self.beside() };
+        let compiled = self.compile(desired, self.scope, beside)?;
         let mut warnings = shut_out(compiled.image(), &desired.ports());
         let mut closes = !warnings.is_empty();
-        if plan::lets_nobody_in(desired.rules.iter().chain(self.store.rules())) {
+        if lets_in_nobody(desired.rules.iter().chain(self.store.rules()), names()) {
             warnings.push(plan::CLOSED.into());
-            closes |= !plan::lets_nobody_in(self.all());
+            closes |= !self.is_closed();
         }
+        warnings.extend(self.tell_of_new(&desired.names, &self.desired.names));
         Ok((warnings, closes))
     }
 
@@ -42,35 +59,69 @@ impl<S: PolicySink> Guard<S> {
             // Everybody's packets are decided on until this host's addresses are known.
             (Scope::Local, Scope::All) => Scope::All,
         };
-        if scope == self.scope && says_the_same(&desired, &self.desired) {
+        self.check_names(&desired)?;
+        let derived = derive(desired.names.iter().chain(self.store.names()), &self.book);
+        let derives_the_same = difference(&derived, &self.derived).iter().all(Vec::is_empty);
+        // A name that has no address yet gets one during the trial, and goes with it.
+        let is_tried = self.is_trying() && !has_the_same_names(&desired, &self.desired);
+        if scope == self.scope
+            && says_the_same(&desired, &self.desired)
+            && derives_the_same
+            && !is_tried
+        {
             self.desired = desired;
+            self.derived = derived;
+            self.book.keep(&self.wanted().names);
             self.follow_ends(now);
             return Ok(false);
         }
-        let compiled = self.compile(&desired, scope, self.store.rules())?;
+        let beside = Beside { derived: &derived, ..self.beside() };
+        let compiled = self.compile(&desired, scope, beside)?;
         // Not two of them at a time, of long lists. After a failure it is made from the rules.
         self.compiled = None;
         self.swap(compiled.image())?;
         self.compiled = Some(compiled);
         self.desired = desired;
         self.scope = scope;
+        self.derived = derived;
+        self.book.keep(&self.wanted().names);
         self.follow_ends(now);
         Ok(true)
     }
 
+    fn check_names(&self, desired: &Desired) -> Result<(), GuardError> {
+        let names = desired.names.iter().chain(self.store.names());
+        let count = names.map(|rule| &rule.name).collect::<BTreeSet<_>>().len();
+        if count > MAX_NAMES { Err(GuardError::TooManyNames { count }) } else { Ok(()) }
+    }
+
     /// Leaves out what has ended, for good.
     fn leave_out_ended(&mut self, desired: &mut Desired, now: &Moment) {
-        let has_passed = |rule: &&Rule| rule.expires.is_some_and(|end| end.has_passed(now.wall));
-        let remembered = self.store.remember_ended(desired.rules.iter().filter(has_passed));
+        let has_passed = |end: Option<End>| end.is_some_and(|end| end.has_passed(now.wall));
+        let remembered = self.store.remember_ended(
+            desired.rules.iter().filter(|rule| has_passed(rule.expires)),
+            desired.names.iter().filter(|rule| has_passed(rule.expires)),
+        );
         self.note_unwritten(remembered);
-        let forgotten = self.store.forget_ended_but(desired.rules.iter());
+        let forgotten = self.store.forget_ended_but(desired.rules.iter(), desired.names.iter());
         self.note_unwritten(forgotten);
         desired.rules.retain(|rule| !self.store.has_ended(rule));
+        desired.names.retain(|rule| !self.store.has_name_ended(rule));
     }
+}
+
+fn has_the_same_names(one: &Desired, other: &Desired) -> bool {
+    one.names.iter().map(NameRule::said).eq(other.names.iter().map(NameRule::said))
 }
 
 /// Whether two configurations come to the same policy. Of another order it is not known.
 fn says_the_same(one: &Desired, other: &Desired) -> bool {
+    fn of_some_doors(names: &[NameRule]) -> impl Iterator<Item = &NameRule> {
+        names.iter().filter(|rule| rule.is_for_some_doors())
+    }
+    // What names come to is asked elsewhere, but the doors are told apart already.
+    let (mine, others) = (of_some_doors(&one.names), of_some_doors(&other.names));
     one.services == other.services
         && one.rules.iter().map(Rule::said).eq(other.rules.iter().map(Rule::said))
+        && mine.map(NameRule::said).eq(others.map(NameRule::said))
 }

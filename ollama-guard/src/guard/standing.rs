@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    control::protocol::{LateEnd, TrialView},
+    control::protocol::{LateEnd, NameView, TrialView},
     dataplane::TrialEnd,
 };
 
@@ -15,6 +15,8 @@ const KEPT: usize = 16;
 pub struct Standing {
     /// The last rules that ended late, the latest last.
     pub ended_late: VecDeque<LateEnd>,
+    /// The host names, and what is known about each.
+    pub names: Vec<NameView>,
     /// What could not be done, and is tried again.
     pub troubles: Vec<String>,
     /// What is on trial.

@@ -1,4 +1,5 @@
 mod ends;
+mod names;
 mod trial;
 
 use std::io;
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    control::protocol::{Edit, EditReply},
     dataplane::{DataplaneError, TrialEnd},
     policy::{Digests, Effect, End, MapImage, Port},
 };
@@ -38,8 +40,8 @@ impl PolicySink for Sink {
         digests: &Digests,
         until: u64,
     ) -> Result<u64, DataplaneError> {
-        let before = match self.trial.take() {
-            Some((before, _)) => before,
+        let before = match &self.trial {
+            Some((before, _)) => before.clone(),
             None => self.images.last().cloned().unwrap(),
         };
         let generation = self.swap(image, digests)?;
@@ -91,7 +93,8 @@ impl Bench {
             })
             .collect();
         let services = vec![Service::ollama(Mode::Enforce, [Port::OLLAMA])];
-        let desired = Desired { scope: Scope::All, services, rules, capacity };
+        let names = Vec::new();
+        let desired = Desired { scope: Scope::All, services, rules, names, capacity };
         let store = RuleStore::open(directory.path()).unwrap();
         let mut guard = Guard::new(Sink::default(), desired, store).unwrap();
         guard.apply().unwrap();
@@ -275,7 +278,7 @@ fn another(allow: &[&str], mode: Mode) -> Desired {
     };
     let services = vec![Service::ollama(mode, [Port::OLLAMA])];
     let rules = allow.iter().map(rule).collect();
-    Desired { scope: Scope::All, services, rules, capacity: 7 }
+    Desired { scope: Scope::All, services, rules, names: Vec::new(), capacity: 7 }
 }
 
 #[test]

@@ -4,20 +4,20 @@
 //! before beside the new one, with the moment at which it comes back, and needs nobody for that. Until then the
 //! files have what was there before, so that a daemon that starts, or a machine, begins with that.
 //!
-//! Meanwhile nothing else is changed by anybody's wish. What must not wait, such as a rule that ends, is changed
-//! in both policies.
+//! Meanwhile nothing else is changed by anybody's wish. What must not wait, such as a rule that ends or a name that
+//! has other addresses, is changed in both policies.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use ollama_guard_common::Scope;
 
-use super::{Desired, Guard, GuardError, Moment};
+use super::{Beside, Desired, Guard, GuardError, Moment, naming::derive};
 use crate::{
     boot_clock,
     config::MAX_CONFIRM,
     dataplane::{DataplaneError, PolicySink, TrialEnd},
-    policy::{Digest, Digests, MapImage, Rule},
+    policy::{Digest, Digests, MapImage, NameRule, Rule},
 };
 
 /// A change that somebody wants to try out.
@@ -54,7 +54,7 @@ pub(super) struct Trial {
     before: Before,
 }
 
-/// What comes back. The stored rules are the store's.
+/// What comes back. The stored rules and names are the store's, and what names come to is in the book.
 #[derive(Debug)]
 struct Before {
     desired: Desired,
@@ -103,15 +103,32 @@ impl<S: PolicySink> Guard<S> {
         });
         self.store.begin_trial();
         let outcome = change(self);
-        if !self.trial.as_ref().is_some_and(|trial| trial.has_begun) {
-            self.trial = None;
-            // Comments and ends need no trial; but what failed is as it was already.
-            if outcome.is_ok() {
-                self.store.confirm_trial()?;
-            } else {
-                self.store.revert_trial();
-            }
+        if self.is_trying() { self.do_without_trial(outcome, now) } else { outcome }
+    }
+
+    /// Whether a change is being made on trial, and the kernel does not know of it yet.
+    pub(super) fn is_trying(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| !trial.has_begun)
+    }
+
+    /// Comments and ends need no trial: they are made for good. What failed is as it was.
+    fn do_without_trial<T>(
+        &mut self,
+        outcome: Result<T, GuardError>,
+        now: &Moment,
+    ) -> Result<T, GuardError> {
+        let trial = self.trial.take();
+        let outcome = outcome.and_then(|done| {
+            self.store.confirm_trial()?;
+            Ok(done)
+        });
+        if let (Err(_), Some(trial)) = (&outcome, trial) {
+            self.store.revert_trial();
+            self.desired = trial.before.desired;
+            self.derived = derive(self.name_rules(), &self.book);
+            self.follow_ends(now);
         }
+        self.book.keep(&self.wanted().names);
         outcome
     }
 
@@ -153,6 +170,10 @@ impl<S: PolicySink> Guard<S> {
         match self.sink.settle(TrialEnd::Confirmed) {
             Ok(generation) if generation == self.generation => {
                 self.trial = None;
+                self.book.keep(&self.wanted().names);
+                if self.name_rules().next().is_some() {
+                    self.keep_answers(now);
+                }
                 Ok(told)
             }
             outcome => {
@@ -177,8 +198,11 @@ impl<S: PolicySink> Guard<S> {
         let is_back = settled.as_ref().is_ok_and(|found| *found == generation);
         self.generation = generation;
         self.follow_ends(&Moment::now());
+        self.book.keep(&self.wanted().names);
+        self.derived = derive(self.name_rules(), &self.book);
         if !is_back || is_stale {
-            self.apply()?;
+            // Should it fail, it is tried again.
+            self.apply().inspect_err(|_| self.note_kernel_behind())?;
         }
         Ok(trial.told)
     }
@@ -204,7 +228,10 @@ impl<S: PolicySink> Guard<S> {
             // The addresses are not followed at the moment.
             (Scope::Local, Scope::All) => before.scope,
         };
-        let renewed = self.compile(&before.desired, scope, self.store.kept());
+        let names = self.store.kept_names();
+        let derived = derive(before.desired.names.iter().chain(names), &self.book);
+        let beside = Beside { rules: self.store.kept(), names, derived: &derived };
+        let renewed = self.compile(&before.desired, scope, beside);
         let renewed = renewed.map_err(GuardError::from).and_then(|compiled| {
             let digests = Digests::of(compiled.image());
             let generation = self.sink.swap_before(compiled.image(), &digests)?;
@@ -230,17 +257,36 @@ impl<S: PolicySink> Guard<S> {
         before.flat_map(|rules| rules.iter().chain(self.store.kept()))
     }
 
+    /// The rules about names that come back.
+    pub(super) fn names_before(&self) -> impl Iterator<Item = &NameRule> {
+        let before = self.trial.iter().map(|trial| &trial.before.desired.names);
+        before.flat_map(|names| names.iter().chain(self.store.kept_names()))
+    }
+
+    /// What comes back is put in force anew then: it may not be what it should.
+    pub(super) const fn distrust_before(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            trial.before.is_stale = true;
+        }
+    }
+
     /// Takes note of when rules end, also those that are only in what comes back.
     pub(super) fn follow_ends(&mut self, now: &Moment) {
         let mut ends = std::mem::take(&mut self.ends);
-        ends.follow(self.all().chain(self.rules_before()), now);
+        let rules = self.written().chain(self.rules_before());
+        ends.follow(rules, self.name_rules().chain(self.names_before()), now);
         self.ends = ends;
     }
 
-    /// Takes rules that have ended out of the configuration that comes back.
-    pub(super) fn forget_before(&mut self, has_ended: impl Fn(&Rule) -> bool) {
+    /// Takes what has ended out of the configuration that comes back.
+    pub(super) fn forget_before(
+        &mut self,
+        has_ended: impl Fn(&Rule) -> bool,
+        has_name_ended: impl Fn(&NameRule) -> bool,
+    ) {
         if let Some(trial) = &mut self.trial {
             trial.before.desired.rules.retain(|rule| !has_ended(rule));
+            trial.before.desired.names.retain(|rule| !has_name_ended(rule));
         }
     }
 }

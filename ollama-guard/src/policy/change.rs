@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Limits, Prefix, Rule, Said};
+use super::{Effect, HostName, Limits, NameRule, NameSaid, Prefix, Rule, Said};
 
 /// A change of the rules that were added by command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,25 @@ pub struct Change {
     /// Rules that get another comment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub comment: Vec<Commented>,
+    /// New names, which go to the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_names: Vec<NameRule>,
+    /// Names that go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove_names: Vec<NamedHost>,
+}
+
+/// A name by what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedHost {
+    /// The name.
+    pub name: HostName,
+    /// What happens to its addresses.
+    pub effect: Effect,
+    /// Where that holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// A rule by what it says.
@@ -53,6 +72,21 @@ pub struct Commented {
     pub comment: Option<Arc<str>>,
 }
 
+impl NamedHost {
+    /// The one that says what this rule says.
+    #[must_use]
+    pub fn of(rule: &NameRule) -> Self {
+        let NameRule { name, effect, limits, .. } = rule;
+        Self { name: name.clone(), effect: *effect, limits: limits.clone() }
+    }
+
+    /// What the rule says.
+    #[must_use]
+    pub fn said(&self) -> NameSaid<'_> {
+        (&self.name, self.effect, self.limits.as_deref())
+    }
+}
+
 impl Named {
     /// What the rule says.
     #[must_use]
@@ -76,6 +110,8 @@ pub struct Reversal {
     /// With their positions, from the first on.
     removed: Vec<(usize, Rule)>,
     comments: Vec<(usize, Option<Arc<str>>)>,
+    /// As they were; there are few. `None` if they did not change.
+    names: Option<Vec<NameRule>>,
 }
 
 impl Change {
@@ -89,9 +125,34 @@ impl Change {
         [only(&added, &removed), only(&removed, &added)]
     }
 
+    /// The same for names.
+    #[must_use]
+    pub fn name_difference(&self) -> [Vec<NameSaid<'_>>; 2] {
+        let added: BTreeSet<_> = self.add_names.iter().map(NameRule::said).collect();
+        let removed: BTreeSet<_> = self.remove_names.iter().map(NamedHost::said).collect();
+        let only = |one: &BTreeSet<_>, other| one.difference(other).copied().collect();
+        [only(&added, &removed), only(&removed, &added)]
+    }
+
+    /// Whether it is about names, too.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        !(self.add_names.is_empty() && self.remove_names.is_empty())
+    }
+
+    /// The names after it.
+    #[must_use]
+    pub fn names_after(&self, names: &[NameRule]) -> Vec<NameRule> {
+        let goes = |rule: &NameRule| self.remove_names.iter().any(|one| one.said() == rule.said());
+        let stay = names.iter().filter(|rule| !goes(rule));
+        stay.chain(&self.add_names).cloned().collect()
+    }
+
     /// Changes the rules. Names of rules that are not there are passed over.
-    pub fn carry_out(self, rules: &mut Vec<Rule>) -> Reversal {
-        let Self { add, remove, comment } = self;
+    pub fn carry_out(self, rules: &mut Vec<Rule>, names: &mut Vec<NameRule>) -> Reversal {
+        let after = self.has_names().then(|| self.names_after(names));
+        let names = after.map(|after| std::mem::replace(names, after));
+        let Self { add, remove, comment, .. } = self;
         let mut comments = Vec::new();
         if !comment.is_empty() {
             let new: BTreeMap<Said<'_>, &Option<Arc<str>>> =
@@ -118,14 +179,17 @@ impl Change {
         }
         let added = add.len();
         rules.extend(add);
-        Reversal { added, removed, comments }
+        Reversal { added, removed, comments, names }
     }
 }
 
 impl Reversal {
     /// Makes the rules what they were before the change, which was the last one.
-    pub fn undo(self, rules: &mut Vec<Rule>) {
-        let Self { added, removed, comments } = self;
+    pub fn undo(self, rules: &mut Vec<Rule>, names: &mut Vec<NameRule>) {
+        let Self { added, removed, comments, names: before } = self;
+        if let Some(before) = before {
+            *names = before;
+        }
         rules.truncate(rules.len().saturating_sub(added));
         if !removed.is_empty() {
             let mut all = Vec::with_capacity(rules.len() + removed.len());
@@ -154,6 +218,11 @@ mod tests {
         Rule { prefix, effect, limits: None, comment: None, origin, expires: None }
     }
 
+    fn name_rule(text: &str, effect: Effect) -> NameRule {
+        let (name, origin) = (text.parse().unwrap(), Origin::Flag.into());
+        NameRule { name, effect, limits: None, comment: None, origin, expires: None }
+    }
+
     fn named(text: &str, effect: Effect) -> Named {
         Named { prefix: text.parse().unwrap(), effect, limits: None }
     }
@@ -176,15 +245,25 @@ mod tests {
                 limits: None,
                 comment: comment.clone(),
             }],
+            add_names: vec![name_rule("b.example", Deny)],
+            remove_names: vec![NamedHost::of(&name_rule("a.example", Allow))],
         };
+        let limited = NameRule {
+            limits: Limits::new(Some("webui".into()), Vec::new()),
+            ..name_rule("a.example", Allow)
+        };
+        let names_before =
+            vec![name_rule("a.example", Allow), name_rule("a.example", Deny), limited.clone()];
+        let mut names = names_before.clone();
         let mut rules = before.clone();
-        let reversal = change.carry_out(&mut rules);
+        let reversal = change.carry_out(&mut rules, &mut names);
+        assert_eq!(names, [name_rule("a.example", Deny), limited, name_rule("b.example", Deny)]);
         let said: Vec<String> =
             rules.iter().map(|rule| format!("{} {}", rule.effect, rule.prefix)).collect();
         assert_eq!(said, ["allow 10.0.0.2", "deny 10.0.0.1", "allow 10.0.0.3", "allow 10.0.0.9"]);
         assert_eq!(rules[2].comment, comment);
-        reversal.undo(&mut rules);
-        assert_eq!(rules, before);
+        reversal.undo(&mut rules, &mut names);
+        assert_eq!((rules, names), (before, names_before));
     }
 
     #[test]
@@ -193,9 +272,12 @@ mod tests {
         let change = Change {
             add: vec![rule("10.0.0.1", Allow), rule("10.0.0.2", Allow)],
             remove: vec![named("10.0.0.1", Allow), named("10.0.0.2", Deny)],
-            comment: Vec::new(),
+            add_names: vec![name_rule("a.example", Allow), name_rule("b.example", Allow)],
+            remove_names: vec![NamedHost::of(&name_rule("a.example", Allow))],
+            ..Change::default()
         };
         let said = |effect| vec![("10.0.0.2".parse().unwrap(), effect, None)];
         assert_eq!(change.difference(), [said(Allow), said(Deny)]);
+        assert_eq!(change.name_difference(), [vec![name_rule("b.example", Allow).said()], vec![]]);
     }
 }

@@ -15,7 +15,7 @@ use ollama_guard_common::{
     abi::{MAX_PAIRS, MAX_SERVICES, THE_SERVICE},
 };
 
-use super::{CompileError, Effect, Limits, Pattern, Port, Prefix, Rule};
+use super::{CompileError, Effect, Limits, Pattern, Port, Prefix, Rule, Said};
 
 /// Something that is guarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,8 +199,13 @@ impl Layout {
     /// What a rule says. `None` if it says nothing.
     #[must_use]
     pub fn statement(&self, rule: &Rule) -> Option<Statement> {
-        let Rule { prefix, effect, .. } = *rule;
-        let pairs = self.pairs(effect, rule.limits.as_deref());
+        self.of_said(rule.said())
+    }
+
+    /// The same of what it says in words.
+    #[must_use]
+    pub fn of_said(&self, (prefix, effect, limits): Said<'_>) -> Option<Statement> {
+        let pairs = self.pairs(effect, limits);
         (pairs != 0).then_some(Statement { prefix, effect, pairs })
     }
 }

@@ -26,6 +26,12 @@ impl Limits {
         on.dedup();
         (service.is_some() || !on.is_empty()).then(|| Arc::new(Self { service, on }))
     }
+
+    /// Whether they are to some interfaces, which then have to be told apart.
+    #[must_use]
+    pub const fn is_for_some_doors(&self) -> bool {
+        !self.on.is_empty()
+    }
 }
 
 /// `for ollama, on eth1 and wg*`.

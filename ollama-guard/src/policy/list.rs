@@ -1,5 +1,6 @@
 //! Lists of prefixes as text: one a line, `#` begins a comment. The form in which most tools keep lists of
-//! addresses. Behind the prefix may stand `until` and a moment: when it ends.
+//! addresses. In the place of a prefix there may be a host name, and behind either `until` and a moment: when
+//! it ends.
 
 use super::End;
 

@@ -92,8 +92,8 @@ pub enum PrefixError {
     },
     /// No address at all, a host name for example.
     #[error(
-        "{text} is no address: write one like 192.0.2.10, 203.0.113.0/24 or 2001:db8:7::/48 \
-         (names are not looked up)"
+        "{text} is no address: write one like 192.0.2.10, 203.0.113.0/24 or 2001:db8:7::/48, \
+         or a host name with a dot, or host:NAME for one without"
     )]
     NotAnAddress {
         /// As written.

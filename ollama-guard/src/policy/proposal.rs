@@ -8,13 +8,15 @@
 //! * No network is proposed that holds a source which a deny rule covers, or which was seen and did not
 //!   talk: then its members are proposed one by one.
 //! * The allow rules that were added by command are all in it, with their ends, as `allow replace` puts it
-//!   in their place. Those for some services or interfaces are named beside it: a list can't say them.
+//!   in their place; those about host names as names, and not as the addresses of the day. Those for some
+//!   services or interfaces are named beside it: a list can't say them.
 //!
 //! Only packets that come in were seen, and whoever can make up a source can make up a conversation. So
 //! everything has its numbers beside it, and a person decides.
 //!
 //! Long because who is proposed, and who is not and why, is decided in one place.
 
+mod by;
 mod rules;
 mod text;
 mod widen;
@@ -29,8 +31,10 @@ use jiff::Timestamp;
 use ollama_guard_common::{Mode, traits};
 use serde::{Deserialize, Serialize};
 
-use self::{rules::RuleIndex, widen::Widening};
-use super::{Effect, End, Limits, Origin, Prefix, Rule};
+use self::{by::By, rules::RuleIndex, widen::Widening};
+use super::{End, Prefix, Rule};
+
+pub use self::by::Resolved;
 
 /// Entries of each group that is not proposed: of a scan or a flood the rest is a number.
 const MOST_TOLD: usize = 100;
@@ -73,8 +77,10 @@ pub struct Observations<'a> {
     pub homeless: u64,
     /// The networks that this host's interfaces are in.
     pub networks: &'a [IpNet],
-    /// The rules in force.
+    /// The rules in force, but for those that names come to.
     pub rules: &'a [Rule],
+    /// The rules about names.
+    pub names: &'a [Resolved],
 }
 
 /// An allowlist, and all that was seen beside it.
@@ -115,7 +121,7 @@ pub struct Summary {
 pub struct Entry {
     /// Why it is there.
     pub group: Group,
-    /// An address or a network.
+    /// An address, a network or a host name.
     pub prefix: String,
     /// When the rule that stays ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,17 +214,17 @@ impl Sighting {
 /// Makes a proposal.
 #[must_use]
 pub fn propose(seen: &Observations<'_>) -> Proposal {
-    let rules = RuleIndex::new(seen.rules);
-    let mut by_rule = kept(seen.rules);
+    let rules = RuleIndex::new(seen.rules, seen.names);
+    let mut by_rule = by::kept(seen.rules, seen.names);
     let (mut talked, mut others, mut avoided) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut conversations = 0;
     for sighting in seen.sightings {
         let conversation = sighting.conversation();
         conversations += u64::from(conversation == Conversation::Talked);
         if let Some(rule) = rules.deciding(sighting.source) {
-            let group = group(rule);
+            let group = rule.group();
             let new = || Entry::of_rule(group, rule);
-            by_rule.entry(place(group, rule)).or_insert_with(new).add(sighting);
+            by_rule.entry(rule.place(group)).or_insert_with(new).add(sighting);
             if group == Group::Denied {
                 avoided.insert(sighting.source);
             }
@@ -226,7 +232,7 @@ pub fn propose(seen: &Observations<'_>) -> Proposal {
         }
         if let Some(rule) = rules.limited(sighting.source).filter(|_| sighting.refused == 0) {
             let new = || Entry::of_rule(Group::Limited, rule);
-            by_rule.entry(place(Group::Limited, rule)).or_insert_with(new).add(sighting);
+            by_rule.entry(rule.place(Group::Limited)).or_insert_with(new).add(sighting);
             avoided.insert(sighting.source);
             continue;
         }
@@ -275,32 +281,6 @@ fn judge(sighting: &Sighting, conversation: Conversation, mode: Mode) -> Convers
     }
 }
 
-/// The rules that `allow replace` would take away.
-fn kept(rules: &[Rule]) -> BTreeMap<Place<'_>, Entry> {
-    let by_command = rules.iter().filter(|rule| matches!(*rule.origin, Origin::Cli { .. }));
-    by_command
-        .map(|rule| (group(rule), rule))
-        .filter(|(group, _)| matches!(group, Group::Kept | Group::Limited))
-        .map(|(group, rule)| (place(group, rule), Entry::of_rule(group, rule)))
-        .collect()
-}
-
-/// What tells the entries of rules apart.
-type Place<'a> = (Group, Prefix, Option<&'a Limits>);
-
-fn place(group: Group, rule: &Rule) -> Place<'_> {
-    (group, rule.prefix, rule.limits.as_deref())
-}
-
-fn group(rule: &Rule) -> Group {
-    match (rule.effect, &*rule.origin) {
-        (Effect::Deny, _) => Group::Denied,
-        (Effect::Allow, _) if rule.limits.is_some() => Group::Limited,
-        (Effect::Allow, Origin::Cli { .. }) => Group::Kept,
-        (Effect::Allow, _) => Group::Allowed,
-    }
-}
-
 /// Puts the entries in order, and of those that are no part of the list leaves the ones with the fewest
 /// packets out if there are too many.
 fn cut(entries: &mut Vec<Entry>) -> BTreeMap<Group, (u64, u64)> {
@@ -336,13 +316,13 @@ impl Entry {
         entry
     }
 
-    fn of_rule(group: Group, rule: &Rule) -> Self {
-        let note = match (group, &rule.limits) {
-            (Group::Kept, _) => rule.comment.as_deref().map(str::to_owned),
+    fn of_rule(group: Group, rule: By<'_>) -> Self {
+        let note = match (group, rule.limits()) {
+            (Group::Kept, _) => rule.comment().map(str::to_owned),
             (_, Some(limits)) => Some(format!("{limits}; {}", rule.written())),
             (_, None) => Some(rule.written()),
         };
-        Self { note, expires: rule.expires, ..Self::new(group, rule.prefix.to_string()) }
+        Self { note, expires: rule.expires(), ..Self::new(group, rule.whom().written()) }
     }
 
     fn add(&mut self, sighting: &Sighting) {

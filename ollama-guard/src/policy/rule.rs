@@ -85,20 +85,28 @@ impl Rule {
     /// Whether it holds for what comes in through some interfaces only.
     #[must_use]
     pub fn is_for_some_doors(&self) -> bool {
-        self.limits.as_ref().is_some_and(|limits| !limits.on.is_empty())
+        self.limits.as_deref().is_some_and(Limits::is_for_some_doors)
     }
 
-    /// Where the rule was written, to the word: [`Origin`] alone does not know whether it was
-    /// `--allow` or `--deny`.
+    /// Where the rule was written, to the word.
     #[must_use]
     pub fn written(&self) -> String {
-        let name = self.effect.name();
-        match *self.origin {
-            Origin::Flag => format!("--{name} on the command line"),
-            Origin::Environment => {
+        self.origin.written(self.effect)
+    }
+}
+
+impl Origin {
+    /// Where a rule of this effect was written, to the word: the origin alone does not know whether it was
+    /// `--allow` or `--deny`.
+    #[must_use]
+    pub fn written(&self, effect: Effect) -> String {
+        let name = effect.name();
+        match self {
+            Self::Flag => format!("--{name} on the command line"),
+            Self::Environment => {
                 format!("OLLAMA_GUARD_{} in the environment", name.to_ascii_uppercase())
             }
-            Origin::File { .. } | Origin::Cli { .. } => self.origin.to_string(),
+            Self::File { .. } | Self::Cli { .. } => self.to_string(),
         }
     }
 }

@@ -128,6 +128,13 @@ impl fmt::Display for StatusReport {
             let (prefix, late) = (Printable(prefix), span(*late_seconds));
             writeln!(f, "ended    {late} late: {effect} {prefix}, until {expires}")?;
         }
+        for name in &self.daemon.names {
+            let (effect, standing) = (name.effect, name.standing());
+            let mark = if name.is_in_trouble() { "NAME" } else { "name" };
+            let limits = name.limits.as_ref().map_or_else(String::new, |on| format!(" {on}"));
+            let (name, standing) = (Printable(&name.name), Printable(&standing));
+            writeln!(f, "{mark}     {effect} {name}{}: {standing}", Printable(&limits))?;
+        }
         write_doors(f, &self.doors)?;
         writeln!(f, "counters")?;
         if self.counters.is_empty() {

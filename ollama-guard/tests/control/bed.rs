@@ -59,7 +59,7 @@ impl Backend for Fake {
 
     fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>> {
         let rules = self.rules.lock().expect("the rules").clone();
-        Box::pin(async { Ok(RuleList { generation: 5, rules, terms: None }) })
+        Box::pin(async { Ok(RuleList { generation: 5, rules, names: Vec::new(), terms: None }) })
     }
 
     fn edit(&self, edit: Edit, _: Manner, peer: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {

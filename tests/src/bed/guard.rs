@@ -22,7 +22,7 @@ pub use setup::{GuardSetup, guard_binary};
 pub use user::{RunsAs, SERVICE_CAPABILITIES, SERVICE_UID};
 
 use super::{
-    Namespace, Status,
+    Namespace, ResolverFiles, Status,
     process::{Finished, Process, complain, run, start},
     wait::{patience, until_some},
 };
@@ -48,6 +48,7 @@ pub struct Guard<'bed> {
     runs_as: RunsAs,
     pin_dir: PathBuf,
     daemon: Option<Process>,
+    resolver: Option<ResolverFiles>,
     // In this order: what is mounted in the directory goes first.
     _bpffs: Option<user::Bpffs>,
     directory: TempDir,
@@ -117,6 +118,16 @@ impl Guard<'_> {
     pub fn write_config(&self, content: &str) -> Result<()> {
         let path = self.config_file();
         fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The files by which its daemon looks up names from the next start on, instead of the machine's.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be made.
+    pub fn use_resolver_files(&mut self) -> Result<ResolverFiles> {
+        let files = ResolverFiles::in_directory(self.directory.path())?;
+        Ok(self.resolver.insert(files).clone())
     }
 
     /// The daemon's process id, while it runs.
@@ -204,7 +215,7 @@ impl Guard<'_> {
             _ => 1,
         };
         let (verb, rest) = arguments.split_at(words.min(arguments.len()));
-        let mut command = self.runs_as.command(self.namespace, &self.binary);
+        let mut command = self.runs_as.command(&[], self.namespace, &self.binary);
         command.args(verb);
         match arguments.first().copied() {
             Some(
@@ -292,7 +303,8 @@ impl Guard<'_> {
     /// The arguments that a second daemon on the same pins would have.
     #[must_use]
     pub fn run_command(&self) -> Command {
-        let mut command = self.runs_as.command(self.namespace, &self.binary);
+        let wrapper = self.resolver.as_ref().map(ResolverFiles::wrapper).unwrap_or_default();
+        let mut command = self.runs_as.command(&wrapper, self.namespace, &self.binary);
         command.arg("run").args(&self.arguments);
         command.arg("--pin-dir").arg(&self.pin_dir);
         command.arg("--state-dir").arg(self.state_dir());

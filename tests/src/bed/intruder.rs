@@ -86,9 +86,17 @@ impl Intruder {
     ///
     /// If the process's memory can't be written.
     pub fn put(&self, path: &Path) -> Result<u64> {
+        self.put_bytes(&[path.as_os_str().as_bytes(), &[0]].concat())
+    }
+
+    /// The same for any bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the process's memory can't be written.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<u64> {
         let address = (self.before.rsp - BELOW_THE_STACK) & !7;
-        let text = [path.as_os_str().as_bytes(), &[0]].concat();
-        for (position, chunk) in text.chunks(8).enumerate() {
+        for (position, chunk) in bytes.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             let place = address + position as u64 * 8;

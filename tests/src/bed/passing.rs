@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::{Bed, Capture, Direction, SERVER_DOOR, SWITCH_TO_SERVER, Wire, until};
 use crate::{
     packet::{ends, ethernet, ipv4, tcp},
-    policy::{FRIEND4, SERVER4, STRANGER4},
+    policy::{FRIEND4, GUARDED, SERVER4, STRANGER4},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +25,28 @@ const FREE: u16 = 9;
 ///
 /// If no frame arrives at all.
 pub fn passing(bed: &Bed, port: u16) -> Result<Vec<Ipv4Addr>> {
-    const ALL: [Ipv4Addr; 3] = [FRIEND4, NEWCOMER4, STRANGER4];
+    of_these(bed, &[FRIEND4, NEWCOMER4, STRANGER4], port)
+}
+
+/// Whether one source gets through to a port.
+///
+/// # Errors
+///
+/// If no frame arrives at all.
+pub fn passes_to(bed: &Bed, source: Ipv4Addr, port: u16) -> Result<bool> {
+    Ok(!of_these(bed, &[source], port)?.is_empty())
+}
+
+/// Whether one source gets through to the guarded port.
+///
+/// # Errors
+///
+/// If no frame arrives at all.
+pub fn passes(bed: &Bed, source: Ipv4Addr) -> Result<bool> {
+    passes_to(bed, source, GUARDED)
+}
+
+fn of_these(bed: &Bed, sources: &[Ipv4Addr], port: u16) -> Result<Vec<Ipv4Addr>> {
     let heard = Capture::start(&bed.server.namespace, SERVER_DOOR, move |frame, direction| {
         direction == Direction::In
             && ends(frame).is_some_and(|ends| [port, FREE].contains(&ends.destination.port()))
@@ -35,8 +56,8 @@ pub fn passing(bed: &Bed, port: u16) -> Result<Vec<Ipv4Addr>> {
         let packet = ipv4(source, SERVER4).carries(&tcp(40_000, port));
         wire.send(&ethernet().carries_ip(&packet))
     };
-    for source in ALL {
-        knock(source, port)?;
+    for source in sources {
+        knock(*source, port)?;
     }
     // Behind them on the same wire, and not guarded.
     knock(STRANGER4, FREE)?;
@@ -50,7 +71,7 @@ pub fn passing(bed: &Bed, port: u16) -> Result<Vec<Ipv4Addr>> {
             ends.destination.port() == port && ends.source.ip() == IpAddr::from(*source)
         })
     };
-    Ok(ALL.into_iter().filter(came).collect())
+    Ok(sources.iter().copied().filter(came).collect())
 }
 
 /// Waits until exactly these get through.

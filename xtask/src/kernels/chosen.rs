@@ -36,8 +36,8 @@ pub const LEFT_OUT: [(&[&str], &str); 8] = [
     (&["paths"], "runs the programs on a machine of its own, without a kernel"),
     (&["speed"], "measures time, which an emulated processor does not show"),
     (
-        &["bed", "strangers", "traffic", "tunnel"],
-        "need curl, nmap, socat, scapy or tcpdump, which a guest does not have",
+        &["bed", "names", "strangers", "traffic", "tunnel"],
+        "need curl, dnsmasq, nmap, socat, scapy or tcpdump, which a guest does not have",
     ),
     (
         &["books", "evasion", "faults", "hostile", "inject", "lpm", "oracle", "ordinary", "soak"],

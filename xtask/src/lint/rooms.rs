@@ -8,7 +8,7 @@ const ROWS: [&[&str]; 9] = [
     &["cli"],
     &["daemon"],
     &["guard", "status", "verify", "doctor"],
-    &["control", "metrics", "audit_log", "doors"],
+    &["control", "metrics", "audit_log", "doors", "names"],
     &["events", "dataplane"],
     &["config"],
     &["policy", "boot_clock"],

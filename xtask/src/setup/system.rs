@@ -29,7 +29,7 @@ const fn for_tests(name: &'static str, package: &'static str, purpose: &'static 
 }
 
 /// Everything that the demo and the tests call. A bare Debian has few of them.
-pub const PROGRAMS: [Program; 23] = [
+pub const PROGRAMS: [Program; 24] = [
     Program { name: "ip", package: "iproute2", purpose: "network namespaces", demo: true },
     for_tests("nmap", "nmap", "a stranger's port scan"),
     for_tests("curl", "curl", "clients of the guarded port"),
@@ -51,6 +51,7 @@ pub const PROGRAMS: [Program; 23] = [
     for_tests("mausezahn", "netsniff-ng", "a stranger's VLAN stacks"),
     for_tests("scapy3", "python3-scapy", "a stranger's packets of any form"),
     for_tests("mount", "mount", "bpffs of their own"),
+    for_tests("dnsmasq", "dnsmasq-base", "a name server with answers of every kind"),
     for_tests("ethtool", "ethtool", "the settings of interfaces"),
     for_tests("ipset", "ipset", "what the benchmark compares with"),
     for_tests("xdp-filter", "xdp-tools", "another of these"),

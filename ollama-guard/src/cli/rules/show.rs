@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use crate::{
     control::{
         Effect,
-        protocol::{EditReply, RuleList, RuleView},
+        protocol::{EditReply, RuleList},
     },
     events::text::Printable,
-    policy::{End, span},
+    policy::{End, Limits, span},
 };
 
 /// Prefixes or rules that are named; of more only the number is told.
@@ -27,7 +27,7 @@ pub(super) fn list(
         serde_json::to_writer_pretty(&mut *out, list)?;
         return writeln!(out);
     }
-    if list.rules.is_empty() {
+    if list.rules.is_empty() && list.names.is_empty() {
         let meaning = match effect {
             Effect::Allow => "no allow rules: every guarded port is closed to everybody",
             Effect::Deny => "no deny rules",
@@ -45,18 +45,54 @@ pub(super) fn list(
     let mut rows = vec![columns.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     rows.extend(list.rules.iter().map(|rule| {
         let mut row = vec![Printable(&rule.prefix).to_string()];
-        row.extend(is_limited.then(|| place(rule)));
+        row.extend(is_limited.then(|| place(rule.limits.as_ref())));
         row.extend(has_ends.then(|| rule.expires.map_or_else(String::new, |end| ends(end, now))));
         row.push(Printable(&rule.origin).to_string());
         row.push(Printable(rule.comment.as_deref().unwrap_or_default()).to_string());
         row
     }));
+    if rows.len() > 1 {
+        table(&rows, out)?;
+    }
+    names(list, now, rows.len() > 1, out)
+}
+
+/// The names, and what is known about each.
+fn names(list: &RuleList, now: Timestamp, is_below: bool, out: &mut dyn Write) -> io::Result<()> {
+    if list.names.is_empty() {
+        return Ok(());
+    }
+    if is_below {
+        writeln!(out)?;
+    }
+    let is_limited = list.names.iter().any(|name| name.limits.is_some());
+    let mut columns = vec!["NAME"];
+    columns.extend(is_limited.then_some("WHERE"));
+    columns.extend(["ORIGIN", "ADDRESSES"]);
+    let mut rows = vec![columns.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    for name in &list.names {
+        let mut standing = name.standing();
+        if let Some(next) = name.next {
+            let rest = next.as_second() - now.as_second();
+            standing.push_str(&format!("; looked up again in {}", span(rest)));
+        }
+        if let Some(end) = name.expires {
+            standing.push_str(&format!("; ends {}", ends(end, now)));
+        }
+        if let Some(comment) = &name.comment {
+            standing.push_str(&format!("  # {comment}"));
+        }
+        let mut row = vec![Printable(&name.name).to_string()];
+        row.extend(is_limited.then(|| place(name.limits.as_ref())));
+        row.extend([&name.origin, &standing].map(|cell| Printable(cell).to_string()));
+        rows.push(row);
+    }
     table(&rows, out)
 }
 
 /// Where a rule holds.
-fn place(rule: &RuleView) -> String {
-    match &rule.limits {
+fn place(limits: Option<&Limits>) -> String {
+    match limits {
         Some(limits) => Printable(&limits.to_string()).to_string(),
         None => "everywhere".to_owned(),
     }
@@ -148,6 +184,7 @@ fn named(prefixes: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::{NameView, RuleView};
 
     fn rule(prefix: &str, comment: Option<&str>) -> RuleView {
         RuleView {
@@ -203,7 +240,7 @@ mod tests {
     #[test]
     fn a_list_has_columns_and_stays_on_its_lines() {
         let rules = vec![rule("192.0.2.0/24", Some("a\x1b[2J\nb")), rule("2001:db8:7::/48", None)];
-        let rules = RuleList { generation: 1, rules, terms: None };
+        let rules = RuleList { generation: 1, rules, names: Vec::new(), terms: None };
         let text = shown(|out| list(Effect::Allow, &rules, false, out, &mut io::sink()));
         let expected = "\
             PREFIX           ORIGIN                                 COMMENT\n\
@@ -219,7 +256,7 @@ mod tests {
         let end = End::after(Timestamp::now(), std::time::Duration::from_secs(7000)).unwrap();
         let rules = vec![RuleView { expires: Some(end), ..rule("192.0.2.0/24", None) }];
         let rules = [rules, vec![rule("192.0.2.9", Some("for ever"))]].concat();
-        let rules = RuleList { generation: 1, rules, terms: None };
+        let rules = RuleList { generation: 1, rules, names: Vec::new(), terms: None };
         let text = shown(|out| list(Effect::Allow, &rules, false, out, &mut io::sink()));
         let lines: Vec<_> = text.lines().collect();
         assert!(
@@ -228,6 +265,43 @@ mod tests {
         );
         assert!(lines[1].contains(&format!("  {end} (in 1h 56m)  /etc")), "{text}");
         assert!(lines[2].ends_with("line 12  for ever"), "{text}");
+    }
+
+    #[test]
+    fn names_are_below_with_where_they_hold_if_any_is_limited() {
+        let name = |name: &str, limits: Option<Limits>| NameView {
+            name: name.to_owned(),
+            effect: Effect::Allow,
+            limits,
+            comment: Some("bob".to_owned()),
+            origin: "added by root".to_owned(),
+            removable: true,
+            expires: None,
+            addresses: vec!["192.0.2.7".parse().unwrap()],
+            resolved: Some("2026-12-01T18:00:00Z".parse().unwrap()),
+            next: None,
+            error: None,
+        };
+        let limits = Limits { service: Some("webui".into()), on: vec!["eth1".parse().unwrap()] };
+        let everywhere = name("home.example.org", None);
+        let told = |names: Vec<NameView>| {
+            let rules = vec![rule("192.0.2.7", None)];
+            let rules = RuleList { generation: 1, rules, names, terms: None };
+            shown(|out| list(Effect::Allow, &rules, false, out, &mut io::sink()))
+        };
+        let text = told(vec![everywhere.clone(), name("home.example.org", Some(limits))]);
+        let below: Vec<_> = text.lines().skip(2).collect();
+        let standing = "added by root  192.0.2.7, as of 2026-12-01T18:00:00Z  # bob";
+        assert_eq!(
+            below,
+            [
+                "",
+                "NAME              WHERE               ORIGIN         ADDRESSES",
+                &format!("home.example.org  everywhere          {standing}"),
+                &format!("home.example.org  for webui, on eth1  {standing}"),
+            ]
+        );
+        assert!(told(vec![everywhere]).contains("\nNAME              ORIGIN "));
     }
 
     #[test]
@@ -243,7 +317,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_says_what_that_means() {
-        let none = RuleList { generation: 1, rules: Vec::new(), terms: None };
+        let none = RuleList { generation: 1, rules: Vec::new(), names: Vec::new(), terms: None };
         let text = shown(|err| list(Effect::Allow, &none, false, &mut io::sink(), err));
         assert!(text.contains("closed to everybody"), "{text}");
     }

@@ -15,7 +15,7 @@ use crate::{
         files::Files,
         value,
     },
-    policy::{End, Origin, Pattern, Prefix, PrefixError, clipped, list, quoted},
+    policy::{End, Origin, Pattern, Prefix, Subject, SubjectError, clipped, list, quoted},
 };
 
 /// How names of groups and services are written.
@@ -42,10 +42,10 @@ struct Group {
     members: Vec<Member>,
 }
 
-/// A prefix, and where it is written.
+/// A prefix or a name, and where it is written.
 #[derive(Clone)]
 pub(super) struct Member {
-    pub(super) prefix: Prefix,
+    pub(super) subject: Subject,
     pub(super) origin: Arc<Origin>,
     pub(super) comment: Option<Arc<str>>,
     pub(super) expires: Option<End>,
@@ -63,18 +63,22 @@ impl Member {
         text: &str,
         expires: Option<End>,
     ) -> Option<Self> {
-        let prefix: Prefix = text
+        let subject: Subject = text
             .parse()
-            .map_err(|error: PrefixError| document.wrong(at, error.to_string()))
+            .map_err(|error: SubjectError| document.wrong(at, error.to_string()))
             .ok()?;
         let origin = Origin::File { path: document.shared_path(), line: document.line(at) };
-        let everyone_at = prefix.is_everyone().then(|| document.place(at));
+        let everyone_at = is_everyone(&subject).then(|| document.place(at));
         let (origin, only_on) = (origin.into(), None);
-        Some(Self { prefix, origin, comment: None, expires, everyone_at, only_on })
+        Some(Self { subject, origin, comment: None, expires, everyone_at, only_on })
     }
 }
 
-/// Whether a text is a name and so cannot be an address: those have a dot or a colon.
+fn is_everyone(subject: &Subject) -> bool {
+    matches!(subject, Subject::Prefix(prefix) if prefix.is_everyone())
+}
+
+/// Whether a text is the name of a group: addresses and names of hosts have a dot or a colon.
 pub(super) fn is_name(text: &str) -> bool {
     let rest = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(rest)
@@ -165,7 +169,8 @@ impl<'s> Groups<'s> {
             let prefix = Prefix::try_from(net).ok()?;
             let (origin, comment) = (Arc::clone(&origin), Some(comment.into()));
             let everyone_at = prefix.is_everyone().then(|| document.place(at));
-            Some(Member { prefix, origin, comment, expires: None, everyone_at, only_on })
+            let subject = Subject::Prefix(prefix);
+            Some(Member { subject, origin, comment, expires: None, everyone_at, only_on })
         };
         Some(members.into_iter().filter_map(member).collect())
     }
@@ -258,16 +263,16 @@ fn listed(
     for (line, found) in list::lines(&bytes) {
         let place = || Place::File { path: path.to_path_buf(), position: Some((line, 1)) };
         let parsed = found.and_then(|found| {
-            let prefix = found.prefix.parse().map_err(|error: PrefixError| error.to_string());
-            prefix.map(|prefix: Prefix| (prefix, found.expires, found.comment))
+            let subject = found.prefix.parse().map_err(|error: SubjectError| error.to_string());
+            subject.map(|subject: Subject| (subject, found.expires, found.comment))
         });
         match parsed {
-            Ok((prefix, expires, more)) => members.push(Member {
-                prefix,
+            Ok((subject, expires, more)) => members.push(Member {
+                everyone_at: is_everyone(&subject).then(place),
+                subject,
                 expires,
                 origin: Origin::File { path: Arc::clone(&path), line }.into(),
                 comment: more.map(|more| format!("{comment}: {}", clipped(more)).into()),
-                everyone_at: prefix.is_everyone().then(place),
                 only_on: None,
             }),
             Err(message) => {

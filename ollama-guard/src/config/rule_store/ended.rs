@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{RuleStore, StoreError, state_file};
-use crate::policy::{Change, Effect, End, Named, Prefix, Rule};
+use crate::policy::{Change, Effect, End, NameRule, Named, NamedHost, Rule};
 
 const VERSION: u32 = 1;
 /// The file within the state directory.
@@ -18,10 +18,11 @@ const FILE_NAME: &str = "ended.json";
 const MOST_BYTES: u64 = 256 << 20;
 
 /// An entry that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    prefix: Prefix,
+    /// A prefix, or a host name as a list has it.
+    prefix: String,
     effect: Effect,
     expires: End,
 }
@@ -44,7 +45,12 @@ pub(super) struct Ended {
 impl Entry {
     fn of(rule: &Rule) -> Option<Self> {
         let expires = rule.expires?;
-        Some(Self { prefix: rule.prefix, effect: rule.effect, expires })
+        Some(Self { prefix: rule.prefix.to_string(), effect: rule.effect, expires })
+    }
+
+    fn of_name(rule: &NameRule) -> Option<Self> {
+        let expires = rule.expires?;
+        Some(Self { prefix: rule.name.written(), effect: rule.effect, expires })
     }
 }
 
@@ -59,22 +65,22 @@ impl Ended {
         Ok(Self { entries: content.ended, is_behind: false })
     }
 
-    pub(super) fn has(&self, rule: &Rule) -> bool {
-        Entry::of(rule).is_some_and(|entry| self.entries.contains(&entry))
+    fn has(&self, entry: Option<Entry>) -> bool {
+        entry.is_some_and(|entry| self.entries.contains(&entry))
     }
 
-    pub(super) fn add<'r>(&mut self, rules: impl Iterator<Item = &'r Rule>) {
-        for entry in rules.filter_map(Entry::of) {
+    fn add(&mut self, entries: impl Iterator<Item = Entry>) {
+        for entry in entries {
             self.is_behind |= self.entries.insert(entry);
         }
     }
 
     /// Forgets what stands nowhere any more.
-    pub(super) fn keep<'r>(&mut self, rules: impl Iterator<Item = &'r Rule>) {
+    fn keep(&mut self, entries: impl Iterator<Item = Entry>) {
         if self.entries.is_empty() {
             return;
         }
-        let there: BTreeSet<_> = rules.filter_map(Entry::of).collect();
+        let there: BTreeSet<_> = entries.collect();
         let before = self.entries.len();
         self.entries.retain(|entry| there.contains(entry));
         self.is_behind |= self.entries.len() != before;
@@ -98,25 +104,38 @@ impl RuleStore {
     /// # Errors
     ///
     /// On disk they are still there; [`RuleStore::catch_up`] tries again.
-    pub fn end(&mut self, has_ended: impl Fn(&Rule) -> bool) -> Result<(), StoreError> {
+    pub fn end(
+        &mut self,
+        has_ended: impl Fn(&Rule) -> bool,
+        has_name_ended: impl Fn(&NameRule) -> bool,
+    ) -> Result<(), StoreError> {
         if self.kept.is_some() {
             self.rules.retain(|rule| !has_ended(rule));
+            self.names.retain(|rule| !has_name_ended(rule));
         }
-        self.with_kept(|store| store.end_kept(has_ended))
+        self.with_kept(|store| store.end_kept(has_ended, has_name_ended))
     }
 
-    fn end_kept(&mut self, has_ended: impl Fn(&Rule) -> bool) -> Result<(), StoreError> {
+    fn end_kept(
+        &mut self,
+        has_ended: impl Fn(&Rule) -> bool,
+        has_name_ended: impl Fn(&NameRule) -> bool,
+    ) -> Result<(), StoreError> {
         let ended = self.rules.iter().filter(|rule| has_ended(rule));
         let named = |rule: &Rule| {
             let Rule { prefix, effect, ref limits, .. } = *rule;
             Named { prefix, effect, limits: limits.clone() }
         };
         let remove: Vec<_> = ended.map(named).collect();
-        if remove.is_empty() {
+        let ended = self.names.iter().filter(|rule| has_name_ended(rule));
+        let remove_names: Vec<_> = ended.map(NamedHost::of).collect();
+        if remove.is_empty() && remove_names.is_empty() {
             return Ok(());
         }
-        self.change(Change { remove, ..Change::default() }).map(drop).inspect_err(|_| {
+        let change = Change { remove, remove_names, ..Change::default() };
+        self.change(change).map(drop).inspect_err(|_| {
             self.rules.retain(|rule| !has_ended(rule));
+            self.names.retain(|rule| !has_name_ended(rule));
             self.left = None;
             self.is_behind = true;
         })
@@ -125,7 +144,13 @@ impl RuleStore {
     /// Whether an entry of the configuration is known to have ended.
     #[must_use]
     pub fn has_ended(&self, configured: &Rule) -> bool {
-        self.ended.has(configured)
+        self.ended.has(Entry::of(configured))
+    }
+
+    /// The same for a name.
+    #[must_use]
+    pub fn has_name_ended(&self, configured: &NameRule) -> bool {
+        self.ended.has(Entry::of_name(configured))
     }
 
     /// Remembers that entries of the configuration have ended, for as long as they stand there.
@@ -136,8 +161,9 @@ impl RuleStore {
     pub fn remember_ended<'r>(
         &mut self,
         rules: impl Iterator<Item = &'r Rule>,
+        names: impl Iterator<Item = &'r NameRule>,
     ) -> Result<(), StoreError> {
-        self.ended.add(rules);
+        self.ended.add(rules.filter_map(Entry::of).chain(names.filter_map(Entry::of_name)));
         self.ended.save(&self.directory)
     }
 
@@ -148,9 +174,10 @@ impl RuleStore {
     /// As [`RuleStore::remember_ended`].
     pub fn forget_ended_but<'r>(
         &mut self,
-        configured: impl Iterator<Item = &'r Rule>,
+        rules: impl Iterator<Item = &'r Rule>,
+        names: impl Iterator<Item = &'r NameRule>,
     ) -> Result<(), StoreError> {
-        self.ended.keep(configured);
+        self.ended.keep(rules.filter_map(Entry::of).chain(names.filter_map(Entry::of_name)));
         self.ended.save(&self.directory)
     }
 

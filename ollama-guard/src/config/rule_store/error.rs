@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 use super::MOST_BYTES;
-use crate::{config::trusted_file::FileError, policy::Prefix};
+use crate::{config::trusted_file::FileError, policy::Subject};
 
 /// Why the rules cannot be read or kept, and the way out.
 #[derive(Debug, Error)]
@@ -64,14 +64,14 @@ pub enum StoreError {
     },
     /// A rule that was not added by command. Kept here, it would outlive its removal there.
     #[error(
-        "{prefix} in {} was not added by command but stands at: {written}; take it out of this \
+        "{subject} in {} was not added by command but stands at: {written}; take it out of this \
          file", path.display()
     )]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// The rule's prefix.
-        prefix: Prefix,
+        /// Whom the rule is about.
+        subject: Subject,
         /// Where it stands.
         written: String,
     },

@@ -14,9 +14,11 @@
 //! lies in one sector of any disk. So what a crash left behind is not counted, and a file that was cut
 //! off, be it between two lines, has less than is counted.
 //!
-//! Version 1 was one line, `{"version":1,"rules":[...]}`. Version 2 was like this one, and had no rules with
-//! an end. Both are still read, and written anew by the first change: whoever knows no more than they do must
-//! not take a rule with an end for one without.
+//! Names stand in changes alone: a list that is written whole has them in a first change behind its rules.
+//!
+//! Version 1 was one line, `{"version":1,"rules":[...]}`. Version 2 was like this one, and had neither names
+//! nor rules with an end. Both are still read, and written anew by the first change: whoever knows no more
+//! than they do must not take a rule with an end for one without.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,7 +30,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{StoreError, VERSION};
-use crate::policy::{Change, Effect, Limits, Origin, Prefix, Rule, Said};
+use crate::policy::{Change, Effect, Limits, NameRule, Origin, Prefix, Rule, Said, Subject};
 
 /// The version that is read like the latest one, and not appended to.
 const WITHOUT_ENDS: u32 = 2;
@@ -37,6 +39,7 @@ const WITHOUT_ENDS: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) rules: Vec<Rule>,
+    pub(super) names: Vec<NameRule>,
     /// `None` in a file of an older version.
     pub(super) extent: Option<Extent>,
     /// Bytes behind what counts.
@@ -102,14 +105,19 @@ pub(super) fn head(rules: usize, changes: usize) -> String {
     format!("{{\"version\":{VERSION},\"rules\":{rules},\"changes\":{changes:<10}}}\n")
 }
 
-/// Writes a whole list.
-pub(super) fn write(to: &mut impl Write, rules: &[Rule]) -> io::Result<()> {
-    to.write_all(head(rules.len(), 0).as_bytes())?;
+/// Writes a whole list. Returns how many changes it has.
+pub(super) fn write(to: &mut impl Write, rules: &[Rule], names: &[NameRule]) -> io::Result<usize> {
+    let changes = usize::from(!names.is_empty());
+    to.write_all(head(rules.len(), changes).as_bytes())?;
     for rule in rules {
         serde_json::to_writer(&mut *to, rule)?;
         to.write_all(b"\n")?;
     }
-    Ok(())
+    if !names.is_empty() {
+        let change = Change { add_names: names.to_vec(), ..Change::default() };
+        to.write_all(&change_line(&change))?;
+    }
+    Ok(changes)
 }
 
 /// The line of a change.
@@ -130,7 +138,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, NotUnderstood> {
     if version == 1 {
         let Version1 { mut rules, .. } = value(1, bytes)?;
         rules.iter_mut().for_each(|rule| sharing.share(rule));
-        return Ok(Read { rules, extent: None, rest: 0 });
+        return Ok(Read { rules, names: Vec::new(), extent: None, rest: 0 });
     }
     if version != VERSION && version != WITHOUT_ENDS {
         return Err(NotUnderstood::Version(version));
@@ -162,7 +170,30 @@ pub(super) fn read(bytes: &[u8]) -> Result<Read, NotUnderstood> {
         )));
     }
     let extent = (version == VERSION).then_some(extent);
-    Ok(Read { rules: after(rules, changes), extent, rest })
+    let names = changes.iter().fold(Vec::new(), |names, change| match change.has_names() {
+        true => change.names_after(&names),
+        false => names,
+    });
+    Ok(Read { rules: after(rules, changes), names, extent, rest })
+}
+
+/// Refuses what was not added by command.
+pub(super) fn no_foreign(
+    path: &Path,
+    rules: &[Rule],
+    names: &[NameRule],
+) -> Result<(), StoreError> {
+    let is_foreign = |origin: &Origin| !matches!(origin, Origin::Cli { .. });
+    let rules = rules.iter().filter(|rule| is_foreign(&rule.origin));
+    let names = names.iter().filter(|rule| is_foreign(&rule.origin));
+    let rules = rules.map(|rule| (Subject::Prefix(rule.prefix), rule.written()));
+    let names = names.map(|rule| (Subject::Name(rule.name.clone()), rule.written()));
+    match rules.chain(names).next() {
+        None => Ok(()),
+        Some((subject, written)) => {
+            Err(StoreError::Foreign { path: path.to_owned(), subject, written })
+        }
+    }
 }
 
 fn value<T: DeserializeOwned>(number: usize, line: &[u8]) -> Result<T, NotUnderstood> {
@@ -184,7 +215,7 @@ fn after(rules: Vec<Rule>, changes: Vec<Change>) -> Vec<Rule> {
             rules[before] = None;
         }
     }
-    for Change { add, remove, comment } in changes {
+    for Change { add, remove, comment, .. } in changes {
         for one in comment {
             let place = places.get(&owned(one.said(), one.limits.as_ref()));
             if let Some(rule) = place.and_then(|place| rules[*place].as_mut()) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{Commented, Effect, Named};
+use crate::policy::{Commented, Effect, Limits, Named, NamedHost, Origin};
 
 fn rule(text: &str) -> Rule {
     let at = "2026-03-01T12:00:00Z".parse().unwrap();
@@ -188,6 +188,7 @@ fn a_change_is_appended_and_can_be_taken_back() {
         add: vec![rule("192.0.2.3")],
         remove: vec![named("192.0.2.1")],
         comment: vec![Commented { prefix, effect: Effect::Allow, limits: None, comment }],
+        ..Change::default()
     };
     let undo = store.change(change).unwrap();
     assert_eq!(stored(&state), ["192.0.2.2", "192.0.2.3"]);
@@ -323,7 +324,7 @@ fn an_end_is_kept_and_what_has_ended_is_gone_for_good() {
     store.change(Change { add: vec![short.clone()], ..Change::default() }).unwrap();
     let mut store = RuleStore::open(&state).unwrap();
     assert_eq!(store.rules().last(), Some(&short));
-    store.end(|rule| rule.expires.is_some()).unwrap();
+    store.end(|rule| rule.expires.is_some(), |name| name.expires.is_some()).unwrap();
     assert_eq!(stored(&state), ["192.0.2.1", "192.0.2.2"]);
     assert_eq!(store.rules().len(), 2);
 }
@@ -336,7 +337,7 @@ fn what_has_ended_does_not_go_on_because_the_disk_is_full() {
     // Neither appending nor writing anew works now.
     fs::rename(state.join(FILE_NAME), state.join("aside")).unwrap();
     fs::create_dir_all(state.join(FILE_NAME).join("full")).unwrap();
-    assert!(store.end(|rule| rule.expires.is_some()).is_err());
+    assert!(store.end(|rule| rule.expires.is_some(), |name| name.expires.is_some()).is_err());
     assert_eq!(store.rules().len(), 2);
     assert!(store.catch_up().is_err());
     fs::remove_dir_all(state.join(FILE_NAME)).unwrap();
@@ -351,16 +352,61 @@ fn entries_of_the_configuration_that_have_ended_are_remembered_while_they_stand_
     let (_directory, state, _, mut store) = kept();
     let ended = with_end("192.0.2.3", "2026-03-01T14:00:00Z");
     let later = with_end("192.0.2.3", "2026-03-01T15:00:00Z");
-    store.remember_ended([&ended].into_iter()).unwrap();
+    store.remember_ended([&ended].into_iter(), [].into_iter()).unwrap();
     let mut store = RuleStore::open(&state).unwrap();
     assert!(
         store.has_ended(&ended) && !store.has_ended(&later) && !store.has_ended(&rule("::1:1"))
     );
-    store.forget_ended_but([&ended, &later].into_iter()).unwrap();
+    store.forget_ended_but([&ended, &later].into_iter(), [].into_iter()).unwrap();
     assert!(store.has_ended(&ended));
-    store.forget_ended_but([&later].into_iter()).unwrap();
+    store.forget_ended_but([&later].into_iter(), [].into_iter()).unwrap();
     assert!(!RuleStore::open(&state).unwrap().has_ended(&ended));
     fs::write(state.join("ended.json"), "{\"version\":2,\"ended\":[]}").unwrap();
     fs::set_permissions(state.join("ended.json"), Permissions::from_mode(0o600)).unwrap();
     assert!(matches!(RuleStore::open(&state), Err(StoreError::Version { known: 1, .. })));
+}
+
+fn name(text: &str) -> NameRule {
+    let Rule { effect, limits, comment, origin, .. } = rule("192.0.2.1");
+    NameRule { name: text.parse().unwrap(), effect, limits, comment, origin, expires: None }
+}
+
+#[test]
+fn names_are_kept_beside_the_rules() {
+    let (_directory, state, file, mut store) = kept();
+    let before = fs::read(&file).unwrap();
+    let change =
+        Change { add_names: vec![name("a.example"), name("b.example")], ..Change::default() };
+    let undo = store.change(change.clone()).unwrap();
+    store.undo(undo).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert!(store.names().is_empty());
+    store.change(change).unwrap();
+    let gone = NamedHost::of(&name("a.example"));
+    store.change(Change { remove_names: vec![gone], ..Change::default() }).unwrap();
+    assert_eq!(RuleStore::open(&state).unwrap().names(), [name("b.example")]);
+    // Written whole, and then appended to.
+    store.replace(vec![rule("192.0.2.9")]).unwrap();
+    store.change(adding("192.0.2.8")).unwrap();
+    let store = RuleStore::open(&state).unwrap();
+    assert_eq!(store.names(), [name("b.example")]);
+    assert_eq!(stored(&state), ["192.0.2.9", "192.0.2.8"]);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("{\"version\":3,\"rules\":1,\"changes\":2"), "{text}");
+}
+
+#[test]
+fn a_name_with_limits_is_another_one() {
+    let (_directory, state, file, mut store) = kept();
+    let limits = Limits::new(Some("webui".into()), vec!["eth1".parse().unwrap()]);
+    let limited = NameRule { limits, ..name("a.example") };
+    let add_names = vec![name("a.example"), limited.clone()];
+    store.change(Change { add_names, ..Change::default() }).unwrap();
+    let gone = NamedHost::of(&name("a.example"));
+    store.change(Change { remove_names: vec![gone], ..Change::default() }).unwrap();
+    assert_eq!(RuleStore::open(&state).unwrap().names(), [limited]);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(r#""limits":{"service":"webui","on":["eth1"]}"#), "{text}");
+    store.end(|_| false, |name| name.limits.is_some()).unwrap();
+    assert!(RuleStore::open(&state).unwrap().names().is_empty());
 }

@@ -56,7 +56,7 @@ impl Backend for Counting {
     }
 
     fn rules(&self) -> BoxFuture<'_, Result<RuleList, Failure>> {
-        self.answer(RuleList { generation: 1, rules: Vec::new(), terms: None })
+        self.answer(RuleList { generation: 1, rules: Vec::new(), names: Vec::new(), terms: None })
     }
 
     fn edit(&self, _: Edit, _: Manner, _: Peer) -> BoxFuture<'_, Result<EditReply, Failure>> {

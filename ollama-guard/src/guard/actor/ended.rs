@@ -8,13 +8,16 @@ use crate::{
     audit_log::Entry,
     control::protocol::LateEnd,
     guard::{Ended, Moment},
-    policy::{Effect, Origin, Rule, span},
+    policy::{Effect, End, Origin, span},
 };
 
 /// Seconds behind its end from which on a rule has ended late.
 const LATE: i64 = 3;
 /// Rules that are named in the log; of more there is the number.
 const NAMED: usize = 20;
+
+/// A rule that has ended: whom it was about, where it was written, and its end.
+type One<'r> = (String, &'r Origin, Option<End>);
 
 impl Actor {
     /// Ends what has come to its end.
@@ -26,15 +29,24 @@ impl Actor {
         self.revert_due(&now);
         let ended = self.guard.end_due(&now);
         self.tell(&ended, now.wall);
+        if !ended.names.is_empty() {
+            self.publish_names();
+        }
+        self.lapse_names(&now);
     }
 
     /// Says what has ended: in the log, in the audit log, and in `status` if it was late.
     pub(super) fn tell(&mut self, ended: &Ended, now: Timestamp) {
-        let Ended { rules, troubles } = ended;
+        let Ended { rules, names, troubles } = ended;
         for effect in [Effect::Allow, Effect::Deny] {
-            let rules: Vec<_> = rules.iter().filter(|rule| rule.effect == effect).collect();
-            if !rules.is_empty() {
-                self.tell_of(effect, &rules, now);
+            let of_prefixes = rules.iter().filter(|rule| rule.effect == effect);
+            let of_names = names.iter().filter(|rule| rule.effect == effect);
+            let ended: Vec<_> = of_prefixes
+                .map(|rule| (rule.prefix.to_string(), &*rule.origin, rule.expires))
+                .chain(of_names.map(|rule| (rule.name.written(), &*rule.origin, rule.expires)))
+                .collect();
+            if !ended.is_empty() {
+                self.tell_of(effect, &ended, now);
             }
         }
         for trouble in troubles {
@@ -50,11 +62,11 @@ impl Actor {
         }
     }
 
-    fn tell_of(&mut self, effect: Effect, rules: &[&Rule], now: Timestamp) {
+    fn tell_of(&mut self, effect: Effect, rules: &[One<'_>], now: Timestamp) {
         let generation = self.guard.generation();
-        let late = |rule: &Rule| rule.expires.map_or(0, |end| -end.seconds_from(now));
+        let late = |rule: &One<'_>| rule.2.map_or(0, |end| -end.seconds_from(now));
         for rule in rules.iter().take(NAMED) {
-            let (prefix, written) = (rule.prefix, rule.written());
+            let (prefix, written) = (&rule.0, rule.1);
             match late(rule) {
                 seconds if seconds >= LATE => {
                     tracing::warn!("ended, {} late: {effect} {prefix} ({written})", span(seconds))
@@ -65,16 +77,16 @@ impl Actor {
         if rules.len() > NAMED {
             tracing::info!("ended: {} {effect} rules more", rules.len() - NAMED);
         }
-        let is_ours = |rule: &&&Rule| matches!(*rule.origin, Origin::Cli { .. });
+        let is_ours = |rule: &&One<'_>| matches!(rule.1, Origin::Cli { .. });
         for rule in rules.iter().filter(is_ours).filter(|rule| late(rule) >= LATE) {
-            let Some(expires) = rule.expires else { continue };
-            let (prefix, late_seconds) = (rule.prefix.to_string(), late(rule));
+            let Some(expires) = rule.2 else { continue };
+            let (prefix, late_seconds) = (rule.0.clone(), late(rule));
             self.standing.send_modify(|standing| {
                 standing.remember(LateEnd { prefix, effect, expires, late_seconds });
             });
         }
-        let prefixes: Vec<_> = rules.iter().map(|rule| rule.prefix.to_string()).collect();
-        let latest = rules.iter().map(|rule| late(rule)).max().filter(|seconds| *seconds >= LATE);
+        let prefixes: Vec<_> = rules.iter().map(|rule| rule.0.clone()).collect();
+        let latest = rules.iter().map(late).max().filter(|seconds| *seconds >= LATE);
         let comment = latest.map(|seconds| format!("{} late", span(seconds)));
         let entry = Entry {
             time: now,

@@ -81,6 +81,7 @@ impl Actor {
     pub(super) fn revert_due(&mut self, now: &Moment) {
         let Some(ended) = self.guard.revert_due(now) else { return };
         self.show_trial(Some(TrialEnd::Reverted));
+        self.publish_names();
         let uid = geteuid().as_raw();
         let outcome = ended.as_ref().map(drop).map_err(GuardError::to_string);
         self.record_trial(
@@ -104,6 +105,7 @@ impl Actor {
     pub(super) fn follow_trial(&mut self) {
         if self.guard.on_trial().is_none() && self.standing.borrow().trial.is_some() {
             self.show_trial(Some(TrialEnd::Reverted));
+            self.publish_names();
         }
     }
 

@@ -19,7 +19,7 @@ impl Bench {
     }
 
     fn end_due(&mut self) -> (Vec<String>, usize) {
-        let Ended { rules, troubles } = self.guard.end_due(&self.now);
+        let Ended { rules, troubles, .. } = self.guard.end_due(&self.now);
         (rules.iter().map(|rule| rule.prefix.to_string()).collect(), troubles.len())
     }
 }

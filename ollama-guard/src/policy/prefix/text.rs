@@ -254,7 +254,7 @@ mod tests {
             ("192.0.2.1:11434", "has brackets or a port: write 192.0.2.1;"),
             ("[2001:db8::1]:11434", "write 2001:db8::1;"),
             ("192.0.2.1-192.0.2.9", "is a range"),
-            ("example.org", "names are not looked up"),
+            ("example.org", "or a host name with a dot"),
             ("2001:db8:::1", "is no address"),
             ("/8", "is no address"),
             ("1\u{1b}[31m", "\\u{1b}"),

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{deciding_rule, list};
+use crate::policy::{Effect, Limits, NameRule, Subject, deciding_rule, list};
 
 /// Few bits differ, so that sources share networks, and rules cover some.
 fn source() -> impl Strategy<Value = IpAddr> {
@@ -49,6 +49,33 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     })
 }
 
+/// Names, with addresses that rules may be about, too.
+fn any_names() -> impl Strategy<Value = Vec<Resolved>> {
+    let one = (any_rule(), prop::collection::vec(source(), 0..3));
+    prop::collection::vec(one, 0..4).prop_map(|names| {
+        let named = |(number, (rule, addresses)): (usize, (Rule, Vec<IpAddr>))| {
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+            tests::resolved(&format!("h{number}.example"), rule, &addresses)
+        };
+        names.into_iter().enumerate().map(named).collect()
+    })
+}
+
+/// What a name comes to.
+fn derived(named: &Resolved) -> impl Iterator<Item = Rule> {
+    let NameRule { effect, limits, comment, origin, expires, .. } = named.rule.clone();
+    let any = Rule {
+        effect,
+        limits,
+        comment,
+        origin,
+        expires,
+        ..tests::rule(effect, "::1:1", None, true)
+    };
+    named.addresses.iter().map(move |&prefix| Rule { prefix, ..any.clone() })
+}
+
 fn networks() -> impl Strategy<Value = Vec<IpNet>> {
     let known = ["192.168.0.0/24", "192.168.2.0/23", "fd00::/64", "2001:db8:7:1::/64"];
     prop::sample::subsequence(known.to_vec(), 0..=known.len())
@@ -59,7 +86,8 @@ proptest! {
     #[test]
     fn whoever_talked_gets_in_nobody_else_gets_in_with_them_and_no_rule_is_lost(
         seen in prop::collection::btree_map(source(), sighting(), 0..60),
-        rules in prop::collection::vec(any_rule(), 0..6),
+        written in prop::collection::vec(any_rule(), 0..6),
+        names in any_names(),
         networks in networks(),
         mode in prop_oneof![4 => Just(Mode::Observe), 1 => Just(Mode::Enforce)],
     ) {
@@ -72,20 +100,31 @@ proptest! {
             until: Timestamp::UNIX_EPOCH,
             homeless: 0,
             networks: &networks,
-            rules: &rules,
+            rules: &written,
+            names: &names,
         });
+        let rules: Vec<Rule> =
+            written.iter().cloned().chain(names.iter().flat_map(derived)).collect();
         // What `allow replace` would read, and what the rules then are.
         let text = proposal.to_string();
-        let read: Vec<Prefix> = list::lines(text.as_bytes())
+        let read: Vec<Subject> = list::lines(text.as_bytes())
             .map(|(_, line)| line.unwrap().prefix.parse().unwrap())
             .collect();
         let meant = proposal.entries.iter().filter(|entry| entry.group.is_proposed());
         prop_assert_eq!(read.len(), meant.count());
-        let stays = |rule: &&Rule| group(rule) != Group::Kept;
+        let stays = |rule: &&Rule| By::Rule(rule).group() != Group::Kept;
         let mut after: Vec<Rule> = rules.iter().filter(stays).cloned().collect();
-        after.extend(read.iter().map(|prefix| {
-            tests::rule(Effect::Allow, &prefix.to_string(), None, true)
-        }));
+        for subject in &read {
+            match subject {
+                Subject::Prefix(prefix) => {
+                    after.push(tests::rule(Effect::Allow, &prefix.to_string(), None, true));
+                }
+                Subject::Name(name) => {
+                    let named = names.iter().filter(|one| one.rule.name == *name);
+                    after.extend(named.flat_map(derived));
+                }
+            }
+        }
         let everywhere = |rule: &Rule| rule.effect == Effect::Deny || rule.limits.is_none();
         let gets_in = |rules: &[Rule], source| {
             let rule = deciding_rule(rules, source, everywhere);
@@ -104,13 +143,20 @@ proptest! {
             let expected = gets_in(&rules, source) || talked && !is_denied;
             prop_assert_eq!(gets_in(&after, source), expected, "{}\n{}", source, text);
         }
-        for rule in rules.iter().filter(|rule| group(rule) == Group::Kept) {
-            prop_assert!(read.contains(&rule.prefix), "{} is lost\n{}", rule.prefix, text);
+        for rule in by::all(&written, &names).filter(|rule| rule.group() == Group::Kept) {
+            let subject = match rule {
+                By::Rule(rule) => Subject::Prefix(rule.prefix),
+                By::Name(rule) => Subject::Name(rule.name.clone()),
+            };
+            prop_assert!(read.contains(&subject), "{} is lost\n{}", subject, text);
         }
         // The index finds what the plain definition finds.
-        let index = RuleIndex::new(&rules);
+        let index = RuleIndex::new(&rules, &[]);
         for one in &sightings {
-            let found = index.deciding(one.source).map(Rule::said);
+            let found = index.deciding(one.source).map(|by| match by {
+                By::Rule(rule) => rule.said(),
+                By::Name(_) => unreachable!("there are none"),
+            });
             prop_assert_eq!(found, deciding_rule(&rules, one.source, everywhere).map(Rule::said));
         }
         // Every source is in the books once.

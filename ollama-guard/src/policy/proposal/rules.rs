@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::{By, Resolved};
 use crate::policy::{Effect, Family, Prefix, Rule};
 
 /// Finds the rule behind an answer, as [`crate::policy::deciding_rule`] does, without looking at each.
@@ -22,35 +23,37 @@ pub(super) struct RuleIndex<'a> {
 /// The rules of one effect.
 #[derive(Default)]
 struct Effects<'a> {
-    by_prefix: BTreeMap<Prefix, &'a Rule>,
+    by_prefix: BTreeMap<Prefix, By<'a>>,
     /// The lengths that there are.
     lengths: BTreeSet<(Family, u8)>,
 }
 
 impl<'a> RuleIndex<'a> {
-    pub(super) fn new(rules: &'a [Rule]) -> Self {
-        let of = |is_meant: fn(&Rule) -> bool| {
-            let mut effects = Effects::default();
-            for rule in rules.iter().filter(|rule| is_meant(rule)) {
-                effects.by_prefix.entry(rule.prefix).or_insert(rule);
-                effects.lengths.insert((rule.prefix.family(), rule.prefix.length()));
-            }
-            effects
+    pub(super) fn new(rules: &'a [Rule], names: &'a [Resolved]) -> Self {
+        let [mut allow, mut limited, mut deny] = [(); 3].map(|()| Effects::default());
+        let mut add = |prefix: Prefix, by: By<'a>| {
+            let effects = match (by.effect(), by.limits()) {
+                (Effect::Allow, None) => &mut allow,
+                (Effect::Allow, Some(_)) => &mut limited,
+                (Effect::Deny, _) => &mut deny,
+            };
+            effects.by_prefix.entry(prefix).or_insert(by);
+            effects.lengths.insert((prefix.family(), prefix.length()));
         };
-        Self {
-            allow: of(|rule| rule.effect == Effect::Allow && rule.limits.is_none()),
-            limited: of(|rule| rule.effect == Effect::Allow && rule.limits.is_some()),
-            deny: of(|rule| rule.effect == Effect::Deny),
+        rules.iter().for_each(|rule| add(rule.prefix, By::Rule(rule)));
+        for Resolved { rule, addresses } in names {
+            addresses.iter().for_each(|address| add(*address, By::Name(rule)));
         }
+        Self { allow, limited, deny }
     }
 
     /// The rule that decides about a source.
-    pub(super) fn deciding(&self, source: IpAddr) -> Option<&'a Rule> {
+    pub(super) fn deciding(&self, source: IpAddr) -> Option<By<'a>> {
         self.deny.most_specific(source).or_else(|| self.allow.most_specific(source))
     }
 
     /// The rule that lets a source in at some services or interfaces, if none decides everywhere.
-    pub(super) fn limited(&self, source: IpAddr) -> Option<&'a Rule> {
+    pub(super) fn limited(&self, source: IpAddr) -> Option<By<'a>> {
         self.limited.most_specific(source)
     }
 
@@ -65,7 +68,7 @@ impl<'a> RuleIndex<'a> {
 }
 
 impl<'a> Effects<'a> {
-    fn most_specific(&self, source: IpAddr) -> Option<&'a Rule> {
+    fn most_specific(&self, source: IpAddr) -> Option<By<'a>> {
         let family = Family::from(source);
         let lengths = self.lengths.range((family, 0)..=(family, u8::MAX)).rev();
         lengths

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::policy::list;
+use crate::policy::{Effect, Limits, NameRule, Origin, list};
 
 pub(super) fn rule(effect: Effect, prefix: &str, comment: Option<&str>, is_told: bool) -> Rule {
     let by_command = Origin::Cli { by: "root".into(), at: Timestamp::UNIX_EPOCH };
@@ -43,6 +43,7 @@ fn observed<'a>(
         homeless: 0,
         networks: nets,
         rules,
+        names: &[],
     }
 }
 
@@ -157,6 +158,70 @@ fn a_rule_with_limits_is_not_widened_and_one_with_an_end_keeps_it() {
     assert!(text.contains(line), "{text}");
     let read: Vec<_> = list::lines(text.as_bytes()).map(|(_, line)| line.unwrap()).collect();
     assert_eq!(read.len(), 2);
+}
+
+pub(super) fn resolved(name: &str, rule: Rule, addresses: &[&str]) -> Resolved {
+    let Rule { effect, limits, comment, origin, expires, .. } = rule;
+    let rule = NameRule { name: name.parse().unwrap(), effect, limits, comment, origin, expires };
+    Resolved { rule, addresses: addresses.iter().map(|one| one.parse().unwrap()).collect() }
+}
+
+#[test]
+fn a_name_that_was_added_by_command_stays_a_name() {
+    let any = |effect, comment, is_told| rule(effect, "0.0.0.0/0", comment, is_told);
+    let end: End = "2026-12-01T18:00:00Z".parse().unwrap();
+    let limits = Limits::new(Some("webui".into()), vec!["wg0".parse().unwrap()]);
+    let names = [
+        resolved("home.example.org", any(Effect::Allow, Some("bob"), true), &["203.0.113.9"]),
+        // It has no address at present, and stays all the same.
+        resolved(
+            "lab.example.org",
+            Rule { expires: Some(end), ..any(Effect::Allow, None, true) },
+            &[],
+        ),
+        resolved("printer", any(Effect::Allow, None, true), &["192.168.1.9", "2001:db8:7:1::9"]),
+        resolved(
+            "tv.example.org",
+            Rule { limits, ..any(Effect::Allow, None, true) },
+            &["203.0.113.7"],
+        ),
+        resolved("of.example.org", any(Effect::Allow, None, false), &["203.0.113.5"]),
+        resolved("bad.example.org", any(Effect::Deny, None, true), &["203.0.113.66"]),
+    ];
+    // Somebody said one of the addresses as well.
+    let rules = [rule(Effect::Allow, "203.0.113.9", None, true)];
+    let only_there = Sighting { allowed: 5, refused: 0, ..seen("203.0.113.7", 0, TALK) };
+    let sightings = [
+        seen("203.0.113.9", 30, TALK),
+        seen("2001:db8:7:1::9", 20, TALK),
+        seen("203.0.113.5", 10, TALK),
+        seen("203.0.113.66", 10, TALK),
+        only_there,
+    ];
+    let proposal = propose(&Observations { names: &names, ..observed(&sightings, &rules, &[]) });
+    use Group::{Allowed, Denied, Kept, Limited};
+    assert_eq!(
+        shown(&proposal),
+        [
+            (Kept, "203.0.113.9"),
+            (Kept, "home.example.org"),
+            (Kept, "lab.example.org"),
+            (Kept, "host:printer"),
+            (Allowed, "of.example.org"),
+            (Limited, "tv.example.org"),
+            (Denied, "bad.example.org"),
+        ]
+    );
+    assert_eq!(proposal.entries[3].packets(), 20);
+    let text = proposal.to_string();
+    let list = "\n203.0.113.9\nhome.example.org  # bob\nlab.example.org until 2026-12-01T18:00:00Z\n\
+                host:printer\n";
+    assert!(text.contains(list), "{text}");
+    let line = "# tv.example.org: 1 address, 5 packets (for webui, on wg0; added by root";
+    assert!(text.contains(line), "{text}");
+    let read: Vec<_> = list::lines(text.as_bytes()).map(|(_, line)| line.unwrap()).collect();
+    assert_eq!(read.len(), 4, "{text}");
+    assert!(!text.contains("192.168.1.9"), "the addresses of the day are nobody's rule: {text}");
 }
 
 #[test]

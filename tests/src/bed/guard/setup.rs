@@ -164,6 +164,7 @@ impl GuardSetup {
                 (None, None, Some(bpffs)) => bpffs.path().join("guard"),
             },
             daemon: None,
+            resolver: None,
             _bpffs: bpffs,
             directory,
         };

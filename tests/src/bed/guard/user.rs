@@ -1,6 +1,7 @@
 //! As whom daemon and command line run: as root, or as an ordinary user with three capabilities.
 
 use std::{
+    ffi::OsString,
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
@@ -51,22 +52,31 @@ impl RunsAs {
         }
     }
 
-    /// A command in a namespace that runs a program so. The namespace is entered as root.
-    pub(super) fn command(&self, namespace: &Namespace, program: &Path) -> Command {
-        let Self::Service(capabilities) = self else {
-            return namespace.command(program);
-        };
-        let mut command = namespace.command("setpriv");
-        command.args(["--clear-groups", "--no-new-privs"]);
-        for id in ["--reuid", "--regid"] {
-            command.args([id, &SERVICE_UID.to_string()]);
+    /// A command in a namespace that runs a program so, behind the words of a wrapper if there are any. The
+    /// namespace is entered, and the wrapper run, as root.
+    pub(super) fn command(
+        &self,
+        wrapper: &[String],
+        namespace: &Namespace,
+        program: &Path,
+    ) -> Command {
+        let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
+        if let Self::Service(capabilities) = self {
+            words.extend(["setpriv", "--clear-groups", "--no-new-privs"].map(OsString::from));
+            for id in ["--reuid", "--regid"] {
+                words.extend([id.to_owned(), SERVICE_UID.to_string()].map(OsString::from));
+            }
+            let set =
+                capabilities.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+            // In this order: what is not inheritable can't be ambient.
+            for kind in ["--bounding-set", "--inh-caps", "--ambient-caps"] {
+                words.extend([kind, &set].map(OsString::from));
+            }
+            words.push("--".into());
         }
-        let set = capabilities.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
-        // In this order: what is not inheritable can't be ambient.
-        for kind in ["--bounding-set", "--inh-caps", "--ambient-caps"] {
-            command.args([kind, &set]);
-        }
-        command.arg("--").arg(program);
+        words.push(program.into());
+        let mut command = namespace.command(&words[0]);
+        command.args(&words[1..]);
         command
     }
 
