@@ -71,6 +71,7 @@ fn unit(workspace: &Workspace, package: &Path) -> anyhow::Result<()> {
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
+    fs::create_dir_all(directory(workspace))?;
     command::run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&root))?;
     // Verified where they lie: with the program that they start, and with each other.
     let program = root.join("usr/bin/ollama-guard");
