@@ -103,8 +103,11 @@ impl<S: PolicySink> Guard<S> {
             desired.names.iter().filter(|rule| has_passed(rule.expires)),
         );
         self.note_unwritten(remembered);
-        let forgotten = self.store.forget_ended_but(desired.rules.iter(), desired.names.iter());
-        self.note_unwritten(forgotten);
+        // What is on trial may go, and what has ended in what then comes back stays ended.
+        if self.trial.is_none() {
+            let forgotten = self.store.forget_ended_but(desired.rules.iter(), desired.names.iter());
+            self.note_unwritten(forgotten);
+        }
         desired.rules.retain(|rule| !self.store.has_ended(rule));
         desired.names.retain(|rule| !self.store.has_name_ended(rule));
     }

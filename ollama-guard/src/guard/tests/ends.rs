@@ -105,6 +105,24 @@ fn what_somebody_else_says_as_well_goes_on_being_said() {
 }
 
 #[test]
+fn what_has_ended_stays_ended_also_if_a_list_without_it_was_only_tried_out() {
+    let mut bench = Bench::new(&[], 100);
+    let mut desired = another(&["192.0.2.1", "192.0.2.2"], Mode::Enforce);
+    desired.rules[0].expires = End::after(bench.now.wall, Duration::from_secs(60)).ok();
+    bench.guard.reconfigure(desired.clone(), &bench.now).unwrap();
+    bench.later(61, 61);
+    assert_eq!(bench.end_due().0, ["192.0.2.1"]);
+    let (now, other) = (bench.now, another(&["192.0.2.3"], Mode::Enforce));
+    let attempt = Attempt { time: Duration::from_secs(9), what: "a list".into(), by: "ada".into() };
+    bench.guard.attempt(&attempt, &now, |guard| guard.make_reconfiguration(other, &now)).unwrap();
+    bench.guard.revert().unwrap();
+    // The file still has it, and the clock is set back.
+    bench.later(1, -7200);
+    bench.guard.reconfigure(desired, &bench.now).unwrap();
+    assert_eq!(bench.prefixes(), ["192.0.2.2"]);
+}
+
+#[test]
 fn what_the_configuration_allows_for_a_while_can_be_allowed_for_longer_by_command() {
     let mut bench = Bench::new(&[], 100);
     let mut desired = another(&["192.0.2.1"], Mode::Enforce);
