@@ -70,6 +70,8 @@ pub struct SaidMode {
 pub struct ModeStore {
     directory: PathBuf,
     said: BTreeMap<String, SaidMode>,
+    /// What the file says.
+    written: BTreeMap<String, SaidMode>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,7 +98,7 @@ impl ModeStore {
             }
             content => {
                 let said = content.map(|content| content.services).unwrap_or_default();
-                Ok(Self { directory, said })
+                Ok(Self { directory, written: said.clone(), said })
             }
         }
     }
@@ -138,8 +140,12 @@ impl ModeStore {
             .map(|service| service.name.to_string())
             .collect();
         self.said.retain(|name, _| holds.contains(name));
-        let content = Content { version: VERSION, services: self.said.clone() };
-        state_file::write(&self.directory, FILE_NAME, &content)
+        if self.said != self.written {
+            let content = Content { version: VERSION, services: self.said.clone() };
+            state_file::write(&self.directory, FILE_NAME, &content)?;
+            self.written.clone_from(&self.said);
+        }
+        Ok(())
     }
 }
 

@@ -100,7 +100,12 @@ impl Backend for LiveBackend {
     }
 
     fn settle(&self, end: TrialEnd, peer: Peer) -> BoxFuture<'_, Result<TrialReply, Failure>> {
-        Box::pin(self.handle.settle(end, peer))
+        Box::pin(async move {
+            let settled = self.handle.settle(end, peer).await;
+            // Who is told that something is for good is told what is on the disk.
+            self.reloader.look_at_trial().await;
+            settled
+        })
     }
 
     fn reload(

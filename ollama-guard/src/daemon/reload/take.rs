@@ -71,7 +71,7 @@ impl Reloader {
     }
 
     /// Takes note of how a trial ended.
-    pub(super) async fn look_at_trial(&self) {
+    pub(in crate::daemon) async fn look_at_trial(&self) {
         let standing = self.handle.standing();
         if standing.trial.is_some() {
             return;
