@@ -53,7 +53,8 @@ const ALONE: [(&[&str], &str); 3] = [
 ];
 
 /// Test programs that start daemons and need not run twice, and why.
-const ONCE: [(&str, &str); 8] = [
+const ONCE: [(&str, &str); 9] = [
+    ("documented", "the pages show what root sees"),
     ("inject", "the calls that it makes fail are those of root; it passes there, too"),
     ("layout", "it chooses the users itself"),
     ("oracle", "it asks about packets, whoever loaded the programs"),
