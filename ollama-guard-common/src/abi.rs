@@ -80,6 +80,8 @@ pub mod programs {
     pub const TC_LINK: &str = "og_tc_link";
     /// At TC ingress, for devices whose frames start at the IP header.
     pub const TC_NETWORK: &str = "og_tc_network";
+    /// At the ingress of a cgroup: the inner door.
+    pub const INNER: &str = "og_inner";
 }
 
 /// Names of the frozen globals, which are set once before a program is loaded.
@@ -109,8 +111,13 @@ pub const DOOR_UNKNOWN: u32 = 0;
 /// The door number where the counts of interfaces that are gone are kept. No packet is counted
 /// there.
 pub const DOOR_DEPARTED: u32 = 1;
+/// The door number of packets at the inner door: on their way to a socket, in whichever network namespace.
+/// Interfaces have other numbers in each of these, so none says which door of this host it was.
+pub const DOOR_INNER: u32 = 2;
 /// The first number that is given to an interface.
-pub const FIRST_DOOR: u32 = 2;
+pub const FIRST_DOOR: u32 = 3;
+/// The index of the loopback interface, in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+pub const LOOPBACK: u32 = 1;
 
 /// Bytes of the event ring: 16,384 records.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
@@ -171,8 +178,10 @@ pub struct PolicyTable {
     pub trial_until: u64,
     /// The [`Selection`] that is in force from then on.
     pub before_trial: u64,
+    /// How the inner door carries verdicts out: [`INNER_OBSERVES`], and anything else is as the policy says.
+    pub inner: u64,
     /// Nothing.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
     /// What each slot holds.
     pub slots: [SlotInfo; SLOTS as usize],
     /// The names of the services of each slot, by their numbers. The program does not look at them.
@@ -183,6 +192,10 @@ pub struct PolicyTable {
     /// By port, in each slot, two in a byte: [`guarded_by`] its service, or 0. See [`port_place`].
     pub ports: [[u8; PORT_BYTES]; SLOTS as usize],
 }
+
+/// In [`PolicyTable::inner`]: the inner door drops nothing, whatever the policy says. Only this number means
+/// that: a damaged value can not open a port.
+pub const INNER_OBSERVES: u64 = 1;
 
 /// Packets for guarded ports and undecidable packets at one door on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -226,7 +239,8 @@ pub struct DropEvent {
     pub source: [u8; 16],
     /// Destination address, likewise.
     pub destination: [u8; 16],
-    /// The interface that the packet arrived on.
+    /// The interface that the packet arrived on. At the inner door, one of the network namespace that its
+    /// socket is in.
     pub ifindex: u32,
     /// Bytes of the frame as the program saw it, its link header included where there is one.
     pub length: u32,
@@ -240,12 +254,25 @@ pub struct DropEvent {
     pub protocol: u8,
     /// [`Reason`] as a number.
     pub reason: u8,
-    /// [`Mode`] as a number.
+    /// [`Mode`] as a number, and [`AT_INNER_DOOR`].
     pub mode: u8,
 }
 
+/// In [`DropEvent::mode`]: it was the inner door that decided.
+pub const AT_INNER_DOOR: u8 = 1 << 7;
+
+impl DropEvent {
+    /// The mode, and whether it was the inner door that decided.
+    #[must_use]
+    pub const fn decided(&self) -> (Mode, bool) {
+        let mode = Mode::from_number((self.mode & !AT_INNER_DOOR) as u32);
+        (mode, self.mode & AT_INNER_DOOR != 0)
+    }
+}
+
 /// What the twin of an entry program returns, at every hook: the action in the low eight bits
-/// (`XDP_DROP` 1, `XDP_PASS` 2), the reason above them.
+/// (`XDP_DROP` 1, `XDP_PASS` 2), the reason above them. At the inner door a program may return 0 or 1 only,
+/// so its twin leaves this number in the packet's mark.
 #[inline(always)]
 #[must_use]
 pub const fn test_run_return(action: u32, reason: Reason) -> u32 {
@@ -271,6 +298,7 @@ const _: () = {
     assert!(size_of::<ServiceCounters>() == 512);
     assert!(size_of::<Books>() == 32);
     assert!(size_of::<DropEvent>() == 56);
+    assert!(core::mem::offset_of!(PolicyTable, inner) == 24);
     assert!(core::mem::offset_of!(DropEvent, ifindex) == 40);
     assert!(core::mem::offset_of!(DropEvent, mode) == 55);
     assert!(EVENT_RECORD_BYTES == 64);

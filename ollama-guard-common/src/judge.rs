@@ -83,6 +83,13 @@ pub trait Policy {
         Scope::All
     }
 
+    /// Whether this host may have put another destination into the packet before it came here. Then one of
+    /// loopback is the host's own doing, and says nothing about the source.
+    #[inline(always)]
+    fn is_behind_nat(&self) -> bool {
+        false
+    }
+
     /// Whether an address is one of this host's own: IPv4 as an IPv4-mapped IPv6 address, in network
     /// byte order. Asked only with [`Scope::Local`].
     #[inline(always)]
@@ -255,7 +262,7 @@ where
     if let Some(reason) = source.forbidden() {
         return Some(reason);
     }
-    if destination.is_loopback() {
+    if destination.is_loopback() && !policy.is_behind_nat() {
         return Some(Reason::DestinationLoopback);
     }
     Some(match policy.standing(&source, pairs) {

@@ -27,8 +27,12 @@ pub use plain::locate_plainly;
 pub enum Start {
     /// At an Ethernet header.
     Link,
-    /// At an IP header (tun, WireGuard, IPIP and other devices without a link-layer header).
+    /// At an IP header (tun, WireGuard, IPIP and other devices without a link-layer header), before
+    /// which there may still be a VLAN tag.
     Network,
+    /// At the IP header that the kernel's own IP layer has found: on the way to a socket. Nothing can
+    /// stand before it any more.
+    Packet,
 }
 
 /// What a frame turned out to be.
@@ -153,6 +157,19 @@ pub fn locate<F: Frame + ?Sized>(frame: &F, start: Start) -> Located {
     match start {
         Start::Link => ethernet::locate(frame),
         Start::Network => network(frame),
+        Start::Packet => packet(frame),
+    }
+}
+
+/// What is on its way to a socket: what looks like a tag is the length of an IPv4 packet, or the flow label of
+/// an IPv6 one.
+#[inline(always)]
+fn packet<F: Frame + ?Sized>(frame: &F) -> Located {
+    match frame.load::<4>(0) {
+        None => Located::unreadable(Reason::IpHeaderCut),
+        Some([0x40..=0x4f, ..]) => ipv4::locate(frame, 0),
+        Some([0x60..=0x6f, ..]) => ipv6::locate(frame, 0),
+        Some(_) => Located::ELSEWHERE,
     }
 }
 
@@ -178,5 +195,39 @@ fn network<F: Frame + ?Sized>(frame: &F) -> Located {
         _ if ethernet::is_tag(bytes) => ethernet::behind_tag(frame, 2),
         // The stack hands nothing else to a socket with a port.
         _ => Located::ELSEWHERE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A TCP segment in an IPv6 packet with this flow label.
+    fn labelled(label: u16) -> [u8; 44] {
+        let mut packet = [0; 44];
+        packet[0] = 0x60;
+        packet[2..4].copy_from_slice(&label.to_be_bytes());
+        packet[6] = 6;
+        packet[42..44].copy_from_slice(&11_434_u16.to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn before_a_socket_no_flow_label_is_taken_for_a_tag() {
+        for label in [0x0800, 0x86dd, 0x8100, 0x88a8] {
+            let packet = labelled(label);
+            let before_a_socket = locate(&packet[..], Start::Packet);
+            assert_eq!(before_a_socket.flow().map(|flow| flow.port), Some(11_434), "{label:#x}");
+            assert_eq!(before_a_socket.flow(), locate_plainly(&packet[..], Start::Packet));
+            assert_eq!(locate(&packet[..], Start::Network).reason, Reason::TagOrIpv6);
+        }
+    }
+
+    #[test]
+    fn before_a_socket_what_is_no_ip_is_elsewhere_and_what_is_cut_in_doubt() {
+        assert_eq!(locate(&[0x10; 40][..], Start::Packet), Located::ELSEWHERE);
+        for cut in [&[][..], &[0x45; 3], &[0x45; 19], &[0x66; 39]] {
+            assert_eq!(locate(cut, Start::Packet), Located::unreadable(Reason::IpHeaderCut));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! How the decision reads a packet at each hook.
 
+pub mod inner;
 pub mod skb;
 pub mod xdp;
 
@@ -8,6 +9,7 @@ use ollama_guard_common::{
 };
 
 use crate::{
+    doors,
     maps::{OG_SCRATCH, SCRATCH_WORDS},
     policy::LivePolicy,
 };
@@ -19,8 +21,17 @@ const MAX_OFFSET: usize = 8191;
 
 /// A packet that has come in through a door.
 pub trait Arrived: Frame {
+    /// Whether this is the inner door, behind everything that this host does to packets.
+    const IS_INNER: bool = false;
+
     /// The interface.
     fn ifindex(&self) -> u32;
+
+    /// The number of the door, below the number of doors that fit.
+    #[inline(always)]
+    fn door(&self) -> u32 {
+        doors::number(self.ifindex())
+    }
 
     /// Bytes of the whole frame, over all buffers.
     fn length(&self) -> u32;

@@ -1,5 +1,6 @@
 //! The entry programs.
 
+pub mod inner;
 pub mod tc;
 pub mod xdp;
 

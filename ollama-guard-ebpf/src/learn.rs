@@ -40,7 +40,7 @@ pub fn learn<A: Arrived>(frame: &A, start: Start, ruling: Ruling, policy: &LiveP
 
 /// Counts a packet with its reason in it. Answers whether its source has a place.
 #[inline(always)]
-pub fn count(frame: &impl Arrived, packet: Packed, mode: u32) -> bool {
+pub fn count<A: Arrived>(frame: &A, packet: Packed, mode: u32) -> bool {
     // Some kernels look at functions that nobody calls (before 6.8).
     if LEARN.load() == 0 {
         return false;
@@ -63,7 +63,11 @@ pub fn count(frame: &impl Arrived, packet: Packed, mode: u32) -> bool {
     let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     // SAFETY: as above.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let Some(record) = place(sources, &SourceKey::of(&ends.source, cpu), now) else {
+    let mut key = SourceKey::of(&ends.source, cpu);
+    if A::IS_INNER {
+        key = key.at_inner_door();
+    }
+    let Some(record) = place(sources, &key, now) else {
         turn_away(sources, cpu);
         return false;
     };

@@ -4,9 +4,10 @@ mod apart;
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use ollama_guard_common::{
-    Policy, Protocol, Scope, Source, Standing, Target, Wanted,
+    Mode, Policy, Protocol, Scope, Source, Standing, Target, Wanted,
     abi::{
-        PolicyTable, RULE_BLOCK_WORDS, RuleSet, SLOTS, Selection, SlotInfo, guardian_in, port_place,
+        INNER_OBSERVES, PolicyTable, RULE_BLOCK_WORDS, RuleSet, SLOTS, Selection, SlotInfo,
+        guardian_in, port_place,
     },
     flow::{halves, whole},
     trie::{Words, find4, find6, is_stranger4, is_stranger6},
@@ -76,6 +77,15 @@ unsafe fn word(place: *const u64) -> u64 {
     unsafe { place.read_volatile() }
 }
 
+/// Whether the inner door drops nothing, whatever the policy says.
+#[inline(always)]
+fn inner_observes(table: *const PolicyTable) -> bool {
+    // SAFETY: a field of a live array element.
+    let place = unsafe { &raw const (*table).inner };
+    // SAFETY: as above.
+    unsafe { word(place) == INNER_OBSERVES }
+}
+
 /// What stands in the table of ports for one: 0 if it is not guarded.
 #[inline(always)]
 fn guardian(table: *const PolicyTable, slot: u32, protocol: Protocol, port: u16) -> u8 {
@@ -105,6 +115,11 @@ impl<A: Arrived> Policy for LivePolicy<'_, A> {
     }
 
     #[inline(always)]
+    fn is_behind_nat(&self) -> bool {
+        A::IS_INNER
+    }
+
+    #[inline(always)]
     fn is_own_address(&self, destination: &[u8; 16]) -> bool {
         let (high, low) = halves(*destination);
         og_own_address(high, low) != 0
@@ -112,10 +127,14 @@ impl<A: Arrived> Policy for LivePolicy<'_, A> {
 
     #[inline(always)]
     fn wanted(&self, target: Target) -> Wanted {
-        if !self.selection.is_apart() {
-            return Wanted::plainly(self.selection.mode());
+        let mut wanted = match self.selection.is_apart() {
+            false => Wanted::plainly(self.selection.mode()),
+            true => apart::unpacked(self.arrived.wanted(self.selection.0, apart::packed(target))),
+        };
+        if A::IS_INNER && inner_observes(self.table) {
+            wanted.terms.mode = Mode::Observe;
         }
-        apart::unpacked(self.arrived.wanted(self.selection.0, apart::packed(target)))
+        wanted
     }
 
     #[inline(always)]

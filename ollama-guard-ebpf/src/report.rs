@@ -10,12 +10,11 @@ use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_boot_ns};
 use aya_log_ebpf::error;
 use ollama_guard_common::{
     Mode, Network, Ruling, Start, Verdict,
-    abi::DropEvent,
+    abi::{AT_INNER_DOOR, DropEvent},
     parse::{Located, Outcome, Packed},
 };
 
 use crate::{
-    doors,
     frames::Arrived,
     maps::{MODES_MASK, OG_ALLOWANCE, OG_BOOKS, OG_COUNTERS, OG_EVENTS, OG_SERVICES, REASONS_MASK},
     policy::LivePolicy,
@@ -28,7 +27,7 @@ const ADAPTIVE_WAKE_UP: u64 = 0;
 /// about it if it is a drop.
 #[inline(always)]
 pub fn report<A: Arrived>(frame: &A, start: Start, ruling: Ruling, policy: &LivePolicy<'_, A>) {
-    let Some(counters) = OG_COUNTERS.get_ptr_mut(doors::number(frame.ifindex())) else {
+    let Some(counters) = OG_COUNTERS.get_ptr_mut(frame.door()) else {
         return;
     };
     // SAFETY: this CPU's own element, and a program at these hooks is not interrupted by
@@ -41,8 +40,11 @@ pub fn report<A: Arrived>(frame: &A, start: Start, ruling: Ruling, policy: &Live
     if let Some(count) = counters.packets[mode].get_mut(index) {
         *count += 1;
     }
-    // Of a packet in doubt there is no service.
-    if policy.selection().is_apart()
+    // Of a packet in doubt there is no service. What the inner door lets pass has passed another one before,
+    // as a rule, and was counted there.
+    let is_counted = !A::IS_INNER || reason.verdict() == Verdict::Drop;
+    if is_counted
+        && policy.selection().is_apart()
         && let Some(counters) = OG_SERVICES.get_ptr_mut(u32::from(terms.service))
     {
         // SAFETY: as above.
@@ -92,26 +94,27 @@ pub fn submit(frame: &impl Arrived, packet: Packed, mode: u32) -> bool {
         return false;
     };
     let mode = Mode::from_number(mode);
-    record.write(describe(frame, frame.ifindex(), &packet.unpack(), mode));
+    record.write(describe(frame, &packet.unpack(), mode));
     record.submit(ADAPTIVE_WAKE_UP);
     true
 }
 
 #[inline(always)]
-fn describe(frame: &impl Arrived, ifindex: u32, packet: &Located, mode: Mode) -> DropEvent {
+fn describe<A: Arrived>(frame: &A, packet: &Located, mode: Mode) -> DropEvent {
+    let hook = if A::IS_INNER { AT_INNER_DOOR } else { 0 };
     let mut event = DropEvent {
         // SAFETY: a helper without arguments.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
         source: [0; 16],
         destination: [0; 16],
-        ifindex,
+        ifindex: frame.ifindex(),
         length: frame.length(),
         source_port: 0,
         destination_port: 0,
         family: 0,
         protocol: packet.protocol.map_or(0, |protocol| protocol.number()),
         reason: packet.reason as u8,
-        mode: mode as u8,
+        mode: mode as u8 | hook,
     };
     match packet.network {
         _ if !packet.has_network => {}

@@ -85,7 +85,7 @@ pub enum Command {
     /// Have services enforced or observed, whatever the configuration says at this time
     Mode(mode::ModeArgs),
     /// Make a change stay that is on trial
-    Confirm(trial::TrialArgs),
+    Confirm(trial::ConfirmArgs),
     /// Take a change back that is on trial, at once
     Revert(trial::TrialArgs),
     /// Propose an allowlist from who is at the guarded ports; best while observing
@@ -174,7 +174,7 @@ impl Cli {
             Command::Diff(args) => reload::diff(args).await,
             Command::Reload(args) => reload::reload(args).await,
             Command::Mode(args) => mode::run(args).await,
-            Command::Confirm(args) => trial::settle(args, TrialEnd::Confirmed).await,
+            Command::Confirm(args) => trial::confirm(args).await,
             Command::Revert(args) => trial::settle(args, TrialEnd::Reverted).await,
             Command::Learn(args) => learn::run(args).await,
             Command::Events(told) => events::run(told.events, &told.socket.socket).await,

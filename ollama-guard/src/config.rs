@@ -31,6 +31,8 @@ mod environment;
 mod file;
 mod files;
 mod fingerprint;
+mod inner;
+mod inner_note;
 mod interface;
 mod last_good;
 mod layer;
@@ -64,6 +66,8 @@ pub use self::{
     difference::Difference,
     environment::{Environment, ProcessEnvironment},
     fingerprint::Fingerprint,
+    inner::Inner,
+    inner_note::InnerNote,
     interface::Interfaces,
     last_good::{Kept, LastGood, LastGoodError},
     metrics::{DEFAULT_METRICS_PORT, Metrics},
@@ -118,6 +122,8 @@ pub struct Config {
     pub attach: AttachChoice,
     /// Whose packets are decided on.
     pub scope: Scope,
+    /// The inner door.
+    pub inner: Inner,
     /// What is guarded. Never empty.
     pub services: Vec<Service>,
     /// The rules of the file, then of the environment, then of the flags. None stands twice.

@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod history;
 mod host;
+mod inner;
 mod keeper;
 mod launch;
 mod learn;
@@ -48,7 +49,7 @@ use tokio::{
 
 use crate::{
     audit_log::AuditLog,
-    config::{Config, LastGood, ModeStore, RuleStore},
+    config::{Config, InnerNote, LastGood, ModeStore, RuleStore},
     control::{AccessRules, ControlConfig, Limits, peer, serve, socket},
     dataplane::{Dataplane, KernelLog, OpenOptions, PinDir, check_privileges, ring::EventRing},
     doctor,
@@ -121,7 +122,9 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     // Before the listing, so that no change between the two is missed.
     let watch = Watch::open(config.scope == Scope::Local)?;
     // There is none before the first start.
-    let known = LastGood::new(state).recall().map(|kept| kept.interfaces).unwrap_or_default();
+    let kept = LastGood::new(state).recall();
+    let ran_before = kept.is_ok();
+    let known = kept.map(|kept| kept.interfaces).unwrap_or_default();
     let plan = cover::plan(&chosen, &known).await?;
     for finding in doctor::said_at_start(&config.ports(), config.scope, plan.doors()) {
         tracing::warn!("{finding}");
@@ -142,6 +145,9 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     let (listener, socket_file) = socket::bind(&config.paths.socket, group)?;
 
     let is_adopted = dataplane.is_adopted();
+    let confirmation = inner::Confirmation::open(InnerNote::new(state), ran_before || is_adopted);
+    let confirmation = Arc::new(confirmation);
+    let observes = confirmation.observes(&config.inner);
     let mut guard = Guard::new(dataplane, Desired::from(config), store)?;
     // First of all: what has ended while no daemon ran is in no policy from here on.
     let ended_before = guard.end_due(&Moment::now());
@@ -169,11 +175,12 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     // A full budget, so that the first drops are told.
     guard.sink_mut().refill_allowance(config.events_per_second, 0.0)?;
     let ring = guard.sink_mut().event_ring()?;
-    cover::cover(guard.sink_mut(), &plan)?;
+    cover::cover(guard.sink_mut(), &plan, observes)?;
     if is_adopted {
         guard.apply()?;
     }
     // From here on everything that was asked for is in force, and nothing may fail the start.
+    inner::warn_of_containers(&guard, plan.inner()).await;
     let dataplane = guard.sink_mut();
     cover::settle(dataplane, &plan);
     let kernel_logs = dataplane.take_kernel_logs();
@@ -181,7 +188,7 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
     // What can't be had here stops nothing, and below the walls a port may not be had any more.
     let (metrics, mover) = metrics::watched(Place::new(config.metrics.address()));
     // Nothing is loaded from here on, and the guard's thread is to be born within.
-    confine::confine(&needs(config)).await;
+    confine::confine(&confine::Needs::of(config)).await;
     let (handle, ended) = guard::spawn(guard, audit, ended_before).map_err(StartError::Thread)?;
     let journal = Arc::new(Journal::default());
     let history = history::History::start(state, config.events_keep, Clock::now().ok());
@@ -200,7 +207,13 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
         mover.clone(),
     );
     let reloader = Arc::new(reloader);
-    let keeper = keeper::Keeper::new(handle.clone(), settings.clone(), Arc::clone(&notices), watch);
+    let keeper = keeper::Keeper::new(
+        handle.clone(),
+        settings.clone(),
+        Arc::clone(&notices),
+        Arc::clone(&confirmation),
+        watch,
+    );
     let supervisor = supervisor::Supervisor {
         handle: handle.clone(),
         pins: pins.clone(),
@@ -218,6 +231,7 @@ async fn start(config: &Config, sources: Sources) -> Result<Daemon, StartError> 
         reloader: Arc::clone(&reloader),
         metrics: mover,
         learner: learn::Learner::new(handle.clone()),
+        confirmation,
     });
     let scraped = scrape::LiveSource::new(Arc::clone(&backend), handle.clone(), notices);
     Ok(Daemon {
@@ -307,23 +321,6 @@ impl Signals {
             _ = ended => End::Detached,
         }
     }
-}
-
-/// What is written for as long as the daemon runs: rules and audit log, the socket's name at the
-/// end, and pins; and where it listens.
-fn needs(config: &Config) -> confine::Needs {
-    let paths = &config.paths;
-    let above = |path: &Path| match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => ".".into(),
-    };
-    let writes = vec![paths.state_dir.clone(), above(&paths.socket)];
-    // Above the directory that the pins' directory is in: that is where a BPF file system is
-    // mounted.
-    let mounts = above(&paths.pin_dir);
-    let pins = if above(&mounts) == Path::new("/") { mounts } else { above(&mounts) };
-    let port = config.metrics.address().map(|address| address.port());
-    confine::Needs { writes, pins, port }
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {

@@ -19,6 +19,7 @@ mod containers;
 mod facts;
 mod finding;
 mod forwarding;
+mod inner;
 mod interfaces;
 mod kernel;
 mod listeners;
@@ -30,21 +31,23 @@ mod processes;
 mod proxies;
 mod text;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
+use ipnet::IpNet;
 use ollama_guard_common::Scope;
 use serde::Serialize;
 
 use crate::{
     config::Config,
-    dataplane::{PinDir, Snapshot},
-    doors::{Door, DoorsError, list},
-    policy::Port,
+    dataplane::{PinDir, Snapshot, matching_rule},
+    doors::{Cgroup, Door, DoorsError, HostGroups, list},
+    policy::{Effect, Port},
 };
 
 pub use facts::{Facts, GuardFacts, NotSeen};
 pub use finding::{Finding, Severity};
 pub use forwarding::ForwardingFacts;
+pub use inner::{InnerDoor, ShutOut, containers as shut_out_containers, shut_out};
 pub use interfaces::{InterfaceFacts, before_native};
 pub use kernel::KernelFacts;
 pub use ports::EphemeralPorts;
@@ -100,7 +103,14 @@ pub async fn examine(
         listeners,
         guard,
         not_seen,
+        shut_out: Vec::new(),
     };
+    if facts.guard.inner != InnerDoor::None {
+        let groups = HostGroups::read().await?;
+        let networks = groups.members("container-networks").unwrap_or_default();
+        let is_let_in = |net: IpNet| rule_for(&facts, config, &pins, net.addr()).is_some();
+        facts.shut_out = shut_out(networks, is_let_in);
+    }
     facts.guard.allowed_here = allowed_here(&facts, config, &pins);
     Ok(facts)
 }
@@ -117,6 +127,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings.extend(ollama::findings(facts));
     findings.extend(ports::findings(&facts.ephemeral, &facts.guard.ports));
     findings.extend(forwarding::findings(&facts.forwarding, facts.guard.scope, &facts.guard.ports));
+    inner::conclude(facts, &mut findings);
     // Stable: within a severity, in the order of the packets' way.
     findings.sort_by_key(|finding| finding.severity);
     findings
@@ -143,32 +154,45 @@ fn allowed_here(facts: &Facts, config: &Config, pins: &PinDir) -> Vec<facts::All
         // Nobody hides behind them, and the kernel's table is read to its end for each.
         return Vec::new();
     }
-    let rule_for = |address| -> Option<String> {
-        if facts.guard.loaded {
-            let allowed = facts.guard.ports.iter().find_map(|&port| {
-                let found = crate::dataplane::matching_rule(pins, address, port, None);
-                let (prefix, effect) = found.ok().flatten()?;
-                (effect == crate::policy::Effect::Allow).then_some(prefix)
-            });
-            return allowed;
-        }
-        let covering = |effect| {
-            let rules = config.rules.iter().filter(move |rule| rule.effect == effect);
-            rules.filter(|rule| rule.prefix.contains(address)).max_by_key(|r| r.prefix.length())
-        };
-        match covering(crate::policy::Effect::Deny) {
-            Some(_) => None,
-            None => covering(crate::policy::Effect::Allow).map(|rule| rule.prefix.to_string()),
-        }
-    };
     let all = facts.addresses.iter().filter(|one| !one.address.is_loopback());
     all.filter_map(|one| {
-        Some(facts::AllowedAddress { address: one.address, rule: rule_for(one.address)? })
+        let rule = rule_for(facts, config, pins, one.address)?;
+        Some(facts::AllowedAddress { address: one.address, rule })
     })
     .collect()
 }
 
+/// The rule that lets an address in: from the kernel if a guard is loaded, else from the configuration.
+fn rule_for(facts: &Facts, config: &Config, pins: &PinDir, address: IpAddr) -> Option<String> {
+    if facts.guard.loaded {
+        return facts.guard.ports.iter().find_map(|&port| {
+            let found = matching_rule(pins, address, port, None);
+            let (prefix, effect) = found.ok().flatten()?;
+            (effect == Effect::Allow).then_some(prefix)
+        });
+    }
+    let covering = |effect| {
+        let rules = config.rules.iter().filter(move |rule| rule.effect == effect);
+        rules.filter(|rule| rule.prefix.contains(address)).max_by_key(|r| r.prefix.length())
+    };
+    match covering(Effect::Deny) {
+        Some(_) => None,
+        None => covering(Effect::Allow).map(|rule| rule.prefix.to_string()),
+    }
+}
+
 impl GuardFacts {
+    fn inner(config: &Config, snapshot: &Snapshot) -> InnerDoor {
+        let is_root = |id| Cgroup::find(None).is_ok_and(|root| root.id() == id);
+        match snapshot.inner.filter(|link| link.is_alive()) {
+            None if config.inner.is_wanted() => InnerDoor::Missing,
+            None => InnerDoor::None,
+            Some(_) if snapshot.inner_observes => InnerDoor::Observes,
+            Some(link) if is_root(link.cgroup) => InnerDoor::Everywhere,
+            Some(_) => InnerDoor::InPart,
+        }
+    }
+
     /// What the pins say, or the configuration if nothing is loaded.
     fn collect(config: &Config, pins: &PinDir, not_seen: &mut Vec<NotSeen>) -> Self {
         match Snapshot::read(pins) {
@@ -189,6 +213,7 @@ impl GuardFacts {
                     .collect(),
                 programs: snapshot.programs.iter().map(|program| program.id).collect(),
                 allowed_here: Vec::new(),
+                inner: Self::inner(config, &snapshot),
             },
             Err(error) => {
                 let unknown = !matches!(error, crate::dataplane::DataplaneError::NotLoaded { .. });

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod cgroup;
 mod choose;
 mod groups;
 mod interface;
@@ -26,6 +27,7 @@ pub mod sockets;
 mod watch;
 
 pub use addresses::{HostAddress, list_addresses};
+pub use cgroup::{Cgroup, CgroupError};
 pub use choose::{Door, Plan, Selection, choose, loopback_named, unmatched};
 pub use groups::{HOST_GROUPS, HostGroups};
 pub use interface::{Interface, XdpSlots};

@@ -20,7 +20,7 @@ pub mod sources;
 pub mod text;
 pub mod window;
 
-pub use event::Event;
+pub use event::{Event, Outcome};
 pub use fold::{Folded, Folder};
 pub use journal::{Journal, Line, Subscription};
 pub use mark::Mark;

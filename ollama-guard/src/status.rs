@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod doors;
+mod inner;
 mod text;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -30,6 +31,7 @@ use crate::{
 };
 
 pub use doors::{DoorState, DoorStatus};
+pub use inner::InnerChoice;
 
 /// The state of the guard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -251,7 +253,8 @@ pub async fn report(
         }
     };
     let missing = selection.map(|source| source.missing(&interfaces)).unwrap_or_default();
-    let mut report = assemble(snapshot, &doors, selection.is_some(), daemon);
+    let inner = selection.map(SelectionSource::inner);
+    let mut report = assemble(snapshot, &doors, selection.is_some(), inner.as_ref(), daemon);
     if !missing.is_empty() {
         report.enforcing = false;
         let absent = |name| format!("{name} is to be guarded, and is not there");
@@ -267,16 +270,21 @@ pub trait SelectionSource {
 
     /// The interfaces that were asked for by name and are not there.
     fn missing(&self, interfaces: &[Interface]) -> Vec<String>;
+
+    /// Where the inner door is to stand.
+    fn inner(&self) -> InnerChoice;
 }
 
 fn assemble(
     snapshot: Snapshot,
     doors: &[Door],
     is_chosen: bool,
+    inner: Option<&InnerChoice>,
     daemon: DaemonStatus,
 ) -> StatusReport {
     let mut problems = Vec::new();
-    let doors = doors::describe(&snapshot, doors, is_chosen, &mut problems);
+    let mut doors = doors::describe(&snapshot, doors, is_chosen, &mut problems);
+    doors.extend(inner::describe(&snapshot, inner, &mut problems));
     if !snapshot.rules.intact {
         problems.push(
             "ports or rules in force are not what was put there, or are missing (then everything \

@@ -32,8 +32,8 @@ use ollama_guard_common::{Mode, Reason, Scope, Start, Verdict};
 
 use crate::{
     dataplane::{
-        DataplaneError, Hook, PinDir, Readback, Twin, addresses, readback::generation,
-        test_run::SHORTEST_FRAME, wiring::twin_problems,
+        DataplaneError, Hook, INNER_NAME, PinDir, Readback, Twin, addresses, counters::INNER_DOOR,
+        inner, readback::generation, test_run::SHORTEST_FRAME, wiring::twin_problems,
     },
     policy::{Family, MapImage},
 };
@@ -132,7 +132,8 @@ fn try_program(
 ) -> Result<ProgramFindings, DataplaneError> {
     let mut failures = twin_problems(pins, hook, start)?;
     let twin = Twin::open(pins, hook, start)?;
-    let (probes, short): (Vec<_>, Vec<_>) = classes(image)
+    let observes = hook == Hook::Cgroup && inner::observes(pins)?;
+    let (probes, short): (Vec<_>, Vec<_>) = classes(image, hook)
         .into_iter()
         .flat_map(|(shift, door)| {
             probes::probes(image, own, start, shift).into_iter().map(move |probe| (door, probe))
@@ -157,7 +158,8 @@ fn try_program(
                 continue;
             }
         };
-        let drops = probe.expected.verdict() == Verdict::Drop && probe.mode == Mode::Enforce;
+        let drops =
+            probe.expected.verdict() == Verdict::Drop && probe.mode == Mode::Enforce && !observes;
         if (answer.reason, answer.dropped) != (probe.expected, drops) {
             wrong.push(format!(
                 "{}: {} ({}), and {} ({}) was to be expected",
@@ -175,8 +177,9 @@ fn try_program(
         failures.push(format!("and {more} more packets were not judged as expected"));
     }
     if refused > 0 {
+        let place = if hook == Hook::Cgroup { INNER_NAME } else { "TC ingress" };
         not_checked.insert(format!(
-            "{refused} packets at TC ingress with a cut IP header: not provable by test run, this \
+            "{refused} packets at {place} with a cut IP header: not provable by test run, this \
              kernel takes none"
         ));
     }
@@ -195,9 +198,14 @@ fn try_program(
 }
 
 /// Where the bits of each class of doors begin, with a door of that class; none for those that nothing is
-/// known about.
-fn classes(image: &MapImage) -> BTreeMap<u32, Option<u32>> {
-    let known = image.doors.iter().map(|(&ifindex, &shift)| (shift, Some(ifindex)));
+/// known about. At the inner door, its own.
+fn classes(image: &MapImage, hook: Hook) -> BTreeMap<u32, Option<u32>> {
+    if hook == Hook::Cgroup {
+        let shift = image.doors.get(&INNER_DOOR).copied().unwrap_or(0);
+        return [(shift, None)].into();
+    }
+    let known = image.doors.iter().filter(|(ifindex, _)| **ifindex != INNER_DOOR);
+    let known = known.map(|(&ifindex, &shift)| (shift, Some(ifindex)));
     known.chain([(0, None)]).collect()
 }
 
@@ -208,7 +216,15 @@ const fn verdict(dropped: bool) -> &'static str {
 /// Why no packet could be made for a reason; `None` where there is no such packet at all.
 const fn why_not(reason: Reason, start: Start) -> Option<&'static str> {
     match (reason, start) {
-        (Reason::TagOrIpv6, Start::Link) | (Reason::NotForThisHost, _) => None,
+        (Reason::TagOrIpv6, Start::Link | Start::Packet) | (Reason::NotForThisHost, _) => None,
+        // Before a socket there is no link header any more.
+        (
+            Reason::LinkHeaderCut
+            | Reason::TooManyVlanTags
+            | Reason::VersionMismatch
+            | Reason::DestinationLoopback,
+            Start::Packet,
+        ) => None,
         (Reason::RulesAbsent, _) => Some("the rules are there, and taking them away is no test"),
         (Reason::Allowed, _) => Some("no source is allowed"),
         (Reason::Denied, _) => Some("no source is denied"),

@@ -282,7 +282,7 @@ fn never_believed(ends: &Ends) -> Option<Reason> {
 fn whole_packet(frame: &[u8], start: Start) -> Option<Segment> {
     let packet = match start {
         Start::Link => LaxSlicedPacket::from_ethernet(frame).ok()?,
-        Start::Network => LaxSlicedPacket::from_ip(frame).ok()?,
+        Start::Network | Start::Packet => LaxSlicedPacket::from_ip(frame).ok()?,
     };
     if packet.stop_err.is_some() {
         return None;
@@ -358,6 +358,12 @@ fn header_by_header(frame: &[u8], start: Start) -> Opinion {
                 _ => Opinion::Elsewhere,
             }
         }
+        Start::Packet if frame.len() < 4 => UNREADABLE,
+        Start::Packet => match frame[0] >> 4 {
+            4 => ipv4(frame),
+            6 => ipv6(frame),
+            _ => Opinion::Elsewhere,
+        },
     }
 }
 

@@ -17,13 +17,30 @@ pub const MOST_PLACES: u32 = 1 << 20;
 pub struct SourceKey {
     /// In network byte order; IPv4 in the first four bytes.
     pub address: [u8; 16],
-    /// 4 or 6; 0 for the key of a [`SourceBook`].
+    /// 4 or 6, and [`SourceKey::INNER`]; 0 for the key of a [`SourceBook`].
     pub family: u16,
     /// The CPU's number.
     pub cpu: u16,
 }
 
 impl SourceKey {
+    /// In the family: what the inner door has seen. It stands by itself, for another door may have seen the
+    /// same packets before.
+    const INNER: u16 = 1 << 8;
+
+    /// The same source's key at the inner door.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at_inner_door(self) -> Self {
+        Self { family: self.family | Self::INNER, ..self }
+    }
+
+    /// Whether it is one of the inner door.
+    #[must_use]
+    pub const fn is_inner(&self) -> bool {
+        self.family & Self::INNER != 0
+    }
+
     /// The key of a source on a CPU.
     #[inline(always)]
     #[must_use]
@@ -48,7 +65,7 @@ impl SourceKey {
     #[must_use]
     pub const fn source(&self) -> Option<Source> {
         let [a, b, c, d, ..] = self.address;
-        match self.family {
+        match self.family & !Self::INNER {
             4 => Some(Source::V4([a, b, c, d])),
             6 => Some(Source::V6(self.address)),
             _ => None,
@@ -102,7 +119,11 @@ mod tests {
         same[..4].copy_from_slice(&[192, 0, 2, 7]);
         let v6 = Source::V6(same);
         for source in [v4, v6] {
-            assert_eq!(SourceKey::of(&source, 3).source(), Some(source));
+            let key = SourceKey::of(&source, 3);
+            assert_eq!((key.source(), key.is_inner()), (Some(source), false));
+            let inner = key.at_inner_door();
+            assert_eq!((inner.source(), inner.is_inner()), (Some(source), true));
+            assert_ne!(key, inner);
         }
         assert_ne!(SourceKey::of(&v4, 0), SourceKey::of(&v6, 0));
         assert_ne!(SourceKey::of(&v4, 0), SourceKey::of(&v4, 1));

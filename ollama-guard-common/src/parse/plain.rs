@@ -32,6 +32,13 @@ pub fn locate_plainly<F: Frame + ?Sized>(frame: &F, start: Start) -> Option<Flow
         }
         // What looks like an IP header may be the control word of a tag: not plain.
         Start::Network => None,
+        Start::Packet => {
+            let bytes = frame.load_near::<V4_BYTES>(0)?;
+            match bytes[0] >> 4 {
+                4 => v4(&bytes, 0),
+                _ => v6(&frame.load_near::<V6_BYTES>(0)?, 0),
+            }
+        }
     }
 }
 

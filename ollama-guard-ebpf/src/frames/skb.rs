@@ -1,4 +1,4 @@
-//! A packet at the TC hook: a socket buffer.
+//! A packet at the TC hook, or on its way to a socket: a socket buffer.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
 use ollama_guard_common::{Frame, Mode, Reason, Start, parse::Packed};
@@ -120,7 +120,7 @@ extern "C" fn og_skb_decide(
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn og_skb_wanted(context: *mut __sk_buff, selection: u64, target: u32) -> u64 {
-    wanted(&SkbFrame::new(&TcContext::new(context)), selection, target)
+    wanted(SkbFrame::new(&TcContext::new(context)).door(), selection, target)
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
@@ -143,7 +143,8 @@ impl Arrived for SkbFrame<'_> {
         let (context, selection) = (self.context.skb.skb, policy.selection().0);
         found(match start {
             Start::Link => og_skb_link(context, selection),
-            Start::Network => og_skb_network(context, selection),
+            // Nothing is on its way to a socket yet.
+            Start::Network | Start::Packet => og_skb_network(context, selection),
         })
     }
 

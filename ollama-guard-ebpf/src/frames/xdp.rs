@@ -144,7 +144,7 @@ extern "C" fn og_xdp_decide(context: *mut xdp_md, packet: u64, pairs: u32, selec
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn og_xdp_wanted(context: *mut xdp_md, selection: u64, target: u32) -> u64 {
-    wanted(&XdpFrame::new(&XdpContext::new(context)), selection, target)
+    wanted(XdpFrame::new(&XdpContext::new(context)).door(), selection, target)
 }
 
 /// [`submit`] as a function of its own. Returns 1 if the event is in the ring.
@@ -167,7 +167,8 @@ impl Arrived for XdpFrame<'_> {
         let (context, selection) = (self.context.ctx, policy.selection().0);
         found(match start {
             Start::Link => og_xdp_link(context, selection),
-            Start::Network => og_xdp_network(context, selection),
+            // Nothing is on its way to a socket yet.
+            Start::Network | Start::Packet => og_xdp_network(context, selection),
         })
     }
 

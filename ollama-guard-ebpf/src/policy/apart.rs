@@ -9,7 +9,7 @@ use ollama_guard_common::{
 };
 
 use super::guardian;
-use crate::{doors, frames::Arrived, maps::OG_POLICY};
+use crate::maps::OG_POLICY;
 
 const SERVICE: u32 = 32;
 const MODE: u32 = 40;
@@ -30,9 +30,9 @@ pub const fn unpacked(answer: u64) -> Wanted {
     Wanted { pairs: answer as u32, terms: Terms { service, mode: Mode::from_number(mode) } }
 }
 
-/// What a packet for a target wants, by the policy that was selected for it.
+/// What a packet for a target wants that came in by this door, by the policy that was selected for it.
 #[inline(always)]
-pub fn wanted(arrived: &impl Arrived, selection: u64, target: u32) -> u64 {
+pub fn wanted(door: u32, selection: u64, target: u32) -> u64 {
     let selection = Selection(selection);
     let slot = selection.slot();
     // Every pair: that, no source has.
@@ -44,7 +44,7 @@ pub fn wanted(arrived: &impl Arrived, selection: u64, target: u32) -> u64 {
     // SAFETY: below the number of slots, and a field of the table.
     let classes = unsafe { &raw const (*table).classes[(slot % SLOTS) as usize] };
     // SAFETY: a door number is below the number of classes that there are.
-    let place = unsafe { classes.cast::<u8>().add(doors::number(arrived.ifindex()) as usize) };
+    let place = unsafe { classes.cast::<u8>().add(door as usize) };
     // SAFETY: as above. Volatile, as user space may write to it meanwhile.
     let shift = u32::from(unsafe { place.read_volatile() }) % MAX_PAIRS;
     let service = match Protocol::from_number((target >> 16) as u8) {

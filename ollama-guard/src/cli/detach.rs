@@ -13,7 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, ClientError},
-    dataplane::{DataplaneError, PinDir, check_kept_capabilities, detach_all},
+    dataplane::{
+        DataplaneError, INNER_NAME, PinDir, check_kept_capabilities, counters::INNER_DOOR,
+        detach_all,
+    },
     doors,
 };
 
@@ -43,7 +46,10 @@ pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
             for ifindex in detach_all(&pins)? {
                 let name = names.iter().find(|one| one.ifindex == ifindex);
                 let name = name.map_or_else(|| ifindex.to_string(), |one| one.name.clone());
-                text.push_str(&format!("removed the filter on interface {name}\n"));
+                text.push_str(&match ifindex {
+                    INNER_DOOR => format!("removed the {INNER_NAME}\n"),
+                    _ => format!("removed the filter on interface {name}\n"),
+                });
             }
             written(writeln!(
                 io::stdout(),

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 use super::{NO, PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, protocol::RuleView},
-    dataplane::{Hook, PinDir, Snapshot, Twin, addresses, matching_rule},
+    dataplane::{
+        Hook, INNER_NAME, PinDir, Snapshot, Twin, addresses, counters::INNER_DOOR, matching_rule,
+    },
     doors,
     policy::{Effect, End, Limits, Origin, Port, Prefix, Rule, deciding_rule, span},
     verify::{destination, knock},
@@ -39,6 +41,9 @@ pub struct ExplainArgs {
     /// The interface that it arrives on [default: one with an Ethernet header]
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
+    /// At the inner door, before the sockets, by whatever way it came there
+    #[arg(long, conflicts_with = "interface")]
+    inner: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -105,7 +110,7 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let here = destination(args.address, &own);
     let frame = knock(args.address, here, port, start);
     let twin = Twin::open(&pins, hook, start)?;
-    let answer = match ifindex {
+    let answer = match ifindex.filter(|_| !args.inner) {
         Some(ifindex) => twin.run_at(&frame, ifindex)?,
         None => twin.run(&frame)?,
     };
@@ -182,6 +187,15 @@ struct Arrival {
 
 /// Where frames start on the interface in question, and whether it is covered.
 async fn arrival(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Arrival> {
+    if args.inner {
+        let is_alive = snapshot.inner.is_some_and(|link| link.is_alive());
+        return Ok(Arrival {
+            hook: Hook::Cgroup,
+            start: Start::Packet,
+            ifindex: Some(INNER_DOOR),
+            uncovered: (!is_alive).then(|| format!("the {INNER_NAME}")),
+        });
+    }
     let Some(name) = &args.interface else {
         let (hook, start) = (Hook::Xdp, Start::Link);
         return Ok(Arrival { hook, start, ifindex: None, uncovered: None });
@@ -237,7 +251,12 @@ async fn rule(
             })
         })
         .collect::<anyhow::Result<Vec<Rule>>>()?;
-    let holds = |rule: &Rule| holds(rule, knock.service, args.interface.as_deref());
+    let place = match &args.interface {
+        _ if args.inner => Place::Inside,
+        Some(name) => Place::Interface(name),
+        None => Place::Unknown,
+    };
+    let holds = |rule: &Rule| holds(rule, knock.service, place);
     let found = deciding_rule(&rules, args.address, holds);
     let position = found.and_then(|found| rules.element_offset(found));
     Ok(position.and_then(|position| views.into_iter().nth(position)).map(deciding))
@@ -256,14 +275,25 @@ struct Knock<'a> {
     ifindex: Option<u32>,
 }
 
-/// Whether a rule holds for a service, at an interface. Where none is named it is one about which nothing
-/// is known: there, of the rules for some interfaces, only those hold that close.
-fn holds(rule: &Rule, service: Option<&str>, interface: Option<&str>) -> bool {
+/// Where a rule may hold or not.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Interface(&'a str),
+    /// An interface about which nothing is known: there, of the rules for some interfaces, only those hold
+    /// that close.
+    Unknown,
+    /// The inner door: there, only those that open.
+    Inside,
+}
+
+/// Whether a rule holds for a service, at a place.
+fn holds(rule: &Rule, service: Option<&str>, place: Place<'_>) -> bool {
     let Some(Limits { service: only, on }) = rule.limits.as_deref() else { return true };
-    let is_there = match interface {
+    let is_there = match place {
         _ if on.is_empty() => true,
-        Some(name) => on.iter().any(|pattern| pattern.matches(name)),
-        None => rule.effect == Effect::Deny,
+        Place::Interface(name) => on.iter().any(|pattern| pattern.matches(name)),
+        Place::Unknown => rule.effect == Effect::Deny,
+        Place::Inside => rule.effect == Effect::Allow,
     };
     is_there && only.as_deref().is_none_or(|only| service.is_none_or(|service| service == only))
 }

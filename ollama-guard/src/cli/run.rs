@@ -1,6 +1,6 @@
 //! `ollama-guard run`: the daemon.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
@@ -44,6 +44,10 @@ pub struct RunArgs {
     /// addresses (local), so that what it routes or bridges to others passes [default: all]
     #[arg(long, value_name = "SCOPE")]
     scope: Option<String>,
+    /// The inner door, before every socket of the machine: on, off, or the directory of the cgroup
+    /// whose processes it is for [default: on]
+    #[arg(long, value_name = "on|off|CGROUP")]
+    inner: Option<OsString>,
     /// Different prefixes that there must be room for [default: 65536]
     #[arg(long, value_name = "N")]
     capacity: Option<String>,
@@ -120,6 +124,7 @@ impl RunArgs {
             observe,
             attach,
             scope,
+            inner,
             capacity,
             metrics,
             pin_dir,
@@ -138,6 +143,7 @@ impl RunArgs {
             observe,
             attach,
             scope,
+            inner,
             capacity,
             metrics,
             pin_dir,

@@ -10,11 +10,38 @@ use clap::Args;
 use super::{SocketArg, written};
 use crate::{
     control::{Client, protocol::TrialReply},
-    dataplane::TrialEnd,
+    dataplane::{INNER_NAME, TrialEnd},
     events::text::Printable,
 };
 
-/// Arguments of `confirm` and `revert`.
+/// Arguments of `confirm`.
+#[derive(Debug, Args)]
+pub struct ConfirmArgs {
+    /// Have the inner door drop that has only observed since an upgrade, and confirm nothing else
+    #[arg(long)]
+    inner: bool,
+    #[command(flatten)]
+    trial: TrialArgs,
+}
+
+/// Confirms.
+pub(super) async fn confirm(args: ConfirmArgs) -> anyhow::Result<ExitCode> {
+    let ConfirmArgs { inner, trial } = args;
+    if !inner {
+        return settle(trial, TrialEnd::Confirmed).await;
+    }
+    let reply = Client::new(&trial.socket.socket).confirm_inner().await?;
+    if trial.json {
+        return written(writeln!(io::stdout(), "{}", serde_json::to_string(&reply)?));
+    }
+    let text = match reply.observed {
+        true => "drops from now on",
+        false => "has been dropping before",
+    };
+    written(writeln!(io::stdout(), "the {INNER_NAME} {text}"))
+}
+
+/// Arguments of `revert`, and more or less of `confirm`.
 #[derive(Debug, Args)]
 pub struct TrialArgs {
     /// Print JSON

@@ -19,7 +19,7 @@ use crate::{
         protocol::{RuleList, RuleView, ServiceTerms},
     },
     daemon::proof,
-    dataplane::{Hook, PinDir, check_privileges, readback::generation},
+    dataplane::{Hook, INNER_NAME, PinDir, check_privileges, readback::generation},
     policy::{Layout, Policy, Service, Statement, compile},
     status::{DaemonStatus, StatusError, StatusReport, report},
     verify::{Findings, Meant, VerifyReport, examine, live::knock_for_real},
@@ -88,8 +88,13 @@ async fn prove(args: &VerifyArgs) -> anyhow::Result<VerifyReport> {
         report.failures.extend(proof::unguarded_addresses(&pins).await?);
     }
     if args.live {
-        if told.doors.iter().any(|door| door.hook.is_some_and(|hook| hook != Hook::Xdp)) {
-            report.not_checked.push("real connections through the program at TC ingress".into());
+        for (hooks, place) in
+            [(&[Hook::Tcx, Hook::Clsact][..], "TC ingress"), (&[Hook::Cgroup], INNER_NAME)]
+        {
+            if told.doors.iter().any(|door| door.hook.is_some_and(|hook| hooks.contains(&hook))) {
+                let what = format!("real connections through the program at {place}");
+                report.not_checked.push(what);
+            }
         }
         let live = knock_for_real(&pins)?;
         report.failures.extend(live.failures.iter().cloned());
@@ -101,7 +106,9 @@ async fn prove(args: &VerifyArgs) -> anyhow::Result<VerifyReport> {
 
 /// Whether the interfaces that the daemon tells of are those that we see.
 fn is_our_namespace(told: &StatusReport, seen: &StatusReport) -> bool {
-    told.doors.iter().all(|door| {
+    // The inner door is in none.
+    let interfaces = || told.doors.iter().filter(|door| door.hook != Some(Hook::Cgroup));
+    interfaces().all(|door| {
         seen.doors.iter().any(|one| (&one.name, one.ifindex) == (&door.name, door.ifindex))
     })
 }

@@ -44,6 +44,8 @@ impl Difference {
         let (before, after) = (old.control.group_may_edit, new.control.group_may_edit);
         single(changes, "group_may_edit", before, after);
 
+        single(changes, "inner door", &old.inner, &new.inner);
+
         let (before, after) = (old.metrics, new.metrics);
         let is_followed = before.can_become(after);
         let lines = if is_followed { changes } else { &mut found.later };

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Place, Problem, layer::Layer, metrics, overrides::Said, value};
+use super::{Place, Problem, inner, layer::Layer, metrics, overrides::Said, value};
 use crate::policy::{Effect, Origin, clipped};
 
 const CONFIG: &str = "OLLAMA_GUARD_CONFIG";
@@ -23,6 +23,7 @@ const ALLOW: &str = "OLLAMA_GUARD_ALLOW";
 const DENY: &str = "OLLAMA_GUARD_DENY";
 const ATTACH: &str = "OLLAMA_GUARD_ATTACH";
 const SCOPE: &str = "OLLAMA_GUARD_SCOPE";
+const INNER: &str = "OLLAMA_GUARD_INNER";
 const CAPACITY: &str = "OLLAMA_GUARD_CAPACITY";
 const EVENTS_PER_SECOND: &str = "OLLAMA_GUARD_EVENTS_PER_SECOND";
 const METRICS: &str = "OLLAMA_GUARD_METRICS";
@@ -71,8 +72,8 @@ pub(super) fn layer(
     let events_keep = text(EVENTS_KEEP);
     let [interfaces, exclude, ports, allow, deny] =
         [INTERFACES, EXCLUDE, PORTS, ALLOW, DENY].map(|name| items(text(name)));
-    let [pin_dir, state_dir, socket] =
-        [PIN_DIR, STATE_DIR, SOCKET].map(|name| set(environment, name));
+    let [pin_dir, state_dir, socket, inside] =
+        [PIN_DIR, STATE_DIR, SOCKET, INNER].map(|name| set(environment, name));
 
     let mut said = Said { origin: Origin::Environment.into(), anyone, problems };
     let (mut rules, mut names) = (Vec::new(), Vec::new());
@@ -92,6 +93,9 @@ pub(super) fn layer(
             .collect(),
         attach: said.one(Place::Variable(ATTACH), attach.as_deref(), value::attach),
         scope: said.one(Place::Variable(SCOPE), scope.as_deref(), value::scope),
+        inner: said
+            .one(Place::Variable(INNER), inside.as_deref(), inner::inner)
+            .unwrap_or_default(),
         ports: said.ports(Place::Variable(PORTS), &ports).collect(),
         rules,
         names,

@@ -89,6 +89,7 @@ impl Reader<'_, '_> {
             "service" => self.services(value),
             "events" => self.events(value),
             "metrics" => self.metrics(value),
+            "inner" => self.inner(value),
             "control" => self.control(value),
             _ => keys::refuse(document, Table::Top, key),
         }
@@ -119,6 +120,22 @@ impl Reader<'_, '_> {
                     self.layer.metrics = self.document.text(value, example, metrics::metrics);
                 }
                 _ => keys::refuse(self.document, Table::Metrics, key),
+            }
+        }
+    }
+
+    fn inner(&mut self, value: &Value<'_>) {
+        for (key, value) in self.document.table(value, "[inner]").into_iter().flatten() {
+            match key.get_ref().as_ref() {
+                "enable" => {
+                    self.layer.inner.enable = self.document.boolean(value, "enable = true");
+                }
+                "cgroup" => {
+                    let example = "cgroup = \"/sys/fs/cgroup\"";
+                    let path = |text: &str| value::path(text.as_ref());
+                    self.layer.inner.cgroup = self.document.text(value, example, path);
+                }
+                _ => keys::refuse(self.document, Table::Inner, key),
             }
         }
     }

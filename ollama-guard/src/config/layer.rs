@@ -6,8 +6,8 @@ use ollama_guard_common::{Mode, Scope};
 
 use super::{
     AttachChoice, Bytes, Config, Control, DEFAULT_CAPACITY, DEFAULT_EVENTS_KEEP,
-    DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Interfaces,
-    Metrics, Paths, Pattern, Place, Problem, advice, interface::union, names, services,
+    DEFAULT_EVENTS_PER_SECOND, DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, Inner,
+    Interfaces, Metrics, Paths, Pattern, Place, Problem, advice, interface::union, names, services,
 };
 use crate::policy::{Limits, NameRule, Port, Rule};
 
@@ -21,6 +21,7 @@ pub(super) struct Layer {
     pub(super) exclude: Vec<Pattern>,
     pub(super) attach: Option<AttachChoice>,
     pub(super) scope: Option<Scope>,
+    pub(super) inner: Inner,
     pub(super) services: Vec<services::Said>,
     /// Ports of the one service, and where they are written.
     pub(super) ports: BTreeMap<Port, Place>,
@@ -60,6 +61,7 @@ impl Layer {
             exclude: union(weaker.exclude, self.exclude),
             attach: self.attach.or(weaker.attach),
             scope: self.scope.or(weaker.scope),
+            inner: self.inner.over(weaker.inner),
             services: weaker.services,
             ports: weaker.ports,
             rules: [weaker.rules, self.rules].concat(),
@@ -106,6 +108,7 @@ impl Layer {
             exclude: self.exclude,
             attach: self.attach.unwrap_or_default(),
             scope: self.scope.unwrap_or_default(),
+            inner: self.inner,
             services,
             rules,
             names,

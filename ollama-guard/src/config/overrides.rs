@@ -1,12 +1,12 @@
 //! What flags say.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{Place, Problem, layer::Layer, metrics, value};
+use super::{Place, Problem, inner, layer::Layer, metrics, value};
 use crate::policy::{Effect, NameRule, Origin, Port, Rule, Subject, SubjectError};
 
 /// What the operator typed, as typed: it is understood together with the other sources, so that
@@ -31,6 +31,8 @@ pub struct Overrides {
     pub attach: Option<String>,
     /// `--scope`.
     pub scope: Option<String>,
+    /// `--inner`.
+    pub inner: Option<OsString>,
     /// `--capacity`.
     pub capacity: Option<String>,
     /// `--metrics`.
@@ -59,6 +61,9 @@ impl Overrides {
             interfaces: said.interfaces(Place::Flag("--interface"), &self.interfaces),
             attach: said.one(Place::Flag("--attach"), self.attach.as_deref(), value::attach),
             scope: said.one(Place::Flag("--scope"), self.scope.as_deref(), value::scope),
+            inner: said
+                .one(Place::Flag("--inner"), self.inner.as_deref(), inner::inner)
+                .unwrap_or_default(),
             ports: said.ports(Place::Flag("--port"), &self.ports).collect(),
             rules,
             names,

@@ -11,7 +11,8 @@ use super::{
     learning::{LearnLine, LearnRequest},
     peer::Peer,
     protocol::{
-        DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList, TrialReply,
+        DetachReply, Edit, EditReply, InnerReply, ModeRequest, ReloadReply, ReloadRequest,
+        RuleList, TrialReply,
     },
 };
 use crate::{
@@ -74,6 +75,9 @@ pub trait Backend: Send + Sync + 'static {
         peer: Peer,
         working: Working,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<LearnLine>, Failure>>;
+
+    /// Has the inner door drop that has only observed since an upgrade, and writes the audit log.
+    fn confirm_inner(&self, peer: Peer) -> BoxFuture<'_, Result<InnerReply, Failure>>;
 
     /// Takes the guard out of the kernel, and writes the audit log.
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>>;

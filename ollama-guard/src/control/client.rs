@@ -26,7 +26,7 @@ use super::{
     backend::Manner,
     learning::LearnRequest,
     protocol::{
-        AddRequest, DetachReply, Edit, EditReply, ErrorReply, ModeRequest, ReloadReply,
+        AddRequest, DetachReply, Edit, EditReply, ErrorReply, InnerReply, ModeRequest, ReloadReply,
         ReloadRequest, RemoveRequest, ReplaceRequest, RuleList, TrialReply,
     },
     socket::MAX_PATH_BYTES,
@@ -208,6 +208,15 @@ impl Client {
     /// See [`ClientError`].
     pub async fn confirm(&self) -> Result<TrialReply, ClientError> {
         self.post("/v1/confirm", &Value::Object(serde_json::Map::new())).await
+    }
+
+    /// Has the inner door drop that has only observed since an upgrade.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn confirm_inner(&self) -> Result<InnerReply, ClientError> {
+        self.post("/v1/inner/confirm", &Value::Object(serde_json::Map::new())).await
     }
 
     /// Takes back what is on trial.

@@ -368,6 +368,13 @@ pub struct DetachReply {
     pub warnings: Vec<String>,
 }
 
+/// What confirming the inner door did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InnerReply {
+    /// Whether it only observed until now.
+    pub observed: bool,
+}
+
 /// A rule that ended later than it should have, because no daemon ran or the machine slept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LateEnd {

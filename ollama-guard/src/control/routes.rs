@@ -3,6 +3,7 @@
 mod change;
 mod detach;
 mod events;
+mod inner;
 mod learn;
 mod reload;
 mod rules;
@@ -29,6 +30,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/rules/replace", post(rules::replace))
         .route("/v1/confirm", post(trial::confirm))
         .route("/v1/revert", post(trial::revert))
+        .route("/v1/inner/confirm", post(inner::confirm))
         .route("/v1/reload", post(reload::reload))
         .route("/v1/mode", post(reload::mode))
         .route("/v1/events", get(events::stream))
@@ -51,8 +53,8 @@ async fn unknown(uri: Uri) -> Refusal {
         StatusCode::NOT_FOUND,
         format!(
             "there is nothing at {}: this daemon knows /v1/status, /v1/rules, \
-             /v1/rules/{{add,remove,replace}}, /v1/confirm, /v1/revert, /v1/reload, /v1/mode, /v1/events, \
-             /v1/learn and /v1/detach",
+             /v1/rules/{{add,remove,replace}}, /v1/confirm, /v1/revert, /v1/inner/confirm, \
+             /v1/reload, /v1/mode, /v1/events, /v1/learn and /v1/detach",
             uri.path()
         ),
     )

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     history::History,
+    inner::Confirmation,
     learn::Learner,
     notices::Notices,
     reload::{Reloader, Settings},
@@ -18,8 +19,8 @@ use crate::{
         backend::{Manner, Working},
         learning::{LearnLine, LearnRequest},
         protocol::{
-            DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList,
-            TrialReply,
+            DetachReply, Edit, EditReply, InnerReply, ModeRequest, ReloadReply, ReloadRequest,
+            RuleList, TrialReply,
         },
     },
     dataplane::{PinDir, TrialEnd},
@@ -40,6 +41,7 @@ pub(super) struct LiveBackend {
     pub(super) reloader: Arc<Reloader>,
     pub(super) metrics: Mover,
     pub(super) learner: Learner,
+    pub(super) confirmation: Arc<Confirmation>,
 }
 
 impl LiveBackend {
@@ -140,6 +142,15 @@ impl Backend for LiveBackend {
         working: Working,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<LearnLine>, Failure>> {
         Box::pin(self.learner.learn(request, peer, working))
+    }
+
+    fn confirm_inner(&self, peer: Peer) -> BoxFuture<'_, Result<InnerReply, Failure>> {
+        Box::pin(async move {
+            // Written down first: a daemon that dies now is followed by one that drops.
+            let observed = self.confirmation.confirm();
+            self.handle.confirm_inner(peer).await?;
+            Ok(InnerReply { observed })
+        })
     }
 
     fn detach(&self, peer: Peer) -> BoxFuture<'_, Result<DetachReply, Failure>> {

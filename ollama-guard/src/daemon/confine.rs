@@ -28,7 +28,7 @@ mod calls;
 use std::{
     collections::HashSet,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
@@ -39,6 +39,8 @@ use landlock::{
     RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::config::Config;
 
 /// How long the worker threads may take to get to it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +56,25 @@ pub(super) struct Needs {
     pub(super) pins: PathBuf,
     /// The TCP port at which it listens, if it does.
     pub(super) port: Option<u16>,
+}
+
+impl Needs {
+    /// What is written for as long as the daemon runs: rules and audit log, the socket's name at the
+    /// end, and pins; and where it listens.
+    pub(super) fn of(config: &Config) -> Self {
+        let paths = &config.paths;
+        let above = |path: &Path| match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => ".".into(),
+        };
+        let writes = vec![paths.state_dir.clone(), above(&paths.socket)];
+        // Above the directory that the pins' directory is in: that is where a BPF file system is
+        // mounted.
+        let mounts = above(&paths.pin_dir);
+        let pins = if above(&mounts) == Path::new("/") { mounts } else { above(&mounts) };
+        let port = config.metrics.address().map(|address| address.port());
+        Self { writes, pins, port }
+    }
 }
 
 /// Why a wall could not be put up.

@@ -1,17 +1,26 @@
 //! Covering the doors: what is to be covered, and the first time it is done.
 
+mod told;
+
 use std::collections::BTreeMap;
 
 use ollama_guard_common::Start;
 
-use super::{Chosen, StartError};
+use super::{
+    Chosen, StartError,
+    inner::{self, InnerPlan},
+};
 use crate::{
     config::AttachChoice,
-    dataplane::{AttachMode, Dataplane, DataplaneError, Hook, LinkState, Outcome, links::Target},
-    doctor,
+    dataplane::{
+        Arrival, AttachMode, Dataplane, DataplaneError, Hook, INNER_NAME, LinkState,
+        counters::INNER_DOOR, links::Target,
+    },
     doors::{self, Door, Interface, Plan},
     status::SelectionSource as _,
 };
+
+pub(super) use told::{say, warn_before};
 
 /// The interfaces, and what is to be done with each.
 pub(super) struct CoverPlan {
@@ -24,6 +33,8 @@ pub(super) struct CoverPlan {
     unnamed: Vec<u32>,
     /// The attach mode asked for.
     attach: AttachChoice,
+    /// The inner door.
+    inner: InnerPlan,
 }
 
 /// Lists the interfaces and decides for each. Touches nothing. A name of none that is there is a slip, but
@@ -69,7 +80,13 @@ impl CoverPlan {
             .collect();
         let unnamed = interfaces.iter().filter(|one| !chosen.names_or_takes(&one.name));
         let unnamed = unnamed.map(|interface| interface.ifindex).collect();
-        Self { doors, is_named, left_out, unnamed, attach: chosen.attach() }
+        let inner = InnerPlan::of(chosen.inner());
+        Self { doors, is_named, left_out, unnamed, attach: chosen.attach(), inner }
+    }
+
+    /// The inner door.
+    pub(super) const fn inner(&self) -> &InnerPlan {
+        &self.inner
     }
 
     /// Whether the operator does not name an interface, or excludes it.
@@ -88,9 +105,19 @@ impl CoverPlan {
 /// What can fail comes first: looking whether pinned links can be adopted, then making new ones.
 /// If any of it fails, the new ones are taken back, the others get the program back that they ran,
 /// and what was in force before is in force.
-pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), StartError> {
+///
+/// `observes` is whether the inner door drops nothing.
+pub(super) fn cover(
+    dataplane: &mut Dataplane,
+    plan: &CoverPlan,
+    observes: bool,
+) -> Result<(), StartError> {
     let mut touched = Touched::default();
     let covered = attach_all(dataplane, plan, &mut touched)
+        .and_then(|()| {
+            touched.inner = inner::cover(dataplane, &plan.inner, observes)?;
+            Ok(())
+        })
         .and_then(|()| dataplane.commit().map_err(StartError::from));
     if covered.is_err() {
         let told = |result: Result<(), DataplaneError>| {
@@ -104,6 +131,11 @@ pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), S
         for (start, ifindex) in touched.adopted {
             told(dataplane.put_back(start, ifindex));
         }
+        match touched.inner {
+            Some(Arrival::Made) => told(dataplane.leave_inside().map(drop)),
+            Some(Arrival::Adopted | Arrival::Moved) => told(dataplane.put_back_inside()),
+            None => {}
+        }
     }
     covered
 }
@@ -113,6 +145,7 @@ pub(super) fn cover(dataplane: &mut Dataplane, plan: &CoverPlan) -> Result<(), S
 struct Touched {
     made: Vec<(Hook, u32)>,
     adopted: Vec<(Start, u32)>,
+    inner: Option<Arrival>,
 }
 
 /// Lets go of what the operator leaves out. The doors are covered and the policy is in force: what
@@ -124,6 +157,7 @@ pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) {
              and the next start tries again"
         );
     }
+    inner::settle(dataplane, &plan.inner);
     for Door { interface, plan } in &plan.doors {
         if let Plan::Skip(skip) = plan
             && skip.is_loud()
@@ -137,9 +171,10 @@ pub(super) fn settle(dataplane: &mut Dataplane, plan: &CoverPlan) {
     }
 }
 
-/// The names of the interfaces to be guarded, by index.
+/// The names of the doors, by index; the inner door's is [`INNER_DOOR`].
 pub(super) fn names(plan: &CoverPlan) -> BTreeMap<u32, String> {
-    wanted(plan).map(|wanted| (wanted.ifindex(), wanted.name().to_owned())).collect()
+    let inner = plan.inner.is_wanted().then(|| (INNER_DOOR, INNER_NAME.to_owned()));
+    wanted(plan).map(|wanted| (wanted.ifindex(), wanted.name().to_owned())).chain(inner).collect()
 }
 
 /// An interface to be guarded.
@@ -283,45 +318,4 @@ fn occupied(interface: &Interface) -> Option<(AttachMode, u32)> {
     native
         .map(|id| (AttachMode::Native, id))
         .or(interface.xdp.generic.map(|id| (AttachMode::Generic, id)))
-}
-
-/// What attaching may do to an interface that appeared while the daemon runs, before it is done.
-pub(super) fn warn_before(wanted: &Wanted<'_>) {
-    if wanted.target.modes.first() == Some(&AttachMode::Native) {
-        tracing::warn!("{}", doctor::before_native(wanted.interface));
-    }
-}
-
-/// Which door, how, and why so.
-pub(super) fn say(wanted: &Wanted<'_>, outcome: &Outcome) {
-    let name = &wanted.interface.name;
-    let Some(mode) = outcome.mode else {
-        let hook = outcome.hook;
-        let why = outcome.why_not_xdp.as_deref().unwrap_or("XDP can't be had");
-        let behind = if wanted.target.occupied.is_some() {
-            "; what that program redirects or transmits itself never reaches the guard"
-        } else {
-            ""
-        };
-        tracing::warn!("guarding {name} by {hook}: {why}{behind}");
-        return;
-    };
-    let refused: Vec<String> = outcome
-        .refused
-        .iter()
-        .map(|(mode, error)| format!("{mode} was refused: {error}"))
-        .collect();
-    let why = match (wanted.attach, refused.is_empty(), mode) {
-        (_, false, _) => refused.join(", "),
-        (AttachChoice::Native | AttachChoice::Generic, ..) => "as asked for".into(),
-        (AttachChoice::Auto, _, AttachMode::Native) => {
-            "the driver takes it; should the link have dropped for a moment, or offloads be off \
-             now: `--attach generic` does without its help"
-                .into()
-        }
-        (AttachChoice::Auto, _, AttachMode::Generic) => {
-            "a software device, where native mode would slow everybody's bulk traffic down".into()
-        }
-    };
-    tracing::info!("guarding {name} in {mode} mode ({why})");
 }

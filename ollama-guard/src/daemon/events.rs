@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{history::History, reload::Settings};
+use super::{history::History, inner::Hint, reload::Settings};
 use crate::{
     config::Bytes,
     dataplane::{DataplaneError, ring::EventRing},
@@ -36,6 +36,7 @@ struct Sink {
     sources: Sources,
     folder: Folder,
     names: Names,
+    hint: Hint,
     /// Records that could not be understood since the last tick: told once, however many.
     garbled: u64,
 }
@@ -61,6 +62,7 @@ impl Reader {
             sources: Sources::default(),
             folder: Folder::default(),
             names: Names::default(),
+            hint: Hint::default(),
             garbled: 0,
         };
         let keep = settings.borrow().events_keep;
@@ -155,6 +157,7 @@ impl Sink {
     fn publish(&mut self, folded: &Folded) {
         let mut event = Event::new(folded, |ifindex| self.names.name(ifindex));
         event.marks = self.sources.mark(&event);
+        self.hint.see(&event);
         let event = Arc::new(event);
         let number = self.journal.add(Arc::clone(&event));
         self.history.keep(number, event);

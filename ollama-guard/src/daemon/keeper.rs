@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     cover::CoverPlan,
+    inner::Confirmation,
     notices::Notices,
     reload::Settings,
     tender::{Round, Tender},
@@ -39,6 +40,7 @@ pub(super) struct Keeper {
     handle: Handle,
     settings: watch::Receiver<Settings>,
     notices: Arc<Notices>,
+    confirmation: Arc<Confirmation>,
     watch: Option<Watch>,
     tender: Tender,
     /// What is watched: with [`Scope::Local`] this host's addresses are kept, too.
@@ -58,6 +60,7 @@ impl Keeper {
         handle: Handle,
         settings: watch::Receiver<Settings>,
         notices: Arc<Notices>,
+        confirmation: Arc<Confirmation>,
         watch: Watch,
     ) -> Self {
         let scope = settings.borrow().scope;
@@ -65,6 +68,7 @@ impl Keeper {
             handle,
             settings,
             notices,
+            confirmation,
             watch: Some(watch),
             tender: Tender::default(),
             scope,
@@ -138,7 +142,11 @@ impl Keeper {
             }
         };
         let own = self.own_addresses().await;
-        let plan = CoverPlan::of(&self.settings.borrow().chosen, &interfaces);
+        let (plan, observes) = {
+            let chosen = &self.settings.borrow().chosen;
+            let observes = self.confirmation.observes(chosen.inner());
+            (CoverPlan::of(chosen, &interfaces), observes)
+        };
         let mut tender = std::mem::take(&mut self.tender);
         let is_new = std::mem::take(&mut self.is_new);
         let (tender, round) = self
@@ -149,7 +157,7 @@ impl Keeper {
                     Ok(own) => guard.know_addresses(Some(&own)).map_err(|e| e.to_string()),
                     Err(error) => guard.know_addresses(None).map_err(|e| format!("{e}: {error}")),
                 });
-                let mut round = tender.tend(guard, &plan, is_new);
+                let mut round = tender.tend(guard, &plan, is_new, observes);
                 round.troubles.extend(known.and_then(Result::err));
                 (tender, round)
             })

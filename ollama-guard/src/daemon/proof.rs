@@ -73,6 +73,12 @@ pub fn assemble(told: &StatusReport, seen: &StatusReport, findings: &Findings) -
             proof.failures.extend(findings.content.iter().cloned());
             if findings.mode == Some(Mode::Observe) {
                 proof.failures.push("mode observe: what would be dropped is delivered".into());
+            } else if door.observes {
+                // Not a failure: the doors that there were before the upgrade hold as they did.
+                report.not_checked.push(format!(
+                    "whether the {} drops: it only observes until `ollama-guard confirm --inner`",
+                    door.name
+                ));
             }
         } else if proof.failures.is_empty() {
             proof.failures.push("it is not covered".into());
@@ -109,6 +115,7 @@ fn program(seen: &StatusReport, door: &DoorStatus) -> Option<(Hook, Start)> {
     match program.start.as_str() {
         "link" => Some((program.hook, Start::Link)),
         "network" => Some((program.hook, Start::Network)),
+        "packet" => Some((program.hook, Start::Packet)),
         _ => None,
     }
 }
@@ -117,6 +124,9 @@ fn program(seen: &StatusReport, door: &DoorStatus) -> Option<(Hook, Start)> {
 fn look(told: &DoorStatus, seen: &StatusReport, not_checked: &mut Vec<String>) -> Option<String> {
     let same = |door: &&DoorStatus| door.name == told.name && door.ifindex == told.ifindex;
     let Some(door) = seen.doors.iter().find(same) else {
+        if told.hook == Some(Hook::Cgroup) {
+            return Some("the daemon tells of it, and its pin is not there".into());
+        }
         not_checked.push(format!(
             "{} is in another network namespace than this command: what netlink says there is the \
              daemon's word",

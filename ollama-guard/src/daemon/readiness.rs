@@ -70,7 +70,7 @@ fn one(problem: impl Display) -> Vec<String> {
 
 /// Every loaded program: those that no door has wanted yet are for doors to come.
 fn programs(report: &StatusReport) -> Vec<(Hook, Start)> {
-    let starts = [("link", Start::Link), ("network", Start::Network)];
+    let starts = [("link", Start::Link), ("network", Start::Network), ("packet", Start::Packet)];
     let start = |name: &str| starts.into_iter().find(|(known, _)| *known == name);
     let programs = report.programs.iter();
     programs.filter_map(|program| Some((program.hook, start(&program.start)?.1))).collect()
@@ -81,7 +81,9 @@ fn doors(report: &StatusReport) -> (usize, Vec<String>) {
     let covered = report.doors.iter().filter(|door| door.state == DoorState::Covered);
     let wrong = report.doors.iter().filter(|door| {
         let is_ours = door.hook.is_some() || door.counts.is_some();
-        door.is_wrong && is_ours
+        // The inner door may not be to be had here: in a container, for want of the host's cgroups.
+        let was_told = door.hook == Some(Hook::Cgroup) && door.link_id.is_none();
+        door.is_wrong && is_ours && !was_told
     });
     let told = wrong.map(|door| {
         let why = door.reason.as_deref().unwrap_or("it is not covered");
@@ -94,7 +96,7 @@ fn failures(findings: &Findings) -> Vec<String> {
     let programs = findings.programs.iter().flat_map(|program| {
         let frames = match program.start {
             Start::Link => "Ethernet",
-            Start::Network => "IP",
+            Start::Network | Start::Packet => "IP",
         };
         let name = format!("the {} program for {frames} frames", program.hook);
         program.failures.iter().map(move |failure| format!("{name}: {failure}"))

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{backend::LiveBackend, notices::Notices, proof};
 use crate::{
-    dataplane::{counters::Counts, embedded_object, sha256, snapshot::ServiceState},
+    dataplane::{Hook, counters::Counts, embedded_object, sha256, snapshot::ServiceState},
     guard::Handle,
     metrics::{
         Build, Cache, Configuration, Door, Kernel, Readiness, RuleCount, Sample, Service, Source,
@@ -245,7 +245,7 @@ fn observed(report: &StatusReport) -> Vec<String> {
 
 fn kernel(report: StatusReport, rules: Vec<RuleCount>) -> Kernel {
     let packets = totals(&report.counters);
-    let of_doors = report.doors.iter().filter_map(|door| door.counts.as_ref());
+    let of_doors: Vec<Counts> = report.doors.iter().filter_map(added_up).collect();
     Kernel {
         enforcing: report.enforcing,
         problems: report.problems.len(),
@@ -253,13 +253,19 @@ fn kernel(report: StatusReport, rules: Vec<RuleCount>) -> Kernel {
         generation: report.generation,
         prefixes: report.rules,
         rules,
-        elsewhere: packets.clone().without(of_doors),
+        elsewhere: packets.clone().without(&of_doors),
         packets,
         services: report.services.into_iter().map(service).collect(),
         doors: report.doors.into_iter().map(door).collect(),
         books: [(Mode::Enforce, report.books.enforce), (Mode::Observe, report.books.observe)],
         ring: report.ring,
     }
+}
+
+/// What of a door's counts is in the sum of all.
+fn added_up(door: &DoorStatus) -> Option<Counts> {
+    let counts = door.counts.clone()?;
+    Some(if door.hook == Some(Hook::Cgroup) { counts.without_passes() } else { counts })
 }
 
 fn totals(counters: &BTreeMap<String, ModeCounts>) -> Counts {

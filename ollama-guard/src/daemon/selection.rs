@@ -1,9 +1,10 @@
 //! What the operator chose, applied to the interfaces that there are.
 
+use super::inner::InnerPlan;
 use crate::{
-    config::{AttachChoice, Config, Interfaces, Pattern},
+    config::{AttachChoice, Config, Inner, Interfaces, Pattern},
     doors::{self, Door, Interface, Selection},
-    status::SelectionSource,
+    status::{InnerChoice, SelectionSource},
 };
 
 /// The operator's choice of interfaces.
@@ -12,6 +13,7 @@ pub struct Chosen {
     interfaces: Interfaces,
     exclude: Vec<Pattern>,
     attach: AttachChoice,
+    inner: Inner,
 }
 
 impl Chosen {
@@ -22,6 +24,7 @@ impl Chosen {
             interfaces: config.interfaces.clone(),
             exclude: config.exclude.clone(),
             attach: config.attach,
+            inner: config.inner.clone(),
         }
     }
 
@@ -38,6 +41,12 @@ impl Chosen {
     #[must_use]
     pub const fn attach(&self) -> AttachChoice {
         self.attach
+    }
+
+    /// The inner door.
+    #[must_use]
+    pub const fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// Whether interfaces were asked for by name.
@@ -79,5 +88,9 @@ impl SelectionSource for Chosen {
 
     fn missing(&self, interfaces: &[Interface]) -> Vec<String> {
         doors::unmatched(&self.names(), interfaces)
+    }
+
+    fn inner(&self) -> InnerChoice {
+        InnerPlan::of(&self.inner).choice()
     }
 }

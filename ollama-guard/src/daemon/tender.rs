@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::cover::{self, CoverPlan, Wanted};
+use super::{
+    cover::{self, CoverPlan, Wanted},
+    inner,
+};
 use crate::{
     dataplane::{Dataplane, Hook, LinkState},
     doors::{Door, Plan},
@@ -74,19 +77,21 @@ impl Round {
         Self { troubles: vec![text], ..Self::default() }
     }
 
-    fn note<T>(&mut self, result: Result<T, impl std::fmt::Display>) -> Option<T> {
+    pub(super) fn note<T>(&mut self, result: Result<T, impl std::fmt::Display>) -> Option<T> {
         result.map_err(|error| self.troubles.push(error.to_string())).ok()
     }
 }
 
 impl Tender {
     /// Brings everything to what it should be, as far as that is safe. `is_new` is whether the operator
-    /// has just chosen anew: then what is left out is let go of, as at a start.
+    /// has just chosen anew: then what is left out is let go of, as at a start. `observes` is whether the inner
+    /// door drops nothing.
     pub(super) fn tend(
         &mut self,
         guard: &mut Guard<Dataplane>,
         plan: &CoverPlan,
         is_new: bool,
+        observes: bool,
     ) -> Round {
         let mut round = Round::default();
         // First, so that the policy in force knows nothing any more of interfaces whose numbers are given
@@ -107,6 +112,7 @@ impl Tender {
                 self.see_to(dataplane, &wanted, link, &mut round);
             }
         }
+        inner::tend(dataplane, plan.inner(), observes, is_new, &mut round);
         let present: Vec<u32> = plan.doors().iter().map(|door| door.interface.ifindex).collect();
         round.note(dataplane.forget_departed(&present));
         self.refused.retain(|ifindex, _| present.contains(ifindex));

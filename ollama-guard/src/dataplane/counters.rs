@@ -10,7 +10,7 @@ use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use ollama_guard_common::{
     Mode, Reason, Verdict,
     abi::{
-        Book, Books, DOOR_DEPARTED, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS,
+        Book, Books, DOOR_DEPARTED, DOOR_INNER, DOOR_UNKNOWN, DoorCounters, FIRST_DOOR, MAX_DOORS,
         ServiceCounters, door_number, door_places, door_word, maps as names,
     },
 };
@@ -21,6 +21,9 @@ use super::{
     maps::{CounterWords, Maps, ServiceWords},
     table,
 };
+
+/// Stands for the inner door where interfaces have their index: none has this one.
+pub const INNER_DOOR: u32 = 0;
 
 /// Packets by mode at the time and by reason, summed over the CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,17 @@ impl Counts {
         self
     }
 
+    /// Without what passed. What the inner door lets pass has passed another door before, as a rule, and is
+    /// not counted twice where doors are added up.
+    #[must_use]
+    pub fn without_passes(mut self) -> Self {
+        for reason in Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Pass) {
+            self.enforce.remove(reason.name());
+            self.observe.remove(reason.name());
+        }
+        self
+    }
+
     /// Packets for which the verdict was to drop, in one mode.
     #[must_use]
     pub fn drops(&self, mode: Mode) -> u64 {
@@ -82,7 +96,7 @@ impl Counts {
 /// The counters of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorCounts {
-    /// The interface; `None` for the two numbers that stand for no interface in particular.
+    /// The interface, or [`INNER_DOOR`]; `None` for the two numbers that stand for no door in particular.
     pub ifindex: Option<u32>,
     /// What was counted there.
     pub counts: Counts,
@@ -91,7 +105,8 @@ pub struct DoorCounts {
 /// The counters of all doors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllCounts {
-    /// Over all doors, departed ones included.
+    /// Over all doors, departed ones included; of the inner door without what passed there
+    /// ([`Counts::without_passes`]).
     pub total: Counts,
     /// By interface.
     pub doors: Vec<DoorCounts>,
@@ -134,12 +149,16 @@ pub(super) fn read(maps: &Maps) -> Result<AllCounts> {
     let unlisted = [DOOR_UNKNOWN, DOOR_DEPARTED].map(|number| (None, number));
     let listed = numbers.iter().map(|(&ifindex, &number)| (Some(ifindex), number));
     for (ifindex, number) in listed.chain(unlisted) {
-        let counters = sum(&maps.counters, number)?;
-        add(&mut sums, &counters);
+        let mut counters = sum(&maps.counters, number)?;
         let counts = Counts::of(&counters.packets);
-        if ifindex.is_some() || counts != Counts::default() {
+        let is_there = ifindex.is_some_and(|ifindex| ifindex != INNER_DOOR);
+        if is_there || counts != Counts::default() {
             doors.push(DoorCounts { ifindex, counts });
         }
+        if ifindex == Some(INNER_DOOR) {
+            forget_passes(&mut counters.packets);
+        }
+        add(&mut sums, &counters);
     }
     Ok(AllCounts { total: Counts::of(&sums.packets), doors, suppressed: sums.suppressed })
 }
@@ -182,6 +201,9 @@ pub(super) fn register(maps: &Maps, ifindex: u32) -> Result<()> {
 
 /// Takes the number from an interface that is gone and keeps its counts under "departed".
 pub(super) fn retire(maps: &mut Maps, ifindex: u32) -> Result<()> {
+    if ifindex == INNER_DOOR {
+        return Ok(());
+    }
     let _moving = MOVING.write().unwrap_or_else(PoisonError::into_inner);
     let Some(number) = numbers(maps).remove(&ifindex) else {
         return Ok(());
@@ -231,10 +253,11 @@ pub(super) fn clear_service(maps: &mut Maps, number: u8) -> Result<()> {
     maps.services.set(u32::from(number), zeros, 0).map_err(at("write"))
 }
 
-/// The interfaces with a door number.
+/// The interfaces with a door number, and the inner door, which always has its own.
 pub(super) fn numbers(maps: &Maps) -> BTreeMap<u32, u32> {
     let listed = maps.door_words().into_iter().filter(|word| *word != 0);
-    listed.map(|word| ((word >> 32) as u32, word as u32)).collect()
+    let listed = listed.map(|word| ((word >> 32) as u32, word as u32));
+    listed.chain([(INNER_DOOR, DOOR_INNER)]).collect()
 }
 
 /// What was counted under one door number.
@@ -255,6 +278,12 @@ fn sum<T: Borrow<MapData>>(
         add(&mut sum, &bytemuck::cast::<CounterWords, DoorCounters>(*words));
     }
     Ok(sum)
+}
+
+fn forget_passes(packets: &mut [[u64; Reason::SLOTS]; Mode::COUNT]) {
+    for reason in Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Pass) {
+        packets.iter_mut().for_each(|counts| counts[reason.index()] = 0);
+    }
 }
 
 fn add(sum: &mut DoorCounters, counters: &DoorCounters) {

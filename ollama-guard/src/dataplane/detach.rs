@@ -9,9 +9,10 @@ use std::{
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{DataplaneError, PinDir, Result, links, pins};
+use super::{DataplaneError, PinDir, Result, counters::INNER_DOOR, inner, links, pins};
 
-/// Removes links, programs, maps and the pin directory. Returns the interfaces that were covered.
+/// Removes links, programs, maps and the pin directory. Returns the interfaces that were covered, and
+/// [`INNER_DOOR`] for the inner door.
 ///
 /// The caller holds the lock, so that no daemon puts anything back. Removing a link's pin detaches
 /// it: nobody else has it open. What others put into the directory is not touched.
@@ -22,6 +23,9 @@ pub fn detach_all(directory: &PinDir) -> Result<Vec<u32>> {
         detached.push(ifindex);
     }
     detached.dedup();
+    if inner::remove(directory)? {
+        detached.push(INNER_DOOR);
+    }
     for path in directory.link_remains()? {
         pins::unpin(&path)?;
     }

@@ -60,7 +60,9 @@ impl Held {
     pub(super) fn mend(&mut self, pins: &PinDir) -> Result<Vec<String>> {
         let dead = |below: &PathBuf, object: &OwnedFd| {
             // A clsact filter is no link: its pin is the program's.
-            is_link(below) && sys::link_info(object.as_fd()).is_ok_and(|link| link.ifindex == 0)
+            is_link(below)
+                && sys::link_info(object.as_fd())
+                    .is_ok_and(|link| link.ifindex == 0 && link.cgroup == 0)
         };
         self.objects.retain(|below, object| !dead(below, object));
         let mut mended = Vec::new();

@@ -79,19 +79,39 @@ impl SourceTable {
     ///
     /// If the kernel refuses.
     pub fn read(&self) -> Result<Sources> {
-        let mut sources = Sources::default();
+        let (mut sources, mut inside) = (Sources::default(), Sources::default());
         for entry in self.map.iter() {
             let (key, words) = entry.map_err(DataplaneError::map("read", names::SOURCES))?;
-            match bytemuck::pod_read_unaligned::<SourceKey>(&key).source() {
+            let key: SourceKey = bytemuck::pod_read_unaligned(&key);
+            match key.source() {
                 None => sources.homeless += bytemuck::cast::<_, SourceBook>(words).homeless,
+                Some(source) if key.is_inner() => {
+                    inside.add(address(source), &bytemuck::cast(words))
+                }
                 Some(source) => sources.add(address(source), &bytemuck::cast(words)),
             }
         }
+        sources.beside(inside);
         Ok(sources)
     }
 }
 
 impl Sources {
+    /// Adds what the inner door has seen. What comes in by another door comes by there too, so of each source
+    /// the larger number stands: that is all of its packets but for those that a door alone has seen.
+    fn beside(&mut self, inside: Self) {
+        self.homeless += inside.homeless;
+        for (source, seen) in inside.seen {
+            let sum = self.seen.entry(source).or_insert(seen);
+            sum.allowed = sum.allowed.max(seen.allowed);
+            sum.refused = sum.refused.max(seen.refused);
+            sum.bytes = sum.bytes.max(seen.bytes);
+            sum.first_ns = sum.first_ns.min(seen.first_ns);
+            sum.last_ns = sum.last_ns.max(seen.last_ns);
+            sum.traits |= seen.traits;
+        }
+    }
+
     /// Adds what one CPU has seen of a source.
     fn add(&mut self, source: IpAddr, seen: &SourceRecord) {
         let sum = self
@@ -162,7 +182,7 @@ impl Dataplane {
     /// Puts the programs that links are to run now into all that run their counterparts. One that runs
     /// somebody else's program is the keeper's to mend.
     fn put_in_place(&mut self) -> Result<()> {
-        let mut outcome = Ok(());
+        let mut outcome = self.turn_inside();
         for link in self.links()?.into_iter().filter(|link| link.alive) {
             for start in [Start::Link, Start::Network] {
                 let (_, before) = identity(self.entries.counterpart(link.hook, start)?)?;
@@ -206,6 +226,19 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> DataplaneError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_two_doors_saw_of_a_source_is_not_counted_twice() {
+        let record = |allowed| SourceRecord { allowed, bytes: 10 * allowed, ..Default::default() };
+        let [both, inside_only] = [7, 8].map(|last| IpAddr::from([192, 0, 2, last]));
+        let (mut sources, mut inside) = (Sources::default(), Sources::default());
+        sources.add(both, &record(9));
+        inside.add(both, &record(8));
+        inside.add(inside_only, &record(3));
+        sources.beside(inside);
+        let seen = BTreeMap::from([(both, record(9)), (inside_only, record(3))]);
+        assert_eq!(sources.seen, seen);
+    }
 
     #[test]
     fn what_several_cpus_saw_of_a_source_is_one_sum() {

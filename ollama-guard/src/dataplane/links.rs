@@ -39,10 +39,13 @@ pub enum Hook {
     Tcx,
     /// TC ingress, by a filter of a clsact queueing discipline.
     Clsact,
+    /// What the sockets of a cgroup receive: the inner door, which is no interface. See
+    /// [`super::inner`].
+    Cgroup,
 }
 
 impl Hook {
-    /// Every hook, the best one first.
+    /// Every hook of an interface, the best one first.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Clsact];
 
     /// The name in pins and status.
@@ -52,6 +55,7 @@ impl Hook {
             Self::Xdp => "xdp",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::Cgroup => "cgroup",
         }
     }
 }
@@ -161,7 +165,7 @@ pub(super) fn can_adopt(pins: &PinDir, target: &Target<'_>) -> Result<bool> {
     match living(pins, target.ifindex)? {
         Some(Hook::Xdp) => {}
         // At XDP it would see more.
-        Some(Hook::Tcx | Hook::Clsact) => return Ok(target.occupied.is_some()),
+        Some(Hook::Tcx | Hook::Clsact | Hook::Cgroup) => return Ok(target.occupied.is_some()),
         None => return Ok(false),
     }
     match (target.occupied, target.modes) {
@@ -202,7 +206,8 @@ pub(super) fn adopt(pins: &PinDir, programs: &mut impl Programs, ifindex: u32) -
             sys::link_update(link.as_fd(), program)
                 .map_err(DataplaneError::pin("put the new program into the link", path))?;
         }
-        Hook::Tcx => tcx::adopt(pins, program, ifindex)?,
+        // An interface has none at the last one.
+        Hook::Tcx | Hook::Cgroup => tcx::adopt(pins, program, ifindex)?,
         Hook::Clsact => clsact::adopt(pins, program, ifindex)?,
     }
     Ok(hook)
@@ -291,7 +296,7 @@ fn create_xdp(
 pub(super) fn remove(pins: &PinDir, hook: Hook, ifindex: u32) -> Result<()> {
     match hook {
         Hook::Clsact => clsact::remove(pins, ifindex)?,
-        Hook::Xdp | Hook::Tcx => sever(pins, hook, ifindex),
+        Hook::Xdp | Hook::Tcx | Hook::Cgroup => sever(pins, hook, ifindex),
     }
     pins::unpin(&pins.link(hook, ifindex))
 }
@@ -314,6 +319,7 @@ const fn kind(hook: Hook) -> Option<LinkKind> {
     match hook {
         Hook::Xdp => Some(LinkKind::Xdp),
         Hook::Tcx => Some(LinkKind::TcxIngress),
+        Hook::Cgroup => Some(LinkKind::CgroupIngress),
         Hook::Clsact => None,
     }
 }

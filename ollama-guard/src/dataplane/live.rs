@@ -67,7 +67,7 @@ pub struct Dataplane {
     allowance: Option<Allowance>,
     kernel_logs: Vec<KernelLog>,
     is_committed: bool,
-    held: Held,
+    pub(super) held: Held,
     // Last: the lock is let go of only after everything else is done.
     lock: PinLock,
 }
@@ -193,11 +193,16 @@ impl Dataplane {
     /// Puts the pinned program back into the pinned link of an interface: the one that it ran
     /// before [`Dataplane::adopt`], until [`Dataplane::commit`] has replaced it.
     pub fn put_back(&mut self, start: Start, ifindex: u32) -> Result<()> {
-        // Of this version, or of the one that was to be replaced.
-        let mut directories = vec![self.pins.current()];
-        directories.extend(self.pins.versions()?.into_iter().filter(|one| *one != self.directory));
+        let directories = self.earlier_directories()?;
         let mut before = Before { directories, start, found: None, entries: &mut self.entries };
         links::adopt(&self.pins, &mut before, ifindex).map(drop)
+    }
+
+    /// Where programs were pinned before: of this version, or of the one that was to be replaced.
+    pub(super) fn earlier_directories(&self) -> Result<Vec<PathBuf>> {
+        let mut directories = vec![self.pins.current()];
+        directories.extend(self.pins.versions()?.into_iter().filter(|one| *one != self.directory));
+        Ok(directories)
     }
 
     /// Holds pins open. They are there, and do what they should, whatever becomes of this.

@@ -6,11 +6,13 @@
 //!   links/tcx-<ifindex>          those of interfaces whose XDP slot is somebody else's
 //!   links/clsact-<ifindex>       where the kernel has no TCX: the program that the filter runs
 //!   links/qdisc-<ifindex>        the same, if the queueing discipline of that filter is ours
+//!   links/inner                  the attachment of the inner door, to a cgroup
 //!   v4/OG_...                    the maps
 //!   v4/OG_RULES-<slot>           the rules in each slot in use (inner maps can't be opened by id
 //!                                without CAP_SYS_ADMIN, so they are pinned too)
 //!   v4/link, v4/network          the attached programs, by what their frames start with
 //!   v4/tc-link, v4/tc-network    the same for TCX and clsact
+//!   v4/inner                     the one of the inner door
 //!   v4/link-twin, ...            their twins for test runs
 //!   v4/link-learn, ...           their variants that also count by source, for a while
 //!   next/                        a complete new set, while it is being built
@@ -47,6 +49,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// The suffix of a pin that has not got its place yet.
 pub(super) const NEW: &str = "-new";
 const QDISC: &str = "qdisc";
+const INNER: &str = "inner";
 
 /// The pin directory of one guard.
 #[derive(Clone, Debug)]
@@ -92,6 +95,11 @@ impl PinDir {
     /// The pin of an interface's link at a hook.
     pub(super) fn link(&self, hook: Hook, ifindex: u32) -> PathBuf {
         self.links().join(format!("{hook}-{ifindex}"))
+    }
+
+    /// The pin of the link of the inner door.
+    pub(super) fn inner_link(&self) -> PathBuf {
+        self.links().join(INNER)
     }
 
     /// The mark of an interface whose clsact queueing discipline is ours.
@@ -246,20 +254,22 @@ fn is_version(name: &str) -> bool {
 }
 
 /// Every entry program. TCX and clsact run the same one.
-pub(super) const PROGRAMS: [(Hook, Start); 4] = [
+pub(super) const PROGRAMS: [(Hook, Start); 5] = [
     (Hook::Xdp, Start::Link),
     (Hook::Xdp, Start::Network),
     (Hook::Tcx, Start::Link),
     (Hook::Tcx, Start::Network),
+    (Hook::Cgroup, Start::Packet),
 ];
 
 /// The file name of a program's pin.
 pub(super) const fn program_name(hook: Hook, start: Start) -> &'static str {
     match (hook, start) {
         (Hook::Xdp, Start::Link) => "link",
-        (Hook::Xdp, Start::Network) => "network",
+        (Hook::Xdp, Start::Network | Start::Packet) => "network",
         (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link",
-        (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network",
+        (Hook::Tcx | Hook::Clsact, Start::Network | Start::Packet) => "tc-network",
+        (Hook::Cgroup, _) => "inner",
     }
 }
 
@@ -267,9 +277,10 @@ pub(super) const fn program_name(hook: Hook, start: Start) -> &'static str {
 pub(super) const fn twin_name(hook: Hook, start: Start) -> &'static str {
     match (hook, start) {
         (Hook::Xdp, Start::Link) => "link-twin",
-        (Hook::Xdp, Start::Network) => "network-twin",
+        (Hook::Xdp, Start::Network | Start::Packet) => "network-twin",
         (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link-twin",
-        (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network-twin",
+        (Hook::Tcx | Hook::Clsact, Start::Network | Start::Packet) => "tc-network-twin",
+        (Hook::Cgroup, _) => "inner-twin",
     }
 }
 
@@ -277,9 +288,10 @@ pub(super) const fn twin_name(hook: Hook, start: Start) -> &'static str {
 pub(super) const fn learning_name(hook: Hook, start: Start) -> &'static str {
     match (hook, start) {
         (Hook::Xdp, Start::Link) => "link-learn",
-        (Hook::Xdp, Start::Network) => "network-learn",
+        (Hook::Xdp, Start::Network | Start::Packet) => "network-learn",
         (Hook::Tcx | Hook::Clsact, Start::Link) => "tc-link-learn",
-        (Hook::Tcx | Hook::Clsact, Start::Network) => "tc-network-learn",
+        (Hook::Tcx | Hook::Clsact, Start::Network | Start::Packet) => "tc-network-learn",
+        (Hook::Cgroup, _) => "inner-learn",
     }
 }
 
@@ -341,7 +353,9 @@ fn parse_link_name(name: &str) -> Option<(Hook, u32)> {
 
 fn is_link_remain(name: &str) -> bool {
     let mark = name.strip_prefix(QDISC).and_then(|rest| rest.strip_prefix('-'));
-    mark.is_some_and(|ifindex| ifindex.parse::<u32>().is_ok())
+    let is_inner = name.strip_suffix(NEW).unwrap_or(name) == INNER;
+    is_inner
+        || mark.is_some_and(|ifindex| ifindex.parse::<u32>().is_ok())
         || name.strip_suffix(NEW).is_some_and(|name| parse_link_name(name).is_some())
 }
 
@@ -369,10 +383,11 @@ mod tests {
 
     #[test]
     fn what_stands_beside_the_links_is_ours_or_is_left() {
-        for ours in ["qdisc-3", "tcx-3-new", "clsact-12-new"] {
+        for ours in ["qdisc-3", "tcx-3-new", "clsact-12-new", "inner", "inner-new"] {
             assert!(is_link_remain(ours), "{ours}");
         }
-        for other in ["tcx-3", "qdisc-", "qdisc-x", "other-new", "-new", "cgroup-1-new"] {
+        for other in ["tcx-3", "qdisc-", "qdisc-x", "other-new", "-new", "cgroup-1-new", "inner-3"]
+        {
             assert!(!is_link_remain(other), "{other}");
         }
     }

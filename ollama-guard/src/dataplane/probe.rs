@@ -17,6 +17,8 @@ use super::{DataplaneError, Result, sys, test_run::SHORTEST_FRAME};
 pub(super) struct Features {
     /// Multi-buffer programs and `bpf_xdp_load_bytes` (both 5.18).
     pub(super) multi_buffer: bool,
+    /// Programs for what the sockets of a cgroup receive (`CONFIG_CGROUP_BPF`).
+    pub(super) cgroups: bool,
 }
 
 /// What it takes to load programs and to attach them.
@@ -42,7 +44,11 @@ pub(super) fn features() -> Result<Features> {
         return Err(lacks("test runs with a context (BPF_PROG_TEST_RUN with ctx_in)"));
     }
     let load_bytes = is_helper_supported(ProgramType::Xdp, bpf_func_id::BPF_FUNC_xdp_load_bytes);
-    Ok(Features { multi_buffer: matches!(load_bytes, Ok(true)) })
+    let cgroups = is_program_supported(ProgramType::CgroupSkb);
+    Ok(Features {
+        multi_buffer: matches!(load_bytes, Ok(true)),
+        cgroups: matches!(cgroups, Ok(true)),
+    })
 }
 
 /// Whether a test run takes a context, which says on which interface the packet comes in and how

@@ -11,7 +11,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError},
 };
 use ollama_guard_common::{Start, abi};
 
@@ -160,13 +160,18 @@ impl Entries {
     /// Loads what was not wanted yet, and the variants. Returns the readers of the programs' logs, with
     /// [`Loading::debug`]. From here on nothing is loaded.
     pub(super) fn load_the_rest(&mut self) -> Result<Vec<KernelLog>> {
-        for (hook, start) in pins::PROGRAMS {
+        let features = self.loader.as_ref().map(|loader| loader.features);
+        let programs = || {
+            let has = move |hook| hook != Hook::Cgroup || features.is_none_or(|has| has.cgroups);
+            pins::PROGRAMS.into_iter().filter(move |(hook, _)| has(*hook))
+        };
+        for (hook, start) in programs() {
             self.get(hook, start)?;
         }
         let Some(mut loader) = self.loader.take() else {
             return Ok(Vec::new());
         };
-        for (hook, start) in pins::PROGRAMS {
+        for (hook, start) in programs() {
             loader.load(hook, start, Variant::Twin)?;
             let learning = loader.program(hook, start, Variant::Learning)?;
             self.learning[position(hook, start)] = Some(learning);
@@ -217,15 +222,13 @@ impl Loader {
             .ok_or_else(|| DataplaneError::Load(format!("the object has no program {name}")))?;
         let pin = self.pin(variant.pin(hook, start));
         pins::unpin(&pin)?;
-        if matches!(program, Program::Xdp(_)) {
-            let program: &mut Xdp = program.try_into().map_err(load_error)?;
-            program.load().map_err(|error| self.refused(name, error))?;
-            program.pin(&pin).map_err(load_error)?;
-        } else {
-            let program: &mut SchedClassifier = program.try_into().map_err(load_error)?;
-            program.load().map_err(|error| self.refused(name, error))?;
-            program.pin(&pin).map_err(load_error)?;
-        }
+        let loaded = match program {
+            Program::Xdp(program) => program.load().map(|()| program.pin(&pin)),
+            Program::SchedClassifier(program) => program.load().map(|()| program.pin(&pin)),
+            Program::CgroupSkb(program) => program.load().map(|()| program.pin(&pin)),
+            _ => return Err(DataplaneError::Load(format!("{name} is of no kind that is known"))),
+        };
+        loaded.map_err(|error| self.refused(name, error))?.map_err(load_error)?;
         Ok(object)
     }
 
@@ -246,9 +249,10 @@ impl Loader {
 const fn position(hook: Hook, start: Start) -> usize {
     match (hook, start) {
         (Hook::Xdp, Start::Link) => 0,
-        (Hook::Xdp, Start::Network) => 1,
+        (Hook::Xdp, Start::Network | Start::Packet) => 1,
         (Hook::Tcx | Hook::Clsact, Start::Link) => 2,
-        (Hook::Tcx | Hook::Clsact, Start::Network) => 3,
+        (Hook::Tcx | Hook::Clsact, Start::Network | Start::Packet) => 3,
+        (Hook::Cgroup, _) => 4,
     }
 }
 
@@ -257,6 +261,11 @@ pub(super) fn commit(directory: &Path) -> Result<()> {
     for (hook, start) in pins::PROGRAMS {
         for name in pins::names(hook, start) {
             let from = directory.join(format!("{name}{NEW}"));
+            if hook == Hook::Cgroup && !from.exists() {
+                // This kernel has no such programs; whatever is there is of another one.
+                pins::unpin(&directory.join(name))?;
+                continue;
+            }
             // Each was loaded. Should one not be there, its old pin would stay, and links would run what
             // is not the pinned program.
             fs::rename(&from, directory.join(name)).map_err(DataplaneError::pin("rename", from))?;
@@ -280,10 +289,11 @@ pub(super) const fn program(hook: Hook, start: Start, multi_buffer: bool) -> &'s
     match (hook, start, multi_buffer) {
         (Hook::Xdp, Start::Link, true) => abi::programs::LINK_FRAGS,
         (Hook::Xdp, Start::Link, false) => abi::programs::LINK,
-        (Hook::Xdp, Start::Network, true) => abi::programs::NETWORK_FRAGS,
-        (Hook::Xdp, Start::Network, false) => abi::programs::NETWORK,
+        (Hook::Xdp, Start::Network | Start::Packet, true) => abi::programs::NETWORK_FRAGS,
+        (Hook::Xdp, Start::Network | Start::Packet, false) => abi::programs::NETWORK,
         (Hook::Tcx | Hook::Clsact, Start::Link, _) => abi::programs::TC_LINK,
-        (Hook::Tcx | Hook::Clsact, Start::Network, _) => abi::programs::TC_NETWORK,
+        (Hook::Tcx | Hook::Clsact, Start::Network | Start::Packet, _) => abi::programs::TC_NETWORK,
+        (Hook::Cgroup, ..) => abi::programs::INNER,
     }
 }
 

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     DataplaneError, PinDir, Result, contents,
     counters::{self, AllCounts, BookTotals, Counts},
+    inner::{self, InnerState},
     links::{self, Hook, LinkState},
     maps::Maps,
     pins,
     readback::Readback,
     ring::{self, RingBooks},
-    table::Slot,
+    table::{self, Slot},
 };
 use crate::policy::{Effect, MapImage, Port, Prefix, ServiceImage};
 
@@ -44,6 +45,12 @@ pub struct Snapshot {
     pub rules: RuleTotals,
     /// The pinned links.
     pub links: Vec<LinkState>,
+    /// The link of the inner door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<InnerState>,
+    /// Whether the inner door drops nothing, whatever the policy says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inner_observes: bool,
     /// The pinned programs.
     pub programs: Vec<ProgramState>,
     /// Packets for guarded ports, and undecidable ones.
@@ -139,6 +146,8 @@ impl Snapshot {
                 intact: contents::read(&maps, &directory, None)?.is_intact(),
             },
             links: links::list(pins)?,
+            inner: inner::state(pins)?,
+            inner_observes: table::inner_observes(maps.policy()),
             programs: programs(pins)?,
             books: counters::totals(&books, &counters, Mode::Enforce),
             observed_books: counters::totals(&books, &counters, Mode::Observe),
@@ -150,9 +159,10 @@ impl Snapshot {
     /// The program that links of a hook and a start should run, or whose variant they run.
     #[must_use]
     pub fn program(&self, hook: Hook, start: Start) -> Option<&ProgramState> {
-        let is_tc = |hook| hook != Hook::Xdp;
+        let is_tc = |hook| matches!(hook, Hook::Tcx | Hook::Clsact);
         self.programs.iter().find(|program| {
-            is_tc(program.hook) == is_tc(hook) && program.start == start_name(start)
+            let same = program.hook == hook || is_tc(program.hook) && is_tc(hook);
+            same && program.start == start_name(start)
         })
     }
 }
@@ -247,5 +257,6 @@ const fn start_name(start: Start) -> &'static str {
     match start {
         Start::Link => "link",
         Start::Network => "network",
+        Start::Packet => "packet",
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct LinkInfo {
     /// The interface; 0 once it is gone (`bpf_xdp_link_fill_link_info`, net/core/dev.c, and
     /// `tcx_link_fill_info`, kernel/bpf/tcx.c).
     pub(super) ifindex: u32,
+    /// The cgroup's id; 0 once it is gone, and of any other link.
+    pub(super) cgroup: u64,
 }
 
 /// What a link attaches to.
@@ -44,6 +46,8 @@ pub(super) enum LinkKind {
     Xdp,
     /// The TCX chain of an interface's receiving side.
     TcxIngress,
+    /// What a cgroup's sockets receive.
+    CgroupIngress,
     Other,
 }
 
@@ -102,6 +106,20 @@ pub(super) fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32) -> io::Resu
     unsafe { bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
 }
 
+/// `BPF_LINK_CREATE` for what a cgroup's sockets receive. Without flags: links there always stand beside
+/// others (`cgroup_bpf_link_attach`, kernel/bpf/cgroup.c).
+pub(super) fn cgroup_link_create(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_fd = cgroup.as_raw_fd() as u32;
+    attr.link_create.attach_type = bpf_attach_type::BPF_CGROUP_INET_INGRESS as u32;
+    // SAFETY: the command takes no pointers with these fields.
+    unsafe { bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
+}
+
 /// `BPF_PROG_QUERY`: the TCX chain of an interface's receiving side, in the order in which the
 /// programs run. Needs `CAP_NET_ADMIN` only: no program is opened.
 pub(super) fn tcx_chain(ifindex: u32) -> io::Result<Vec<Chained>> {
@@ -155,6 +173,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     attr.info.info = &raw mut info as u64;
     // SAFETY: `info` is writable for `info_len` bytes and outlives the call.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let mut cgroup = 0;
     let (kind, ifindex) = if info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
         // SAFETY: for this link type the kernel filled the xdp member of the union.
         (LinkKind::Xdp, unsafe { info.__bindgen_anon_1.xdp.ifindex })
@@ -163,10 +182,16 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         let tcx = unsafe { info.__bindgen_anon_1.tcx };
         let is_ingress = tcx.attach_type == bpf_attach_type::BPF_TCX_INGRESS as u32;
         (if is_ingress { LinkKind::TcxIngress } else { LinkKind::Other }, tcx.ifindex)
+    } else if info.type_ == bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
+        // SAFETY: for this link type the kernel filled the cgroup member of the union.
+        let found = unsafe { info.__bindgen_anon_1.cgroup };
+        cgroup = found.cgroup_id;
+        let is_ingress = found.attach_type == bpf_attach_type::BPF_CGROUP_INET_INGRESS as u32;
+        (if is_ingress { LinkKind::CgroupIngress } else { LinkKind::Other }, 0)
     } else {
         (LinkKind::Other, 0)
     };
-    Ok(LinkInfo { id: info.id, program_id: info.prog_id, kind, ifindex })
+    Ok(LinkInfo { id: info.id, program_id: info.prog_id, kind, ifindex, cgroup })
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` for anything: its type and its id, with which the information about

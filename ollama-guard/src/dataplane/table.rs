@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, mem::offset_of};
 use ollama_guard_common::{
     Mode, Scope,
     abi::{
-        MAX_DOORS, MAX_SERVICES, PORT_BYTES, PORT_PLACES, PolicyTable, SERVICE_NAME_BYTES, SLOTS,
-        Selection, ServiceName, SlotInfo, guarded_by, guardian_in, port_at,
+        INNER_OBSERVES, MAX_DOORS, MAX_SERVICES, PORT_BYTES, PORT_PLACES, PolicyTable,
+        SERVICE_NAME_BYTES, SLOTS, Selection, ServiceName, SlotInfo, guarded_by, guardian_in,
+        port_at,
     },
 };
 
@@ -139,6 +140,26 @@ pub(super) fn trial(words: &Words) -> Option<Trial> {
 pub(super) fn set_trial(words: &WritableWords, trial: &Trial) {
     words.set(offset_of!(PolicyTable, trial_until) / 8, trial.until);
     words.set(offset_of!(PolicyTable, before_trial) / 8, trial.before.0);
+}
+
+/// Whether the inner door drops nothing, whatever the policy says.
+pub(super) fn inner_observes(words: &Words) -> bool {
+    inner(words) == INNER_OBSERVES
+}
+
+/// What says how the inner door carries verdicts out.
+pub(super) fn inner(words: &Words) -> u64 {
+    words.get(offset_of!(PolicyTable, inner) / 8)
+}
+
+/// What is to say it.
+pub(super) const fn inner_word(observes: bool) -> u64 {
+    if observes { INNER_OBSERVES } else { 0 }
+}
+
+/// Says it.
+pub(super) fn set_inner(words: &WritableWords, word: u64) {
+    words.set(offset_of!(PolicyTable, inner) / 8, word);
 }
 
 /// The description of a slot.

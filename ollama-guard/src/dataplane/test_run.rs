@@ -6,7 +6,7 @@
 
 use aya::{
     TestRun as _, TestRunOptions,
-    programs::{SchedClassifier, Xdp},
+    programs::{CgroupSkb, CgroupSkbAttachType, SchedClassifier, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use ollama_guard_common::{Reason, Start, abi::test_run_reason};
@@ -16,9 +16,10 @@ use super::{DataplaneError, PinDir, Result, links::Hook, pins};
 /// `XDP_DROP` (include/uapi/linux/bpf.h).
 const XDP_DROP: u32 = 1;
 
-/// Words of `struct __sk_buff`, and the places of `ifindex` and `data_end` in it
+/// Words of `struct __sk_buff`, and the places of `mark`, `ifindex` and `data_end` in it
 /// (include/uapi/linux/bpf.h).
 const SK_BUFF_WORDS: usize = 48;
+const SK_BUFF_MARK: usize = 2;
 const SK_BUFF_IFINDEX: usize = 10;
 const SK_BUFF_DATA_END: usize = 20;
 
@@ -34,6 +35,7 @@ pub struct Twin {
 enum Entry {
     Xdp(Xdp),
     Tc(SchedClassifier),
+    Inner(CgroupSkb),
 }
 
 /// What the twin said about a packet.
@@ -54,6 +56,9 @@ impl Twin {
         let program = match hook {
             Hook::Xdp => Xdp::from_pin(&path, XdpAttachType::Interface).map(Entry::Xdp),
             Hook::Tcx | Hook::Clsact => SchedClassifier::from_pin(&path).map(Entry::Tc),
+            Hook::Cgroup => {
+                CgroupSkb::from_pin(&path, CgroupSkbAttachType::Ingress).map(Entry::Inner)
+            }
         };
         Ok(Self { program: program.map_err(|error| failed(name, &error))?, name })
     }
@@ -75,7 +80,7 @@ impl Twin {
                 let context: [u32; 6] = [4, data.len() as u32, 0, 0, 0, 0];
                 self.run_with(&data, Some(bytemuck::bytes_of(&context)))
             }
-            Entry::Tc(_) => {
+            Entry::Tc(_) | Entry::Inner(_) => {
                 let mut context = [0_u32; SK_BUFF_WORDS];
                 context[SK_BUFF_IFINDEX] = ifindex;
                 self.run_with(frame, Some(bytemuck::cast_slice(&context)))
@@ -91,7 +96,7 @@ impl Twin {
                 let context: [u32; 6] = [0, linear, 0, 0, 0, 0];
                 self.run_with(frame, Some(bytemuck::bytes_of(&context)))
             }
-            Entry::Tc(_) => {
+            Entry::Tc(_) | Entry::Inner(_) => {
                 let mut context = [0_u32; SK_BUFF_WORDS];
                 context[SK_BUFF_DATA_END] = linear;
                 self.run_with(frame, Some(bytemuck::cast_slice(&context)))
@@ -100,20 +105,41 @@ impl Twin {
     }
 
     fn run_with(&self, frame: &[u8], context: Option<&[u8]>) -> Result<Answer> {
+        let mut after = [0_u32; SK_BUFF_WORDS];
+        let announced;
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.ctx_in = context;
         let result = match &self.program {
             Entry::Xdp(program) => program.test_run(options),
             Entry::Tc(program) => program.test_run(options),
+            Entry::Inner(program) => {
+                announced = behind_ethernet(frame);
+                options.data_in = Some(&announced);
+                options.ctx_out = Some(bytemuck::cast_slice_mut(&mut after));
+                program.test_run(options)
+            }
         };
-        let value = result.map_err(|error| failed(self.name, &error))?.return_value;
+        let returned = result.map_err(|error| failed(self.name, &error))?.return_value;
+        // At the inner door nothing can be returned but 0 and 1.
+        let value = match self.program {
+            Entry::Inner(_) => after[SK_BUFF_MARK],
+            Entry::Xdp(_) | Entry::Tc(_) => returned,
+        };
         let (action, reason) = test_run_reason(value).ok_or_else(|| DataplaneError::TestRun {
             program: self.name,
             cause: format!("it returned {value:#x}, which is no reason of this version"),
         })?;
         Ok(Answer { dropped: action == XDP_DROP, reason })
     }
+}
+
+/// The kernel takes a link header away before it runs a program of this kind (`bpf_prog_test_run_skb`,
+/// net/bpf/test_run.c).
+fn behind_ethernet(packet: &[u8]) -> Vec<u8> {
+    let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+    let ethertype: [u8; 2] = if is_v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
+    [&[0; SHORTEST_FRAME - 2][..], &ethertype, packet].concat()
 }
 
 fn failed(program: &'static str, error: &dyn std::error::Error) -> DataplaneError {

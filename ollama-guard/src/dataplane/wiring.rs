@@ -44,7 +44,9 @@ pub fn twin_problems(pins: &PinDir, hook: Hook, start: Start) -> Result<Vec<Stri
         let used = sys::obj_get(&path)
             .and_then(|program| sys::map_ids(program.as_fd()))
             .map_err(DataplaneError::pin("look at", path))?;
-        for map in maps {
+        // The inner door has a number of its own, and no interface.
+        let is_used = |map: &&&str| hook != Hook::Cgroup || **map != names::DOORS;
+        for map in maps.iter().filter(is_used) {
             let path = pins.current().join(map);
             let pinned = MapInfo::from_pin(&path)
                 .map_err(|error| DataplaneError::ForeignPin { path, problem: error.to_string() })?;

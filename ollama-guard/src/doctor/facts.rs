@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     containers::Published,
     forwarding::ForwardingFacts,
+    inner::{InnerDoor, ShutOut},
     interfaces::{Address, InterfaceFacts},
     kernel::KernelFacts,
     listeners::Listener,
@@ -45,6 +46,8 @@ pub struct Facts {
     pub ephemeral: EphemeralPorts,
     /// Whether this host passes packets on.
     pub forwarding: ForwardingFacts,
+    /// Networks of containers that no rule lets in, where there is an inner door.
+    pub shut_out: Vec<ShutOut>,
     /// What could not be looked at.
     pub not_seen: Vec<NotSeen>,
 }
@@ -67,6 +70,8 @@ pub struct GuardFacts {
     pub programs: Vec<u32>,
     /// This host's own addresses that a rule lets in; only looked up if there is source NAT.
     pub allowed_here: Vec<AllowedAddress>,
+    /// The inner door.
+    pub inner: InnerDoor,
 }
 
 /// An address and the rule that lets it in.

@@ -10,6 +10,7 @@ use ollama_guard_common::{Mode, Protocol, Reason, abi::DropEvent};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{fold::Folded, mark::Mark, text::Printable};
+use crate::dataplane::{Hook, INNER_NAME};
 
 /// What was done with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,10 +55,13 @@ pub struct Event {
     pub destination_port: Option<u16>,
     /// The name of the [`Protocol`], or `protocol-N` for one without ports to guard.
     pub protocol: Option<String>,
-    /// The name of the interface that it arrived on, if it is still known.
+    /// The name of the interface that it arrived on, if it is still known; or `inner door`.
     pub door: Option<String>,
-    /// The index of that interface.
+    /// The index of that interface. At the inner door, in the network namespace of the socket.
     pub ifindex: u32,
+    /// `cgroup`, if it was the inner door that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
     /// Bytes of the frame. For repeats, of the last one.
     pub length: u32,
     /// How many packets this event stands for, none of which another event stands for.
@@ -82,10 +86,11 @@ impl Event {
     pub fn new(folded: &Folded, door: impl FnOnce(u32) -> Option<String>) -> Self {
         let drop = &folded.record.drop;
         // No service can guard port 0, so 0 says that the ports could not be read.
+        let (mode, is_inner) = drop.decided();
         let ports_known = drop.destination_port != 0;
         Self {
             time: folded.record.time,
-            verdict: match Mode::from_number(drop.mode.into()) {
+            verdict: match mode {
                 Mode::Enforce => Outcome::Drop,
                 Mode::Observe => Outcome::WouldDrop,
             },
@@ -98,8 +103,9 @@ impl Event {
             destination: address(drop, drop.destination),
             destination_port: ports_known.then_some(drop.destination_port),
             protocol: protocol(drop.protocol),
-            door: door(drop.ifindex),
+            door: if is_inner { Some(INNER_NAME.to_owned()) } else { door(drop.ifindex) },
             ifindex: drop.ifindex,
+            hook: is_inner.then(|| Hook::Cgroup.name().to_owned()),
             length: drop.length,
             count: folded.count,
             boot_ms: drop.boot_ns / 1_000_000,

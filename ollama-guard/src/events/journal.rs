@@ -210,6 +210,7 @@ pub(super) mod tests {
             protocol: None,
             door: None,
             ifindex,
+            hook: None,
             length: 60,
             count: 1,
             boot_ms: 0,

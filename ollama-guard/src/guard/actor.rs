@@ -22,6 +22,7 @@ use tokio::{
 };
 
 pub(super) use self::record::write;
+use self::record::write_plain;
 use super::{
     Desired, Ended, Guard, GuardError, Moment, Standing,
     learning::{self, Begun},
@@ -34,7 +35,7 @@ use crate::{
         peer::Peer,
         protocol::{DetachReply, Edit, EditReply, RuleList, TrialReply},
     },
-    dataplane::{Dataplane, DataplaneError, TrialEnd, memory},
+    dataplane::{Dataplane, DataplaneError, INNER_NAME, TrialEnd, counters::INNER_DOOR, memory},
     names::{Found, Wanted},
 };
 
@@ -56,6 +57,7 @@ enum Request {
     ),
     Learn(LearnRequest, Peer, oneshot::Sender<Result<Begun, Failure>>),
     Resolved(Found),
+    ConfirmInner(Peer, oneshot::Sender<Result<(), Failure>>),
     Maintain(Work),
     Refill {
         per_second: u32,
@@ -205,6 +207,11 @@ impl Handle {
             .await
     }
 
+    /// Has the inner door drop, and writes the audit log.
+    pub async fn confirm_inner(&self, peer: Peer) -> Result<(), Failure> {
+        self.ask(|reply| Request::ConfirmInner(peer, reply)).await?
+    }
+
     /// Takes everything out of the kernel and ends the guard.
     pub async fn detach(&self, peer: Peer) -> Result<DetachReply, Failure> {
         self.ask(|reply| Request::Detach(peer, reply)).await?
@@ -286,6 +293,9 @@ impl Actor {
                 }
                 Request::Learn(request, peer, reply) => {
                     learning::begin(&mut self.guard, &mut self.audit, request, &peer, reply);
+                }
+                Request::ConfirmInner(peer, reply) => {
+                    drop(reply.send(self.confirm_inner(&peer)));
                 }
                 Request::Maintain(work) => {
                     work(&mut self.guard);
@@ -370,23 +380,18 @@ impl Actor {
         }
     }
 
+    fn confirm_inner(&mut self, peer: &Peer) -> Result<(), Failure> {
+        let result = self.guard.sink_mut().observe_inside(false).map(drop);
+        let outcome = result.as_ref().map(drop).map_err(DataplaneError::to_string);
+        write_plain(&mut self.audit, "confirm-inner", peer, &outcome);
+        result.map_err(|error| Failure::Internal(error.to_string()))
+    }
+
     fn detach(mut self, peer: &Peer) -> Result<DetachReply, Failure> {
         let audit = &mut self.audit;
         let result = self.guard.into_sink().detach();
         let outcome = result.as_ref().map(drop).map_err(DataplaneError::to_string);
-        let entry = Entry {
-            time: Timestamp::now(),
-            uid: peer.uid,
-            pid: peer.pid,
-            user: peer.user.as_deref(),
-            action: "detach",
-            effect: None,
-            prefixes: &[],
-            comment: None,
-            generation: None,
-            result: outcome.as_ref().copied().map_err(String::as_str),
-        };
-        write(audit, &entry);
+        write_plain(audit, "detach", peer, &outcome);
         let interfaces = result.map_err(|error| Failure::Internal(error.to_string()))?;
         let removed = interfaces.into_iter().map(filter_on).collect();
         Ok(DetachReply { removed, warnings: Vec::new() })
@@ -394,6 +399,9 @@ impl Actor {
 }
 
 fn filter_on(ifindex: u32) -> String {
+    if ifindex == INNER_DOOR {
+        return format!("the {INNER_NAME}");
+    }
     let names = if_nameindex().ok();
     let name = names.as_ref().and_then(|all| all.iter().find(|one| one.index() == ifindex));
     match name {

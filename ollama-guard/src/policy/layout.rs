@@ -4,6 +4,10 @@
 //! doors. Doors are of one class if the same rules hold there. Without a rule that is limited to some doors
 //! there is one class; otherwise the first class is that of doors about which the kernel knows nothing yet:
 //! there, an allow rule that is limited to doors lets nobody in, and a deny rule is in force.
+//!
+//! The inner door is of a class of its own. Behind it nobody can tell any more by which door a packet came, and
+//! the door has judged it: so whoever is let in at some doors is let in there, and who is kept out at some
+//! doors only is not kept out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,7 +65,12 @@ pub struct Layout {
     lists: Vec<Vec<Pattern>>,
     /// The class of each door, by the index of its interface; but for those of the first one.
     doors: BTreeMap<u32, usize>,
+    /// That of the inner door, if there is one.
+    inner: Option<usize>,
 }
+
+/// The index that stands for the inner door: no interface has it.
+const INNER_DOOR: u32 = 0;
 
 impl Layout {
     /// Services alone: no rule is limited to doors.
@@ -101,16 +110,25 @@ impl Layout {
         };
         let mut classes = Vec::new();
         let mut by_door = BTreeMap::new();
+        let mut inner = None;
         if !lists.is_empty() {
-            let kinds: BTreeSet<Vec<bool>> = doors.values().map(|name| holds(name)).collect();
+            let interfaces = || doors.iter().filter(|(ifindex, _)| **ifindex != INNER_DOOR);
+            let kinds: BTreeSet<Vec<bool>> = interfaces().map(|(_, name)| holds(name)).collect();
             classes.push(vec![false; lists.len()]);
             classes.extend(kinds);
-            for (&ifindex, name) in doors {
+            if doors.contains_key(&INNER_DOOR) {
+                inner = Some(classes.len());
+                by_door.insert(INNER_DOOR, classes.len());
+            }
+            for (&ifindex, name) in interfaces() {
                 let kind = holds(name);
                 // The first one is that of unknown doors, whatever else is alike.
                 let class = classes.iter().skip(1).position(|class| *class == kind);
                 by_door.insert(ifindex, class.map_or(0, |class| class + 1));
             }
+        }
+        if inner.is_some() {
+            classes.push(vec![false; lists.len()]);
         }
         let most = MAX_PAIRS / classes.len().max(1) as u32;
         let kept = numbers(&services, before);
@@ -125,7 +143,7 @@ impl Layout {
             let (services, classes) = (services.len(), classes.len() - 1);
             return Err(CompileError::TooManyPairs { services, classes });
         }
-        Ok(Self { services, numbers, stride, classes, lists, doors: by_door })
+        Ok(Self { services, numbers, stride, classes, lists, doors: by_door, inner })
     }
 
     /// The services, each with its number.
@@ -190,6 +208,7 @@ impl Layout {
         let holds = classes.filter(|(position, class)| match list {
             _ if on.is_empty() => true,
             _ if *position == 0 => effect == Effect::Deny,
+            _ if Some(*position) == self.inner => effect == Effect::Allow && list.is_some(),
             Some(list) => class[list],
             None => false,
         });
@@ -337,6 +356,28 @@ mod tests {
         );
         assert_eq!(pairs(Effect::Allow, &[]), at(2) | at(4) | at(5) | 0b10);
         assert_eq!(pairs(Effect::Allow, &on(&["usb0"])), 0, "a list that nobody asked for");
+    }
+
+    #[test]
+    fn at_the_inner_door_everybody_is_let_in_who_is_let_in_at_any() {
+        let (lan, vpn) = (on(&["eth*"]), on(&["wg0"]));
+        let mut doors = doors(&["eth0", "wg0"]);
+        doors.insert(INNER_DOOR, "inner door".to_owned());
+        let limits = [&lan, &vpn].map(|on| Limits { service: None, on: on.clone() });
+        let layout = Layout::new(two(), &[], &limits, &doors).unwrap();
+        let shifts: BTreeMap<u32, u32> = layout.doors().collect();
+        let unlike: BTreeSet<u32> = shifts.values().copied().collect();
+        assert!(unlike.len() == 3 && !unlike.contains(&0), "{shifts:?}");
+        let inner = 0b11 << shifts[&INNER_DOOR];
+        let at_inner = |effect, on: &[Pattern]| {
+            layout.pairs(effect, Limits::new(None, on.to_vec()).as_deref()) & inner
+        };
+        assert_eq!([&lan, &vpn].map(|on| at_inner(Effect::Allow, on)), [inner; 2]);
+        assert_eq!([&lan, &vpn].map(|on| at_inner(Effect::Deny, on)), [0; 2]);
+        assert_eq!([Effect::Allow, Effect::Deny].map(|one| at_inner(one, &[])), [inner; 2]);
+        assert_eq!(at_inner(Effect::Allow, &on(&["usb0"])), 0, "a list that nobody asked for");
+        let alone = Layout::new(vec![two().remove(0)], &[], [], &doors).unwrap();
+        assert!(!alone.is_apart() && alone.doors().next().is_none());
     }
 
     #[test]

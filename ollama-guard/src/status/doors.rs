@@ -17,12 +17,12 @@ pub enum DoorState {
     NotCovered,
 }
 
-/// One interface.
+/// One interface, or the inner door.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DoorStatus {
-    /// Its name.
+    /// Its name; [`crate::dataplane::INNER_NAME`] for the inner door.
     pub name: String,
-    /// Its number.
+    /// Its number; 0 for the inner door.
     pub ifindex: u32,
     /// Whether it is covered.
     pub state: DoorState,
@@ -42,6 +42,9 @@ pub struct DoorStatus {
     /// The link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<u32>,
+    /// Of the inner door, while it drops nothing whatever the policy says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observes: bool,
     /// Why it is not covered, or what is wrong with how it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -120,6 +123,7 @@ fn linked(snapshot: &Snapshot, interface: &Interface, link: &LinkState) -> DoorS
         attach: shown.map(|(mode, _)| *mode),
         program_id: Some(link.program_id),
         link_id: Some(link.link_id).filter(|id| *id != 0),
+        observes: false,
         reason,
         is_wrong: false,
         counts: None,
@@ -173,6 +177,7 @@ fn not_covered(interface: &Interface, reason: String) -> DoorStatus {
         attach: None,
         program_id: None,
         link_id: None,
+        observes: false,
         reason: Some(reason),
         is_wrong: false,
         counts: None,
@@ -210,6 +215,7 @@ fn departed(snapshot: &Snapshot, doors: &[Door], problems: &mut Vec<String>) -> 
                 attach: None,
                 program_id: Some(link.program_id),
                 link_id: Some(link.link_id),
+                observes: false,
                 reason: Some(reason),
                 is_wrong: !link.alive,
                 counts: counts(snapshot, ifindex),

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::Bytes,
     control::protocol::{LateEnd, TrialView},
+    dataplane::{Hook, INNER_NAME},
     events::text::Printable,
     policy::span,
 };
@@ -147,6 +148,7 @@ impl fmt::Display for StatusReport {
             }
             writeln!(f)?;
         }
+        write_inner(f, &self.doors)?;
         write_book(f, "events of drops", &self.books.enforce)?;
         if self.books.observe.dropped > 0 {
             write_book(f, "events of would-be drops", &self.books.observe)?;
@@ -204,6 +206,9 @@ fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result 
             (DoorState::Covered, None, None) => line.push_str("covered"),
             (DoorState::NotCovered, ..) => line.push_str("not covered"),
         }
+        if door.observes {
+            line.push_str(", OBSERVES ONLY until `ollama-guard confirm --inner`");
+        }
         if let Some(foreign) = door.behind {
             write!(line, ", behind XDP program {foreign}, which is not ours")?;
         }
@@ -218,6 +223,23 @@ fn write_doors(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result 
         writeln!(f, "{line}")?;
     }
     Ok(())
+}
+
+/// What the inner door has counted: what passed there is in no sum.
+fn write_inner(f: &mut fmt::Formatter<'_>, doors: &[DoorStatus]) -> fmt::Result {
+    let inner = doors.iter().find(|door| door.hook == Some(Hook::Cgroup));
+    let Some(counts) = inner.and_then(|door| door.counts.as_ref()) else { return Ok(()) };
+    let allowed = |counts: &BTreeMap<String, u64>| {
+        counts.get(Reason::Allowed.name()).copied().unwrap_or_default()
+    };
+    let passed = allowed(&counts.enforce) + allowed(&counts.observe);
+    let dropped = counts.drops(Mode::Enforce);
+    write!(f, "  of which at the {INNER_NAME}: {dropped} dropped")?;
+    match counts.drops(Mode::Observe) {
+        0 => {}
+        would => write!(f, ", {would} would have been")?,
+    }
+    writeln!(f, "; {passed} more allowed there")
 }
 
 fn write_book(f: &mut fmt::Formatter<'_>, title: &str, book: &BookTotals) -> fmt::Result {

@@ -104,7 +104,7 @@ pub(super) fn framed(start: Start, packet: &[u8]) -> Vec<u8> {
     let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { IPV6 } else { IPV4 };
     match start {
         Start::Link => ethernet(ethertype, packet),
-        Start::Network => packet.to_vec(),
+        Start::Network | Start::Packet => packet.to_vec(),
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) fn tagged(start: Start, tags: usize, ethertype: u16, payload: &[u8]) 
     behind.extend(payload);
     match start {
         Start::Link => ethernet(VLAN, &behind),
-        Start::Network => behind,
+        Start::Network | Start::Packet => behind,
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_decision_finds_the_port() {
-        for start in [Start::Link, Start::Network] {
+        for start in [Start::Link, Start::Network, Start::Packet] {
             for source in ["192.0.2.7", "2001:db8::7"] {
                 let source = source.parse().unwrap();
                 let frame = knock(source, destination(source, []), Port::OLLAMA, start);

@@ -206,10 +206,16 @@ impl List {
         for (source, reason) in from {
             self.knock(source, port, reason);
         }
-        for source in [sources.stranger, sources.friend].into_iter().flatten() {
+        for (source, standing) in
+            [(sources.stranger, Reason::NotListed), (sources.friend, Reason::Allowed)]
+        {
+            let Some(source) = source else { continue };
             let frame = knock(source, loopback, port, self.start);
             let what = format!("{source} to {port} of {loopback}");
-            self.push(what, frame, Reason::DestinationLoopback);
+            // On the way to a socket it may be there by this host's own NAT.
+            let expected =
+                if self.start == Start::Packet { standing } else { Reason::DestinationLoopback };
+            self.push(what, frame, expected);
         }
     }
 
@@ -308,15 +314,19 @@ impl List {
     /// What is not even read as far as the source, and what is no IP.
     fn unreadable(&mut self) {
         let start = self.start;
+        let cut = |first: u8, bytes: usize| framed(start, &vec![first; bytes]);
+        self.push("a cut IPv4 header", cut(0x45, 19), Reason::IpHeaderCut);
+        self.push("a cut IPv6 header", cut(0x66, 39), Reason::IpHeaderCut);
+        if start == Start::Packet {
+            self.push("no IP", vec![0x10; 40], Reason::NotGuarded);
+            return;
+        }
         let tags = |tags, ethertype, payload: &[u8]| tagged(start, tags, ethertype, payload);
         self.push("a frame that ends in a VLAN tag", tags(4, VLAN, &[0]), Reason::LinkHeaderCut);
         let many = tags(MAX_VLAN_TAGS + 1, IPV4, &[0x45; 20]);
         self.push("nine VLAN tags", many, Reason::TooManyVlanTags);
         self.push("IPv6 announced as IPv4", tags(1, IPV4, &[0x60; 40]), Reason::VersionMismatch);
         self.push("IPv4 announced as IPv6", tags(1, IPV6, &[0x45; 40]), Reason::VersionMismatch);
-        let cut = |first: u8, bytes: usize| framed(start, &vec![first; bytes]);
-        self.push("a cut IPv4 header", cut(0x45, 19), Reason::IpHeaderCut);
-        self.push("a cut IPv6 header", cut(0x66, 39), Reason::IpHeaderCut);
         match start {
             Start::Link => {
                 self.push("ARP", ethernet(ARP, &[0; 28]), Reason::NotGuarded);
@@ -324,7 +334,7 @@ impl List {
                 self.push("half an Ethernet header", vec![2; 7], Reason::LinkHeaderCut);
                 self.push("half an EtherType", vec![2; 13], Reason::LinkHeaderCut);
             }
-            Start::Network => {
+            Start::Network | Start::Packet => {
                 let doubtful = [&[0x60, 0][..], &IPV4.to_be_bytes(), &[0; 40]].concat();
                 self.push("a tag, or IPv6", doubtful, Reason::TagOrIpv6);
                 self.push("no IP", vec![0x10; 40], Reason::NotGuarded);
@@ -348,6 +358,7 @@ mod tests {
         allow: Vec<Prefix>,
         deny: Vec<Prefix>,
         own: BTreeSet<IpAddr>,
+        is_behind_nat: bool,
     }
 
     impl ollama_guard_common::Policy for Plain {
@@ -361,6 +372,10 @@ mod tests {
 
         fn scope(&self) -> Scope {
             if self.own.is_empty() { Scope::All } else { Scope::Local }
+        }
+
+        fn is_behind_nat(&self) -> bool {
+            self.is_behind_nat
         }
 
         fn is_own_address(&self, destination: &[u8; 16]) -> bool {
@@ -390,6 +405,7 @@ mod tests {
             allow: prefixes(allow),
             deny: prefixes(deny),
             own: BTreeSet::new(),
+            is_behind_nat: false,
         };
         let rule =
             |effect| move |&prefix: &Prefix| Statement { prefix, effect, pairs: THE_SERVICE };
@@ -424,10 +440,11 @@ mod tests {
         local.0.own =
             ["192.0.2.1", "198.18.0.99", "2001:db8::7"].map(|a| a.parse().unwrap()).into();
         local.1.scope = Scope::Local;
-        for (policy, image) in policies.into_iter().chain([local]) {
+        for (mut policy, image) in policies.into_iter().chain([local]) {
             assert_eq!(ports(&image), policy.ports.iter().copied().collect::<Vec<_>>());
-            for start in [Start::Link, Start::Network] {
+            for start in [Start::Link, Start::Network, Start::Packet] {
                 for probe in probes(&image, &policy.own, start, 0) {
+                    policy.is_behind_nat = start == Start::Packet;
                     let reason = judge(probe.frame.as_slice(), start, &policy).reason;
                     assert_eq!(reason, probe.expected, "{start:?}: {}", probe.what);
                 }
@@ -439,7 +456,7 @@ mod tests {
     fn there_is_a_packet_for_every_reason_that_one_can_be_given() {
         let (policy, image) = plain(&["11434"], &["192.0.2.0/24"], &["192.0.2.66"]);
         assert!(policy.guards_any(Protocol::Tcp));
-        for start in [Start::Link, Start::Network] {
+        for start in [Start::Link, Start::Network, Start::Packet] {
             let made: BTreeSet<Reason> = probes(&image, &policy.own, start, 0)
                 .iter()
                 .filter(|probe| probe.frame.len() >= 14)
@@ -450,6 +467,15 @@ mod tests {
             let expected: &[Reason] = match start {
                 Start::Link => &[Reason::RulesAbsent, Reason::TagOrIpv6, Reason::NotForThisHost],
                 Start::Network => &[Reason::RulesAbsent, Reason::NotForThisHost],
+                Start::Packet => &[
+                    Reason::RulesAbsent,
+                    Reason::LinkHeaderCut,
+                    Reason::TooManyVlanTags,
+                    Reason::VersionMismatch,
+                    Reason::DestinationLoopback,
+                    Reason::TagOrIpv6,
+                    Reason::NotForThisHost,
+                ],
             };
             assert_eq!(missing, expected.iter().collect::<Vec<_>>(), "{start:?}");
         }

@@ -14,8 +14,8 @@ use ollama_guard::{
         backend::{Manner, Working},
         learning::{LearnLine, LearnRequest},
         protocol::{
-            DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList,
-            RuleView, TrialReply, TrialView,
+            DetachReply, Edit, EditReply, InnerReply, ModeRequest, ReloadReply, ReloadRequest,
+            RuleList, RuleView, TrialReply, TrialView,
         },
         serve, socket,
     },
@@ -82,6 +82,10 @@ impl Backend for Fake {
             self.finished.lock().expect("the list").push(edit);
             Ok(EditReply { generation: 6, added: prefixes, ..EditReply::default() })
         })
+    }
+
+    fn confirm_inner(&self, _: Peer) -> BoxFuture<'_, Result<InnerReply, Failure>> {
+        Box::pin(async { Ok(InnerReply { observed: true }) })
     }
 
     fn reload(&self, _: ReloadRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {
@@ -232,6 +236,7 @@ pub fn event(number: u32) -> Event {
         destination: Some([192, 0, 2, 1].into()),
         destination_port: Some(11_434),
         protocol: Some("tcp".to_owned()),
+        hook: None,
         door: Some("eth0".to_owned()),
         ifindex: number,
         length: 74,

@@ -224,6 +224,7 @@ pub(super) mod tests {
             protocol: Some("tcp".into()),
             door: Some("eth0".into()),
             ifindex: 2,
+            hook: None,
             length: 74,
             count,
             boot_ms: 0,

@@ -18,6 +18,7 @@ pub(super) enum Table {
     Entry,
     Events,
     Metrics,
+    Inner,
     Control,
 }
 
@@ -31,8 +32,15 @@ const NOT_IN_THE_FILE: &[(&str, &str)] = &[
 ];
 
 impl Table {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Top, Self::Service, Self::Entry, Self::Events, Self::Metrics, Self::Control];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Top,
+        Self::Service,
+        Self::Entry,
+        Self::Events,
+        Self::Metrics,
+        Self::Inner,
+        Self::Control,
+    ];
 
     pub(super) const fn keys(self) -> &'static [&'static str] {
         match self {
@@ -48,12 +56,14 @@ impl Table {
                 "service",
                 "events",
                 "metrics",
+                "inner",
                 "control",
             ],
             Self::Service => &["name", "mode", "ports", "allow", "deny", "anyone"],
             Self::Entry => &["from", "on", "expires"],
             Self::Events => &["per_second", "keep"],
             Self::Metrics => &["listen"],
+            Self::Inner => &["enable", "cgroup"],
             Self::Control => &["group_may_edit"],
         }
     }
@@ -66,6 +76,7 @@ impl Table {
             Self::Entry => "in an entry of a list, as in { from = \"office\", on = [\"eth1\"] }",
             Self::Events => "under [events]",
             Self::Metrics => "under [metrics]",
+            Self::Inner => "under [inner]",
             Self::Control => "under [control]",
         }
     }

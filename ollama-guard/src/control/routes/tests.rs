@@ -24,8 +24,8 @@ use crate::{
         learning::{LearnLine, LearnRequest},
         peer::Peer,
         protocol::{
-            DetachReply, Edit, EditReply, ModeRequest, ReloadReply, ReloadRequest, RuleList,
-            TrialReply, TrialView,
+            DetachReply, Edit, EditReply, InnerReply, ModeRequest, ReloadReply, ReloadRequest,
+            RuleList, TrialReply, TrialView,
         },
         server::{ControlConfig, Limits},
         shared::Caller,
@@ -77,6 +77,10 @@ impl Backend for Counting {
     fn past(&self, _: Bounds, _: u64) -> mpsc::Receiver<Vec<Line>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         mpsc::channel(1).1
+    }
+
+    fn confirm_inner(&self, _: Peer) -> BoxFuture<'_, Result<InnerReply, Failure>> {
+        self.answer(InnerReply::default())
     }
 
     fn reload(&self, _: ReloadRequest, _: Peer) -> BoxFuture<'_, Result<ReloadReply, Failure>> {

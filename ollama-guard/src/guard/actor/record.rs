@@ -50,3 +50,25 @@ pub(in crate::guard) fn write(audit: &mut AuditLog, entry: &Entry<'_>) {
         tracing::error!(%error, action = entry.action, uid = entry.uid, "the audit log has a gap");
     }
 }
+
+/// What is about no rule.
+pub(super) fn write_plain(
+    audit: &mut AuditLog,
+    action: &'static str,
+    peer: &Peer,
+    outcome: &Result<(), String>,
+) {
+    let entry = Entry {
+        time: Timestamp::now(),
+        uid: peer.uid,
+        pid: peer.pid,
+        user: peer.user.as_deref(),
+        action,
+        effect: None,
+        prefixes: &[],
+        comment: None,
+        generation: None,
+        result: outcome.as_ref().copied().map_err(String::as_str),
+    };
+    write(audit, &entry);
+}

@@ -140,6 +140,9 @@ pub(in crate::cli::top) fn coverage(door: &DoorStatus) -> String {
         (DoorState::Covered, None, None) => "covered".into(),
         (DoorState::NotCovered, ..) => "not covered".into(),
     };
+    if door.observes {
+        text.push_str(", observes only");
+    }
     if let Some(reason) = &door.reason {
         text.push_str(&format!(": {}", Printable(reason)));
     }
