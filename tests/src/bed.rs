@@ -14,7 +14,9 @@
 //! Needs root, `ip` (iproute2) and `nsenter` (util-linux). `nsenter` and not `ip netns exec`: the
 //! latter mounts a fresh `/sys` without bpffs.
 
+mod cgroup;
 mod client;
+mod contained;
 mod dns;
 mod flood;
 mod foreign;
@@ -43,7 +45,9 @@ mod wait;
 mod wire;
 mod without_links;
 
+pub use cgroup::Cgroup;
 pub use client::{Answer, Asker, download, get, post};
+pub use contained::{Contained, PUBLISHED};
 pub use dns::{DOMAIN, NameServer, ResolverFiles};
 pub use flood::Flood;
 pub use foreign::{Foreign, XDP_PASS, XDP_TX, takes_short_linear_part};

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     TestRun as _, TestRunOptions,
     programs::{SchedClassifier, Xdp},
@@ -250,6 +250,7 @@ impl Loaded {
         match hook {
             Hook::Xdp => Ok(self.run_pinned(&format!("{kind}-learn"), frame, 1)? as i32),
             Hook::Tcx | Hook::Clsact => self.run_pinned_tc(&format!("tc-{kind}-learn"), frame),
+            Hook::Cgroup => bail!("at a cgroup, test runs are the twin's"),
         }
     }
 

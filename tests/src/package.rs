@@ -95,7 +95,8 @@ fn prepare(machine: &Machine<'_>) -> Result<()> {
     // A veth is the container's plumbing, and no door by itself.
     machine.write(
         "/etc/ollama-guard/config.d/10-interfaces.toml",
-        &format!("interfaces = [\"{SERVER_DOOR}\"]\n"),
+        // Nor is its cgroup the machine's.
+        &format!("interfaces = [\"{SERVER_DOOR}\"]\n[inner]\nenable = false\n"),
     )?;
     for unit in ["door", "ollama"] {
         let wants = machine.path("/etc/systemd/system/multi-user.target.wants");

@@ -15,15 +15,15 @@ use aya::maps::{Map, MapData, RingBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ollama_guard::dataplane::{Hook, TrialEnd, test_run::Answer};
 use ollama_guard_common::{
-    Mode, Policy as _, Protocol, Reason, Source, Standing, Start, Verdict,
+    Mode, Policy, Protocol, Reason, Scope, Source, Standing, Start, Verdict,
     abi::{DEFAULT_PLACES, DropEvent, THE_SERVICE},
-    locate,
+    judge, locate,
 };
 use ollama_guard_tests::{
     bed::{kernel_release, takes_short_linear_part},
     loaded::{Loaded, Variant},
     packet::{borders, ethernet, ipv4, ipv6, tcp},
-    policy::{FRIEND4, HostPolicy, Lists, SERVER4, SERVER6, STRANGER4, STRANGER6},
+    policy::{FRIEND4, FRIEND6, HostPolicy, Lists, SERVER4, SERVER6, STRANGER4, STRANGER6},
     table::{Case, table},
 };
 use proptest::prelude::Rng as _;
@@ -155,6 +155,73 @@ fn the_programs_at_tc_judge_as_the_table_says() {
     tell("tc", &tally);
     assert!(tally.ran > 1_500 && tally.too_short < 50, "{tally:?}");
     assert!(tally.too_long < 50 && tally.cut_header < 50, "{tally:?}");
+}
+
+/// A policy behind this host's own NAT.
+struct Inside(HostPolicy);
+
+impl Policy for Inside {
+    fn is_guarded(&self, protocol: Protocol, port: u16) -> bool {
+        self.0.is_guarded(protocol, port)
+    }
+
+    fn guards_any(&self, protocol: Protocol) -> bool {
+        self.0.guards_any(protocol)
+    }
+
+    fn scope(&self) -> Scope {
+        self.0.scope()
+    }
+
+    fn is_behind_nat(&self) -> bool {
+        true
+    }
+
+    fn is_own_address(&self, destination: &[u8; 16]) -> bool {
+        self.0.is_own_address(destination)
+    }
+
+    fn standing(&self, source: &Source, pairs: u32) -> Standing {
+        self.0.standing(source, pairs)
+    }
+}
+
+/// Every IP packet of the table, and some that look like a tag where nothing can be one.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_program_of_the_inner_door_judges_as_the_host_does() {
+    let mut loaded = Loaded::new().unwrap();
+    let (mut ran, mut reasons) = (0, BTreeSet::new());
+    for (lists, cases) in by_lists() {
+        loaded.apply(&lists.policy(), Mode::Enforce).unwrap();
+        let twin = loaded.twin_at(Hook::Cgroup, Start::Packet).unwrap();
+        let policy = Inside(lists.policy());
+        let bare = cases.iter().filter(|case| case.start == Start::Network);
+        let mut packets: Vec<(String, Vec<u8>)> =
+            bare.map(|case| (case.name.clone(), case.frame.clone())).collect();
+        for label in [0x0800_u16, 0x86dd, 0x8100, 0x88a8] {
+            for source in [FRIEND6, STRANGER6] {
+                let mut packet = ipv6(source, SERVER6).carries(&tcp(40_000, 11_434));
+                packet[2..4].copy_from_slice(&label.to_be_bytes());
+                packets.push((format!("flow label {label:#x} of {source}"), packet));
+            }
+        }
+        for (name, packet) in packets {
+            let header = if packet.first().is_some_and(|first| first >> 4 == 6) { 40 } else { 20 };
+            if packet.len() < header || packet.len() + 14 > LONGEST_SKB {
+                continue;
+            }
+            let wanted = judge(packet.as_slice(), Start::Packet, &policy);
+            let wanted =
+                Answer { dropped: wanted.verdict() == Verdict::Drop, reason: wanted.reason };
+            let answer = twin.run(&packet).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(answer, wanted, "{name} under {lists:?}");
+            ran += 1;
+            reasons.insert(answer.reason);
+        }
+    }
+    println!("inner door: {ran} packets in the kernel, {} reasons", reasons.len());
+    assert!(ran > 500 && reasons.len() > 12 && !reasons.contains(&Reason::TagOrIpv6));
 }
 
 /// What the kernel is told at TC: drop, or leave it to the next program in the chain.

@@ -36,7 +36,7 @@ fn judged(frame: &[u8], start: Start, lists: Lists) -> Judgement {
 }
 
 fn start() -> impl Strategy<Value = Start> {
-    select(vec![Start::Link, Start::Network])
+    select(vec![Start::Link, Start::Network, Start::Packet])
 }
 
 fn lists() -> impl Strategy<Value = Lists> {
@@ -169,6 +169,20 @@ proptest! {
         if let Some(network) = judgement.network {
             prop_assert!(network.ends(case.frame.as_slice()).is_some());
         }
+    }
+
+    #[test]
+    fn before_a_socket_a_packet_is_judged_as_on_a_device_without_tags(
+        case in near_the_table(), lists in lists(),
+    ) {
+        let inside = judged(&case.frame, Start::Packet, lists);
+        let outside = judged(&case.frame, Start::Network, lists);
+        // Where there may be a tag, nothing is known until it is read; here there is none.
+        let could_be_tag = case.frame.get(2..4).is_some_and(|bytes| {
+            [[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8]].iter().any(|tag| bytes == tag)
+        });
+        prop_assert!(could_be_tag || inside == outside, "{inside:?}, {outside:?}");
+        prop_assert!(inside.reason != Reason::TagOrIpv6);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use user::{RunsAs, SERVICE_CAPABILITIES, SERVICE_UID};
 
 use super::{
     Namespace, ResolverFiles, Status,
+    namespace::INNER_VARIABLE,
     process::{Finished, Process, complain, run, start},
     wait::{patience, until_some},
 };
@@ -46,6 +47,8 @@ pub struct Guard<'bed> {
     binary: PathBuf,
     arguments: Vec<String>,
     runs_as: RunsAs,
+    /// Whether the file says where the inner door stands, and not the environment.
+    is_inner_by_file: bool,
     pin_dir: PathBuf,
     daemon: Option<Process>,
     resolver: Option<ResolverFiles>,
@@ -258,6 +261,17 @@ impl Guard<'_> {
         run(command.arg("--pin-dir").arg(&self.pin_dir).args(rest), COMMAND_LIMIT)
     }
 
+    /// What `doctor` says to root.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started or takes too long. A bad exit code is no error here.
+    pub fn root_cli_doctor(&self) -> Result<String> {
+        let mut command = self.namespace.command(&self.binary);
+        command.arg("doctor").arg("--pin-dir").arg(&self.pin_dir);
+        Ok(run(command.arg("--config").arg(self.config_file()), COMMAND_LIMIT)?.stdout)
+    }
+
     /// Runs a command line to its end.
     ///
     /// # Errors
@@ -305,6 +319,14 @@ impl Guard<'_> {
     pub fn run_command(&self) -> Command {
         let wrapper = self.resolver.as_ref().map(ResolverFiles::wrapper).unwrap_or_default();
         let mut command = self.runs_as.command(&wrapper, self.namespace, &self.binary);
+        if self.is_inner_by_file {
+            let file = fs::read_to_string(self.config_file()).unwrap_or_default();
+            assert!(
+                file.contains("cgroup = "),
+                "it would stand before every socket of the machine"
+            );
+            command.env_remove(INNER_VARIABLE);
+        }
         command.arg("run").args(&self.arguments);
         command.arg("--pin-dir").arg(&self.pin_dir);
         command.arg("--state-dir").arg(self.state_dir());

@@ -8,7 +8,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::namespace::{NAMES, ip};
+use super::{
+    cgroup,
+    namespace::{NAMES, ip},
+};
 
 /// What the names of our namespaces begin with; the process id follows.
 pub(super) const NAMESPACE_PREFIX: &str = "og-";
@@ -36,6 +39,11 @@ pub fn reap() {
             kill_inhabitants(&Path::new(NAMES).join(&name));
             // Another run may be reaping the same.
             let _ = ip(&["netns", "del", &name]);
+        }
+    }
+    if let Ok(root) = cgroup::root() {
+        for name in names_in(&root).iter().filter(|name| is_orphan(name, PIN_DIR_PREFIX)) {
+            let _ = cgroup::remove(&root.join(name));
         }
     }
     for directory in [Path::new(BPFFS), &std::env::temp_dir()] {

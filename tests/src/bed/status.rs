@@ -19,8 +19,10 @@ pub struct Door {
     pub name: String,
     /// Whether it is guarded.
     pub is_covered: bool,
-    /// `xdp`, `tcx` or `clsact`.
+    /// `xdp`, `tcx`, `clsact` or `cgroup`.
     pub hook: Option<String>,
+    /// Whether it drops nothing, whatever the policy says.
+    pub observes: bool,
     /// The program of somebody else in the XDP slot.
     pub behind: Option<u64>,
     /// At XDP, `native` or `generic`.
@@ -110,6 +112,7 @@ impl Status {
                     name: text("name").context("status: a door without a name")?,
                     is_covered: door["state"] == "covered",
                     hook: text("hook"),
+                    observes: door["observes"] == true,
                     behind: door["behind"].as_u64(),
                     attach: text("attach"),
                     program: door["program_id"].as_u64(),
@@ -131,6 +134,13 @@ impl Status {
     pub fn counter(&self, mode: Mode, reason: Reason) -> Result<u64> {
         let counters = self.at("/counters")?;
         Ok(counters[reason.name()][mode.name()].as_u64().unwrap_or(0))
+    }
+
+    /// The same at one door.
+    pub fn counter_at(&self, door: &str, mode: Mode, reason: Reason) -> Result<u64> {
+        let doors = self.at("/doors")?.as_array().context("status: doors is no list")?;
+        let door = doors.iter().find(|one| one["name"] == door).context("no such door")?;
+        Ok(door["counts"][mode.name()][reason.name()].as_u64().unwrap_or(0))
     }
 
     /// Packets that were to be dropped while this mode was in force, by the counters of the

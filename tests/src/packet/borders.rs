@@ -11,6 +11,7 @@ pub fn borders(frame: &[u8], start: Start) -> BTreeSet<usize> {
     let mut walk = Walk { frame, found: BTreeSet::from([0]) };
     match start {
         Start::Link => walk.ethertype(12),
+        Start::Packet => walk.ip(0),
         Start::Network if walk.is_ip(0) => walk.ip(0),
         // Without an Ethernet header, a frame may begin behind the TPID of a tag.
         Start::Network => walk.ethertype(2),

@@ -25,7 +25,7 @@ pub const LEFT_OUT: [(&[&str], &str); 8] = [
         "about the user side, which is the same program on every kernel",
     ),
     (
-        &["drift", "learn", "trial", "watch"],
+        &["drift", "inner_life", "learn", "trial", "watch"],
         "keep to seconds, for which an emulated processor is too slow",
     ),
     (
@@ -36,8 +36,8 @@ pub const LEFT_OUT: [(&[&str], &str); 8] = [
     (&["paths"], "runs the programs on a machine of its own, without a kernel"),
     (&["speed"], "measures time, which an emulated processor does not show"),
     (
-        &["bed", "names", "strangers", "traffic", "tunnel"],
-        "need curl, dnsmasq, nmap, socat, scapy or tcpdump, which a guest does not have",
+        &["bed", "inner", "names", "strangers", "traffic", "tunnel"],
+        "need curl, dnsmasq, nft, nmap, socat, scapy or tcpdump, which a guest does not have",
     ),
     (
         &["books", "evasion", "faults", "hostile", "inject", "lpm", "oracle", "ordinary", "soak"],

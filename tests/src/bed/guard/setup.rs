@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Guard, RunsAs, user::Bpffs};
 use crate::bed::{
-    Namespace, next_number,
+    Cgroup, Namespace, next_number,
     reap::{BPFFS, OWN_BPFFS, PIN_DIR_PREFIX},
 };
 
@@ -51,6 +51,7 @@ pub struct GuardSetup {
     pin_parent: Option<PathBuf>,
     runs_as: Option<RunsAs>,
     pin_dir: Option<PathBuf>,
+    is_inner_by_file: bool,
 }
 
 impl GuardSetup {
@@ -64,6 +65,7 @@ impl GuardSetup {
             pin_parent: None,
             runs_as: None,
             pin_dir: None,
+            is_inner_by_file: false,
         }
     }
 
@@ -91,6 +93,19 @@ impl GuardSetup {
     #[must_use]
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// With the inner door at a cgroup, in so many words.
+    #[must_use]
+    pub fn inner_at(self, cgroup: &Cgroup) -> Self {
+        self.arguments(&["--inner", &cgroup.path().display().to_string()])
+    }
+
+    /// With the inner door as the configuration file has it, which has to name a cgroup.
+    #[must_use]
+    pub const fn inner_by_file(mut self) -> Self {
+        self.is_inner_by_file = true;
         self
     }
 
@@ -157,6 +172,7 @@ impl GuardSetup {
             binary: runs_as.reachable(binary, directory.path())?,
             arguments: self.arguments,
             runs_as,
+            is_inner_by_file: self.is_inner_by_file,
             pin_dir: match (self.pin_dir, self.pin_parent, &bpffs) {
                 (Some(named), ..) => named,
                 (None, Some(parent), _) => parent.join(name),
