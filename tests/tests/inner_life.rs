@@ -1,5 +1,7 @@
 //! The life of the inner door: it goes on without a daemon and is taken over in place, what is done to it is
 //! noticed and put right, it is proven and explained as any door, and goes when it is told to.
+//!
+//! Long because it is one life, from the first start over an upgrade to `detach`.
 
 use std::{
     fs,
