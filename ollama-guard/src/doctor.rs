@@ -39,7 +39,7 @@ use serde::Serialize;
 
 use crate::{
     config::Config,
-    dataplane::{PinDir, Snapshot, matching_rule},
+    dataplane::{PinDir, Snapshot, counters::INNER_DOOR, matching_rule},
     doors::{Cgroup, Door, DoorsError, HostGroups, list},
     policy::{Effect, Port},
 };
@@ -108,7 +108,8 @@ pub async fn examine(
     if facts.guard.inner != InnerDoor::None {
         let groups = HostGroups::read().await?;
         let networks = groups.members("container-networks").unwrap_or_default();
-        let is_let_in = |net: IpNet| rule_for(&facts, config, &pins, net.addr()).is_some();
+        let is_let_in =
+            |net: IpNet| rule_for(&facts, config, &pins, net.addr(), Some(INNER_DOOR)).is_some();
         facts.shut_out = shut_out(networks, is_let_in);
     }
     facts.guard.allowed_here = allowed_here(&facts, config, &pins);
@@ -156,17 +157,23 @@ fn allowed_here(facts: &Facts, config: &Config, pins: &PinDir) -> Vec<facts::All
     }
     let all = facts.addresses.iter().filter(|one| !one.address.is_loopback());
     all.filter_map(|one| {
-        let rule = rule_for(facts, config, pins, one.address)?;
+        let rule = rule_for(facts, config, pins, one.address, None)?;
         Some(facts::AllowedAddress { address: one.address, rule })
     })
     .collect()
 }
 
-/// The rule that lets an address in: from the kernel if a guard is loaded, else from the configuration.
-fn rule_for(facts: &Facts, config: &Config, pins: &PinDir, address: IpAddr) -> Option<String> {
+/// The rule that lets an address in at a door: from the kernel if a guard is loaded, else from the configuration.
+fn rule_for(
+    facts: &Facts,
+    config: &Config,
+    pins: &PinDir,
+    address: IpAddr,
+    door: Option<u32>,
+) -> Option<String> {
     if facts.guard.loaded {
         return facts.guard.ports.iter().find_map(|&port| {
-            let found = matching_rule(pins, address, port, None);
+            let found = matching_rule(pins, address, port, door);
             let (prefix, effect) = found.ok().flatten()?;
             (effect == Effect::Allow).then_some(prefix)
         });

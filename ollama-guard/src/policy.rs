@@ -26,6 +26,7 @@ mod decide;
 mod digest;
 mod end;
 mod image;
+mod inside;
 mod layout;
 mod limits;
 pub mod list;
@@ -56,6 +57,8 @@ pub use self::{
     rule::{Effect, Origin, Rule, Said},
     trie::RuleTable,
 };
+
+use self::inside::Inside;
 
 /// A text as a message quotes it: in quotes, without control characters, and clipped.
 pub(crate) fn quoted(text: &str) -> String {

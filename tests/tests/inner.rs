@@ -2,7 +2,7 @@
 //! so that nothing else does.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
         Answer, Asker, CLIENT_INTERFACE, Cgroup, Contained, Flood, Guard, GuardSetup, Namespace,
-        PUBLISHED, SERVER_DOOR, get, patience,
+        PUBLISHED, SERVER_DOOR, Status, get, patience,
     },
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
 };
@@ -86,21 +86,43 @@ fn strangers_get_nothing(bed: &Contained, asked: &[Asked<'_>]) -> Result<()> {
     everyone_is_served(asked)
 }
 
-/// Not one connection comes about, and not one segment goes back.
+/// A flood of strangers' knocks, and where it goes.
+struct Knocks<'bed> {
+    /// From which interface.
+    from: (&'bed Namespace, &'bed str),
+    frames: Vec<Vec<u8>>,
+    /// Who listens at the other end.
+    listener: &'bed Namespace,
+}
+
+impl<'bed> Knocks<'bed> {
+    /// From the client at a port of the host.
+    fn at(bed: &'bed Contained, listener: &'bed Namespace, port: u16) -> Result<Self> {
+        let from = (&bed.pair.client, CLIENT_INTERFACE);
+        Ok(Self { from, frames: bed.knocks(port)?, listener })
+    }
+
+    /// Not one connection comes about, and not one segment goes back.
+    fn get_nothing_from(self, guard: &Guard) -> Result<()> {
+        let dropped = |status: &Status| status.counter_at(NAME, Mode::Enforce, Reason::NotListed);
+        let dropped_before = dropped(&guard.status()?)?;
+        let before = Contained::accepted_and_sent(self.listener)?;
+        let limit = patience(Duration::from_secs(20));
+        let sent = Flood::start(self.from.0, self.from.1, self.frames, FLOOD, limit)?.finish()?;
+        let after = Contained::accepted_and_sent(self.listener)?;
+        ensure!(after == before, "{before:?}, and after {sent} knocks {after:?}");
+        let status = guard.status()?;
+        let dropped = dropped(&status)? - dropped_before;
+        // What does not get as far is dropped by full queues.
+        ensure!(dropped > sent / 2 && dropped <= sent, "{dropped} of {sent}");
+        ensure!(status.book(Mode::Enforce)?.balances(), "{status:?}");
+        Ok(())
+    }
+}
+
 fn a_flood_gets_nothing(bed: &Contained, listener: &Namespace, port: u16) -> Result<()> {
     let guard = for_the_friend(&bed.cgroup).start(bed.host())?;
-    let frames = bed.knocks(port)?;
-    let before = Contained::accepted_and_sent(listener)?;
-    let limit = patience(Duration::from_secs(20));
-    let client = &bed.pair.client;
-    let sent = Flood::start(client, CLIENT_INTERFACE, frames, FLOOD, limit)?.finish()?;
-    let after = Contained::accepted_and_sent(listener)?;
-    ensure!(after == before, "{before:?}, and after {sent} knocks {after:?}");
-    let status = guard.status()?;
-    let dropped = status.counter_at(NAME, Mode::Enforce, Reason::NotListed)?;
-    // What does not get as far is dropped by full queues.
-    ensure!(dropped > sent / 2 && dropped <= sent, "{dropped} of {sent}");
-    ensure!(status.book(Mode::Enforce)?.balances(), "{status:?}");
+    Knocks::at(bed, listener, port)?.get_nothing_from(&guard)?;
     only_the_friend_is_served(&askers(bed, port))
 }
 
@@ -140,9 +162,12 @@ fn an_unguarded_interface_is_no_way_around() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_tunnel_is_no_way_around() -> Result<()> {
-    const INSIDE: [[Ipv4Addr; 2]; 2] = [
-        [Ipv4Addr::new(10, 8, 0, 1), Ipv4Addr::new(10, 8, 0, 2)],
-        [Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0, 2)],
+    /// The friend's network in the tunnel and the stranger's: the server's address, the client's.
+    const INSIDE: [[IpAddr; 2]; 4] = [
+        [v4([10, 8, 0, 1]), v4([10, 8, 0, 2])],
+        [v6(8, 1), v6(8, 2)],
+        [v4([10, 9, 0, 1]), v4([10, 9, 0, 2])],
+        [v6(9, 1), v6(9, 2)],
     ];
     let bed = Contained::new()?;
     for (namespace, interface, own, peer, at) in [
@@ -155,21 +180,41 @@ fn a_tunnel_is_no_way_around() -> Result<()> {
         namespace.ip(&[&add[..], &ends].concat())?;
         namespace.ip(&["link", "set", "vx0", "up"])?;
         for network in INSIDE {
-            let prefix = format!("{}/24", network[at]);
-            namespace.ip(&["address", "add", &prefix, "dev", "vx0"])?;
+            let length = if network[at].is_ipv4() { 24 } else { 64 };
+            let prefix = format!("{}/{length}", network[at]);
+            namespace.ip(&["address", "add", &prefix, "dev", "vx0", "nodad"])?;
         }
     }
     let _standin = bed.serve(Path::new(STANDIN), bed.host(), GUARDED)?;
-    let [friend, stranger] = INSIDE.map(|[server, client]| {
-        (Asker::with_address(&bed.pair.client, client), SocketAddr::from((server, GUARDED)))
-    });
-    let asked = [(friend.0, friend.1, true), (stranger.0, stranger.1, false)];
+    let asked: Vec<Asked<'_>> = INSIDE
+        .iter()
+        .enumerate()
+        .map(|(number, &[server, client])| {
+            let asker = Asker::with_address(&bed.pair.client, client);
+            (asker, SocketAddr::new(server, GUARDED), number < 2)
+        })
+        .collect();
     everyone_is_served(&asked)?;
     // The friend's address outside lets nobody in.
-    let guard = inner_only(&bed.cgroup).allow(FRIEND4).allow(INSIDE[0][1]).start(bed.host())?;
+    let [friend4, friend6] = [INSIDE[0][1], INSIDE[1][1]];
+    let setup = inner_only(&bed.cgroup).allow(FRIEND4).allow(friend4).allow(friend6);
+    let guard = setup.start(bed.host())?;
+    only_the_friend_is_served(&asked)?;
+    let strangers = [INSIDE[2], INSIDE[3]].map(|[server, client]| (client, server));
+    let tunnel = [(&bed.pair.client, "vx0"), (bed.host(), "vx0")];
+    let frames = Contained::knocks_between(tunnel, &strangers, GUARDED)?;
+    Knocks { from: tunnel[0], frames, listener: bed.host() }.get_nothing_from(&guard)?;
     only_the_friend_is_served(&asked)?;
     drop(guard);
     everyone_is_served(&asked)
+}
+
+const fn v4([a, b, c, d]: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn v6(network: u16, host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, network, 0, 0, 0, 0, 0, host))
 }
 
 /// From one container to the other on the same bridge: no interface of the host's own is in between.
@@ -183,6 +228,10 @@ fn a_neighbour_on_the_bridge_is_let_in_by_a_rule_only() -> Result<()> {
     everyone_is_served(&asked)?;
     let guard = inner_only(&bed.cgroup).start(bed.host())?;
     only_the_friend_is_served(&asked)?;
+    let strangers = [0, 1].map(|family| (Contained::NEIGHBOUR[family], Contained::WEB[family]));
+    let bridge = [(&bed.neighbour, "eth0"), (&bed.web, "eth0")];
+    let frames = Contained::knocks_between(bridge, &strangers, GUARDED)?;
+    Knocks { from: bridge[0], frames, listener: &bed.web }.get_nothing_from(&guard)?;
     for neighbour in Contained::NEIGHBOUR {
         guard.done(&["allow", "add", &neighbour.to_string()])?;
     }

@@ -225,6 +225,24 @@ fn after_an_upgrade_it_observes_until_it_is_confirmed() -> Result<()> {
     Ok(())
 }
 
+/// What is tried out is tried out here too: the rules and the modes are those of all doors.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_trial_of_rules_and_of_a_mode_is_taken_back_here_too() -> Result<()> {
+    let (bed, _standin) = bed()?;
+    let guard = inner_only(&bed.cgroup).start(bed.host())?;
+    only_the_friend_is_served(&bed)?;
+    let stranger = STRANGER4.to_string();
+    for tried in [&["allow", "add", &stranger][..], &["mode", "observe"]] {
+        guard.done(&[tried, &["--confirm", "3s"]].concat())?;
+        stranger_is_served(&bed)?;
+        let is_shut_out =
+            || ask(&bed, STRANGER4.into(), SILENT).is_ok_and(|answer| !answer.is_served());
+        until("the trial to be taken back", PATIENCE, is_shut_out)?;
+    }
+    only_the_friend_is_served(&bed)
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_running_daemon_follows_the_configuration() -> Result<()> {

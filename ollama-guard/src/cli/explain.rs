@@ -128,7 +128,12 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         generation: snapshot.generation,
         rule: match answer.reason {
             Reason::Allowed | Reason::Denied => {
-                rule(&args, &pins, &Knock { port, service: service.as_deref(), ifindex }).await?
+                let effect = match answer.reason {
+                    Reason::Denied => Effect::Deny,
+                    _ => Effect::Allow,
+                };
+                let knock = Knock { port, service: service.as_deref(), ifindex, effect };
+                rule(&args, &pins, &knock).await?
             }
             _ => None,
         },
@@ -252,7 +257,7 @@ async fn rule(
         })
         .collect::<anyhow::Result<Vec<Rule>>>()?;
     let place = match &args.interface {
-        _ if args.inner => Place::Inside,
+        _ if args.inner => Place::Inside(knock.effect),
         Some(name) => Place::Interface(name),
         None => Place::Unknown,
     };
@@ -273,6 +278,8 @@ struct Knock<'a> {
     /// The service, if there are several.
     service: Option<&'a str>,
     ifindex: Option<u32>,
+    /// What became of it.
+    effect: Effect,
 }
 
 /// Where a rule may hold or not.
@@ -282,8 +289,8 @@ enum Place<'a> {
     /// An interface about which nothing is known: there, of the rules for some interfaces, only those hold
     /// that close.
     Unknown,
-    /// The inner door: there, only those that open.
-    Inside,
+    /// The inner door, which asks all the others: a rule for some of them may be why it answers as it does.
+    Inside(Effect),
 }
 
 /// Whether a rule holds for a service, at a place.
@@ -293,7 +300,7 @@ fn holds(rule: &Rule, service: Option<&str>, place: Place<'_>) -> bool {
         _ if on.is_empty() => true,
         Place::Interface(name) => on.iter().any(|pattern| pattern.matches(name)),
         Place::Unknown => rule.effect == Effect::Deny,
-        Place::Inside => rule.effect == Effect::Allow,
+        Place::Inside(answer) => rule.effect == answer,
     };
     is_there && only.as_deref().is_none_or(|only| service.is_none_or(|service| service == only))
 }

@@ -15,7 +15,9 @@ use ollama_guard_common::{
 };
 use thiserror::Error;
 
-use super::{Effect, Layout, MapImage, Prefix, RuleTable, ServiceImage, Statement, trie::Said};
+use super::{
+    Effect, Inside, Layout, MapImage, Prefix, RuleTable, ServiceImage, Statement, trie::Said,
+};
 
 /// What is to be in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,26 +163,33 @@ pub(super) fn compile_with(
 pub(super) struct Sets {
     list: Vec<RuleSet>,
     numbers: HashMap<RuleSet, u32>,
+    inside: Option<Inside>,
 }
 
 impl Sets {
     /// With those that nearly every table has, so that an edit seldom needs a new one.
     fn new(layout: &Layout) -> Self {
         let everywhere = layout.pairs(Effect::Deny, None);
-        let mut sets = Self { list: Vec::new(), numbers: HashMap::new() };
+        let mut sets = Self { list: Vec::new(), numbers: HashMap::new(), inside: layout.inside() };
         sets.number(RuleSet::NONE);
         sets.number(RuleSet { reach: everywhere, denied: 0 });
         sets.number(RuleSet { reach: 0, denied: everywhere });
         sets
     }
 
-    /// The number of a set.
+    /// The number of a set, of what the rules say.
     pub(super) fn number(&mut self, set: RuleSet) -> u32 {
+        let set = self.in_force(set);
         *self.numbers.entry(set).or_insert_with(|| {
             self.list.push(set);
             // A few at most: each is a different combination of rules.
             self.list.len() as u32 - 1
         })
+    }
+
+    /// What comes of what the rules say.
+    fn in_force(&self, set: RuleSet) -> RuleSet {
+        self.inside.as_ref().map_or(set, |inside| inside.conclude(set))
     }
 
     /// How many there are.
@@ -215,7 +224,7 @@ pub(super) fn resolve(written: &[Statement], outer: RuleSet, sets: &mut Sets) ->
         let outer = around.last().map_or(outer, |&(_, set)| set);
         let set = same_prefix.iter().fold(outer, with);
         around.push((prefix, set));
-        let says_the_same = outer == set;
+        let says_the_same = outer == set || sets.in_force(outer) == sets.in_force(set);
         let length = u32::from(prefix.length());
         match prefix.net() {
             IpNet::V4(net) => {

@@ -5,9 +5,9 @@
 //! there is one class; otherwise the first class is that of doors about which the kernel knows nothing yet:
 //! there, an allow rule that is limited to doors lets nobody in, and a deny rule is in force.
 //!
-//! The inner door is of a class of its own. Behind it nobody can tell any more by which door a packet came, and
-//! the door has judged it: so whoever is let in at some doors is let in there, and who is kept out at some
-//! doors only is not kept out.
+//! The inner door is of a class of its own: nobody can tell there by which door a packet came. What is said
+//! about none of the guarded doors is what it says by itself; who is let in there follows from it and from all the
+//! other classes ([`Inside`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use ollama_guard_common::{
     abi::{MAX_PAIRS, MAX_SERVICES, THE_SERVICE},
 };
 
-use super::{CompileError, Effect, Limits, Pattern, Port, Prefix, Rule, Said};
+use super::{CompileError, Effect, Inside, Limits, Pattern, Port, Prefix, Rule, Said};
 
 /// Something that is guarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,11 +208,26 @@ impl Layout {
         let holds = classes.filter(|(position, class)| match list {
             _ if on.is_empty() => true,
             _ if *position == 0 => effect == Effect::Deny,
-            _ if Some(*position) == self.inner => effect == Effect::Allow && list.is_some(),
+            Some(list) if Some(*position) == self.inner => !self.is_about_a_door(list),
             Some(list) => class[list],
             None => false,
         });
         holds.fold(0, |bits, (position, _)| bits | services << (position as u32 * self.stride))
+    }
+
+    /// Whether a list of doors names one that is guarded.
+    fn is_about_a_door(&self, list: usize) -> bool {
+        let mut doors = self.doors.values().filter(|class| Some(**class) != self.inner);
+        doors.any(|class| self.classes[*class][list])
+    }
+
+    /// What the inner door makes of what is said about all doors. `None` if it is told apart from none.
+    pub(super) fn inside(&self) -> Option<Inside> {
+        let inner = self.inner?;
+        let shift = |class: usize| class as u32 * self.stride;
+        // The first one is that of doors which are not guarded yet.
+        let doors = (1..self.classes.len()).filter(|class| *class != inner).map(shift);
+        Some(Inside::new(self.stride, shift(inner), doors.collect()))
     }
 
     /// What a rule says. `None` if it says nothing.
@@ -359,11 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn at_the_inner_door_everybody_is_let_in_who_is_let_in_at_any() {
-        let (lan, vpn) = (on(&["eth*"]), on(&["wg0"]));
+    fn at_the_inner_door_what_is_said_of_other_doors_is_left_to_them() {
+        let (lan, vpn, bridge) = (on(&["eth*"]), on(&["wg0"]), on(&["docker0"]));
         let mut doors = doors(&["eth0", "wg0"]);
         doors.insert(INNER_DOOR, "inner door".to_owned());
-        let limits = [&lan, &vpn].map(|on| Limits { service: None, on: on.clone() });
+        let limits = [&lan, &vpn, &bridge].map(|on| Limits { service: None, on: on.clone() });
         let layout = Layout::new(two(), &[], &limits, &doors).unwrap();
         let shifts: BTreeMap<u32, u32> = layout.doors().collect();
         let unlike: BTreeSet<u32> = shifts.values().copied().collect();
@@ -372,9 +387,11 @@ mod tests {
         let at_inner = |effect, on: &[Pattern]| {
             layout.pairs(effect, Limits::new(None, on.to_vec()).as_deref()) & inner
         };
-        assert_eq!([&lan, &vpn].map(|on| at_inner(Effect::Allow, on)), [inner; 2]);
-        assert_eq!([&lan, &vpn].map(|on| at_inner(Effect::Deny, on)), [0; 2]);
-        assert_eq!([Effect::Allow, Effect::Deny].map(|one| at_inner(one, &[])), [inner; 2]);
+        for effect in [Effect::Allow, Effect::Deny] {
+            assert_eq!([&lan, &vpn].map(|on| at_inner(effect, on)), [0; 2]);
+            assert_eq!(at_inner(effect, &bridge), inner, "which no door guards");
+            assert_eq!(at_inner(effect, &[]), inner);
+        }
         assert_eq!(at_inner(Effect::Allow, &on(&["usb0"])), 0, "a list that nobody asked for");
         let alone = Layout::new(vec![two().remove(0)], &[], [], &doors).unwrap();
         assert!(!alone.is_apart() && alone.doors().next().is_none());

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{
     Answer, CABLE_MTU, CLIENT_INTERFACE, Cgroup, Namespace, Pair, Process, SERVER_DOOR, get,
@@ -25,7 +25,7 @@ use super::{
     wait::until,
 };
 use crate::{
-    packet::{ethernet, ipv4, ipv6, tcp},
+    packet::{Segment, ethernet, ipv4, ipv6, tcp},
     policy::{GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
 };
 
@@ -180,23 +180,41 @@ impl Contained {
         Ok(process)
     }
 
-    /// Knocks of the strangers at a port of the host, as frames for the client's interface.
+    /// Knocks from the client's strangers, in both families, as they come out of its cable.
     ///
     /// # Errors
     ///
     /// If the interfaces can't be looked at.
     pub fn knocks(&self, port: u16) -> Result<Vec<Vec<u8>>> {
-        let from = hardware_address(&self.pair.client, CLIENT_INTERFACE)?;
-        let to = hardware_address(self.host(), SERVER_DOOR)?;
-        let frame = |packet: Vec<u8>| ethernet().from(from).to(to).carries_ip(&packet);
-        let frames = (0..200_u16).flat_map(|number| {
-            let segment = tcp(40_000 + number, port);
-            [
-                frame(ipv4(STRANGER4, SERVER4).carries(&segment)),
-                frame(ipv6(STRANGER6, SERVER6).carries(&segment)),
-            ]
-        });
-        Ok(frames.collect())
+        let strangers = [(STRANGER4.into(), SERVER4.into()), (STRANGER6.into(), SERVER6.into())];
+        let cable = [(&self.pair.client, CLIENT_INTERFACE), (self.host(), SERVER_DOOR)];
+        Self::knocks_between(cable, &strangers, port)
+    }
+
+    /// Knocks from one interface to another on the same link, for each pair of addresses: the source's and the
+    /// one that is knocked at.
+    ///
+    /// # Errors
+    ///
+    /// If the interfaces can't be looked at.
+    pub fn knocks_between(
+        [from, to]: [(&Namespace, &str); 2],
+        addresses: &[(IpAddr, IpAddr)],
+        port: u16,
+    ) -> Result<Vec<Vec<u8>>> {
+        let from = hardware_address(from.0, from.1)?;
+        let to = hardware_address(to.0, to.1)?;
+        let packet = |pair: &(IpAddr, IpAddr), segment: &Segment| match *pair {
+            (IpAddr::V4(source), IpAddr::V4(server)) => Ok(ipv4(source, server).carries(segment)),
+            (IpAddr::V6(source), IpAddr::V6(server)) => Ok(ipv6(source, server).carries(segment)),
+            _ => bail!("{pair:?} are of two families"),
+        };
+        let each = (0..200_u16).flat_map(|number| addresses.iter().map(move |pair| (number, pair)));
+        each.map(|(number, pair)| {
+            let packet = packet(pair, &tcp(40_000 + number, port))?;
+            Ok(ethernet().from(from).to(to).carries_ip(&packet))
+        })
+        .collect()
     }
 
     /// TCP connections that a container has accepted, and segments that it has sent.

@@ -39,6 +39,8 @@ const ALONE: [(&[&str], &str); 3] = [
             "evasion",
             "expiry",
             "hostile",
+            "inner",
+            "inner_life",
             "metrics",
             "ordinary",
             "oracle",
