@@ -226,7 +226,7 @@ fn sightings(sources: &Sources, clock: &Clock) -> Vec<Sighting> {
 async fn networks() -> Vec<IpNet> {
     match HostGroups::read().await {
         Ok(groups) => {
-            let [_, (local, _), (containers, _), _] = HOST_GROUPS;
+            let [_, (local, _), (containers, _), ..] = HOST_GROUPS;
             let members = [local, containers].into_iter().filter_map(|name| groups.members(name));
             members.flatten().map(|one| one.net).collect()
         }

@@ -9,16 +9,21 @@ use super::{DoorsError, HostAddress, Interface, kind::Role, list, list_addresses
 use crate::config::HostMember;
 
 /// The names of the groups, and what each is.
-pub const HOST_GROUPS: [(&str, &str); 4] = [
+pub const HOST_GROUPS: [(&str, &str); 5] = [
     ("this-host", "the addresses of this host, one by one"),
     ("local-networks", "the networks of its own interfaces"),
     ("container-networks", "the networks of its bridges for containers"),
     ("tailscale", "the addresses of a tailnet, for what comes in through its interface only"),
+    ("node", "the addresses that this Kubernetes node speaks from, as its kubelet does"),
 ];
 
 /// The networks that Tailscale takes every address from. Providers use the first for their own customers, too
 /// (RFC 6598), and so it says nothing elsewhere than on the tunnel, which lets nobody choose a source.
 const TAILNET: [&str; 2] = ["100.64.0.0/10", "fd7a:115c:a1e0::/48"];
+
+/// Where kube-proxy keeps the addresses of services, and the DNS cache of a node its own. Nobody speaks from
+/// them, and there may be thousands.
+const OF_SERVICES: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
 
 /// The members of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +42,7 @@ impl HostGroups {
     /// Computes them from what there is.
     #[must_use]
     pub fn of(interfaces: &[Interface], addresses: &[HostAddress]) -> Self {
-        let [(this_host, _), (local, _), (containers, _), (tailscale, _)] = HOST_GROUPS;
+        let [(this_host, _), (local, _), (containers, _), (tailscale, _), (node, _)] = HOST_GROUPS;
         let mut groups = BTreeMap::from(HOST_GROUPS.map(|(name, _)| (name, Vec::new())));
         let mut put = |name, net: IpNet, interface: &Interface| {
             let members: &mut Vec<HostMember> = groups.entry(name).or_default();
@@ -54,6 +59,9 @@ impl HostGroups {
             // What is gone in the meantime, and what comes over loopback, needs no rule.
             let Some(interface) = interfaces.iter().find(of_it) else { continue };
             put(this_host, address.address.into(), interface);
+            if !OF_SERVICES.contains(&&*interface.name) {
+                put(node, address.address.into(), interface);
+            }
             if let Some(tailnet) = tailnet(interface, address) {
                 put(tailscale, tailnet, interface);
                 continue;
@@ -167,6 +175,43 @@ mod tests {
         assert_eq!(shown(&groups, "local-networks"), ["192.0.2.0/24 br0", "2001:db8::/64 br0"]);
         assert_eq!(shown(&groups, "container-networks"), ["172.17.0.0/16 docker0"]);
         assert!(groups.members("office").is_none());
+    }
+
+    #[test]
+    fn a_node_speaks_from_every_address_but_those_of_services() {
+        let interfaces = [
+            interface(1, "lo", None, None),
+            interface(2, "eth0", None, None),
+            interface(3, "cni0", Some("bridge"), None),
+            interface(4, "flannel.1", Some("vxlan"), None),
+            interface(5, "kube-ipvs0", Some("dummy"), None),
+            interface(6, "node0", Some("dummy"), None),
+        ];
+        let address = |ifindex, net: &str| {
+            let net: IpNet = net.parse().unwrap();
+            HostAddress { address: net.addr(), length: net.prefix_len(), broadcast: None, ifindex }
+        };
+        let addresses = [
+            address(1, "127.0.0.1/8"),
+            address(2, "192.0.2.7/24"),
+            address(2, "2001:db8::7/64"),
+            address(3, "10.244.1.1/24"),
+            address(4, "10.244.1.0/32"),
+            address(5, "10.96.0.1/32"),
+            address(6, "198.51.100.1/32"),
+        ];
+        let groups = HostGroups::of(&interfaces, &addresses);
+        assert_eq!(
+            shown(&groups, "node"),
+            [
+                "192.0.2.7/32 eth0",
+                "2001:db8::7/128 eth0",
+                "10.244.1.1/32 cni0",
+                "10.244.1.0/32 flannel.1",
+                "198.51.100.1/32 node0",
+            ]
+        );
+        assert_eq!(groups.members("this-host").unwrap().len(), 6);
     }
 
     #[test]
