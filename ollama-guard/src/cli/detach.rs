@@ -8,24 +8,35 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep, timeout},
+};
 
-use super::{PinDirArg, SocketArg, written};
+use super::{NO, PinDirArg, SocketArg, written};
 use crate::{
     control::{Client, ClientError},
     dataplane::{
         DataplaneError, INNER_NAME, PinDir, check_kept_capabilities, counters::INNER_DOOR,
-        detach_all,
+        detach_all, remains,
     },
     doors,
 };
 
 /// How long the daemon may take to answer, and then to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often is looked whether something of ours is there, by one that holds.
+const HOLD_TICK: Duration = Duration::from_secs(2);
 
 /// Arguments of `detach`.
 #[derive(Debug, Args)]
 pub struct DetachArgs {
+    /// Stay until a signal, and take away again what is loaded meanwhile: for a pod that must not end
+    #[arg(long, conflicts_with = "check")]
+    hold: bool,
+    /// Take nothing away: exit status 0 if nothing of ours is there, 1 if something is
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     socket: SocketArg,
     #[command(flatten)]
@@ -35,7 +46,59 @@ pub struct DetachArgs {
 /// Detaches, through the daemon if one runs.
 pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
     let pins = PinDir::new(&args.pins.pin_dir);
+    if args.check {
+        return check(&pins);
+    }
     check_kept_capabilities()?;
+    if args.hold {
+        return hold(&args, &pins).await;
+    }
+    detach(&args, &pins).await
+}
+
+/// Says what of ours is there.
+fn check(pins: &PinDir) -> anyhow::Result<ExitCode> {
+    let left = remains(pins)?;
+    let mut text = String::new();
+    for path in &left {
+        text.push_str(&format!("{} is still there\n", path.display()));
+    }
+    if left.is_empty() {
+        text.push_str("nothing of ours is in the kernel: the guarded ports are open\n");
+    }
+    let done = written(io::stdout().write_all(text.as_bytes()))?;
+    Ok(if left.is_empty() { done } else { ExitCode::from(NO) })
+}
+
+/// Detaches until a signal. What can't be taken away now, because a daemon that is about to end still holds it,
+/// say, is tried again: whoever starts this in a pod looks at `--check`, and not at whether it runs.
+async fn hold(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<ExitCode> {
+    // The first process of a container has no signal handlers but its own.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut told = None;
+    loop {
+        let outcome = match remains(pins) {
+            Ok(left) if left.is_empty() && told.is_some() => Ok(()),
+            Ok(_) => detach(args, pins).await.map(drop),
+            Err(error) => Err(error.into()),
+        };
+        let says = outcome.err().map_or_else(String::new, |error| format!("{error:#}"));
+        if told.as_ref() != Some(&says) {
+            if !says.is_empty() {
+                tracing::warn!("{says}; it is tried again");
+            }
+            told = Some(says);
+        }
+        tokio::select! {
+            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+            () = sleep(HOLD_TICK) => {}
+        }
+    }
+}
+
+async fn detach(args: &DetachArgs, pins: &PinDir) -> anyhow::Result<ExitCode> {
     if !pins.exists() {
         return written(writeln!(io::stdout(), "nothing to detach: no guard is loaded"));
     }
@@ -43,7 +106,7 @@ pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
         Ok(_lock) => {
             let names = doors::list().await.unwrap_or_default();
             let mut text = String::new();
-            for ifindex in detach_all(&pins)? {
+            for ifindex in detach_all(pins)? {
                 let name = names.iter().find(|one| one.ifindex == ifindex);
                 let name = name.map_or_else(|| ifindex.to_string(), |one| one.name.clone());
                 text.push_str(&match ifindex {
@@ -57,7 +120,7 @@ pub(super) async fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
                  open"
             ))
         }
-        Err(DataplaneError::Locked { .. }) => through_daemon(&args, &pins).await,
+        Err(DataplaneError::Locked { .. }) => through_daemon(args, pins).await,
         Err(error) => Err(error.into()),
     }
 }

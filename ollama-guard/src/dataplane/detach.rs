@@ -35,21 +35,31 @@ pub fn detach_all(directory: &PinDir) -> Result<Vec<u32>> {
     for path in [directory.links().as_path(), directory.root()] {
         remove_dir(path)?;
     }
-    if !directory.root().exists() {
-        return Ok(detached);
-    }
     // Where the kernel said that something was not there, it was passed over: what is there now is the
     // measure of what was done.
-    let mut left: Vec<PathBuf> = directory.link_remains()?;
-    left.extend(directory.versions()?);
-    left.extend(directory.pinned_links()?.into_iter().map(|(.., path)| path));
-    match left.pop() {
+    match remains(directory)?.pop() {
         None => Ok(detached),
         Some(path) => {
             let error = io::Error::other("it is still there");
             Err(DataplaneError::pin("remove", path)(error))
         }
     }
+}
+
+/// What of ours is pinned there: links, programs and maps, and what is left of such. Nothing is only an empty
+/// directory, or none.
+///
+/// # Errors
+///
+/// If it can't be read.
+pub fn remains(directory: &PinDir) -> Result<Vec<PathBuf>> {
+    if !directory.root().exists() {
+        return Ok(Vec::new());
+    }
+    let mut left: Vec<PathBuf> = directory.link_remains()?;
+    left.extend(directory.versions()?);
+    left.extend(directory.pinned_links()?.into_iter().map(|(.., path)| path));
+    Ok(left)
 }
 
 /// Removes a directory that is empty by now. One that holds what is not ours, or that was made for us by
@@ -67,7 +77,9 @@ fn remove_dir(path: &Path) -> Result<()> {
             Ok(())
         }
         // Whoever made it removes it.
-        ErrorKind::PermissionDenied | ErrorKind::ResourceBusy if was_made_for_us(path) => {
+        ErrorKind::PermissionDenied | ErrorKind::ResourceBusy | ErrorKind::ReadOnlyFilesystem
+            if was_made_for_us(path) =>
+        {
             tracing::info!("{} stays, empty: it was made for this user", path.display());
             Ok(())
         }

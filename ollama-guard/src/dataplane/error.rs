@@ -18,6 +18,12 @@ pub enum DataplaneError {
         /// The names of all that are needed.
         needed: String,
     },
+    /// Something in front of the kernel's own rules refuses `bpf`.
+    #[error(
+        "`bpf` is refused although the capabilities are there: mostly by a container's seccomp profile that \
+         knows CAP_SYS_ADMIN only; have it allow `bpf` with CAP_BPF, or take a newer container runtime"
+    )]
+    BpfRefused,
     /// The kernel lacks a feature.
     #[error(
         "this kernel ({release}) has no {feature}, which ollama-guard needs: boot a newer one; \

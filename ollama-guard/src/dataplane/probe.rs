@@ -30,7 +30,11 @@ pub(super) fn features() -> Result<Features> {
     check_capabilities()?;
     let lacks = |feature| DataplaneError::KernelTooOld { feature, release: release() };
     if !matches!(is_program_supported(ProgramType::Xdp), Ok(true)) {
-        return Err(lacks("XDP"));
+        // The capabilities are there, so that the kernel itself would not say this.
+        return Err(match sys::load_smallest_xdp() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => DataplaneError::BpfRefused,
+            _ => lacks("XDP"),
+        });
     }
     for (kind, feature) in
         [(MapType::ArrayOfMaps, "arrays of maps"), (MapType::RingBuf, "BPF ring buffer")]
