@@ -16,10 +16,13 @@ mod dist;
 mod elsewhere;
 mod faults;
 mod fuzz;
+mod image;
 mod kernels;
 mod lint;
+mod manifests;
 mod package_test;
 mod picture;
+mod podman;
 mod run;
 mod setup;
 mod soak;
@@ -72,6 +75,10 @@ enum Verb {
     },
     /// Build a release: program, archive, Debian package, hashes and bill of materials, in target/dist
     Dist,
+    /// Build the container image: one static program, as an OCI archive in target/dist
+    Image,
+    /// Write the parts of the Kubernetes manifests that are made of other files
+    Manifests,
     /// The Debian package in real Debians: installed, upgraded, rebooted, removed; and a release twice
     PackageTest {
         /// Only look at the package, without installing it
@@ -147,6 +154,8 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Run { args } => run::run(&workspace, &args),
         Verb::Dist => dist::dist(&workspace),
+        Verb::Image => image::image(&workspace),
+        Verb::Manifests => manifests::manifests(&workspace),
         Verb::PackageTest { quick: true } => {
             build::build(&workspace, Profile::Release)?;
             package_test::check(&workspace).map(drop)

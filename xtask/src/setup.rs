@@ -6,10 +6,11 @@
 //! `target/bpf-tools`, built by and belonging to the caller.
 
 mod apt;
+pub mod kubernetes;
 mod linker;
 mod system;
 pub mod tools;
-mod unpacked;
+pub mod unpacked;
 
 use std::{
     io::{self, Write as _},
@@ -28,6 +29,7 @@ use self::{
 use crate::{
     command::{self, Elevation},
     compiler::KernelCompiler,
+    podman,
     workspace::Workspace,
 };
 
@@ -132,6 +134,8 @@ pub fn setup(workspace: &Workspace, needs: Needs) -> anyhow::Result<KernelCompil
     linker::ensure(workspace, &compiler)?;
     if needs.tests {
         unpacked::ensure(workspace, &unpacked::PROMETHEUS)?;
+        kubernetes::ensure(workspace)?;
+        podman::ensure(workspace)?;
     }
     say(&format!(
         "ready: kernel side by rustc {} (LLVM {}) and bpf-linker {LINKER_VERSION}, checked in \

@@ -19,7 +19,7 @@ use crate::{
     build::{self, Profile},
     command,
     compiler::KernelCompiler,
-    demo, elsewhere, kernels, lint, package_test,
+    demo, elsewhere, image, kernels, lint, package_test,
     setup::{self, Needs},
     workspace::{KERNEL_PACKAGE, Workspace},
 };
@@ -60,11 +60,14 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
     }
     if quick {
         table.left_out("package", "--quick");
+        table.left_out("image", "--quick");
         table.left_out("privileged tests", "--quick");
         table.left_out("bench --quick", "--quick");
         table.left_out("demo", "--quick");
     } else if built {
         table.run("package", || package_test::check(workspace).map(drop));
+        // The tests that need it say so.
+        table.run("image", || image::make(workspace, &compiler).map(drop));
         // Not a reason to leave the tests out: those that need it say so.
         table.run("another layout version", || elsewhere::other_layout(workspace, &compiler));
         privileged::run(workspace, &mut table);
@@ -76,6 +79,7 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
         });
     } else {
         table.blocked("package", "nothing was built to pack");
+        table.blocked("image", "nothing was built to pack");
         table.blocked("privileged tests", "nothing was built to test");
         table.blocked("bench --quick", "nothing was built to measure");
         table.blocked("demo", "nothing was built to show");

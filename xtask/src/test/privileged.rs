@@ -35,6 +35,7 @@ const ALONE: [(&[&str], &str); 3] = [
     (
         &[
             "books",
+            "container",
             "drift",
             "evasion",
             "expiry",

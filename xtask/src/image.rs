@@ -1,0 +1,173 @@
+//! `cargo xtask image`: the container image, as an OCI archive in `target/dist`.
+//!
+//! One static program and nothing else. The same commit gives the same bytes by the same compilers and the same
+//! podman: the program is built as a release is, every time is the commit's, and the archive is packed by tar,
+//! because podman's own has the time of packing in it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{
+    build, command,
+    compiler::{KernelCompiler, remapped_paths},
+    dist::{self, Stamp, VERSION},
+    podman,
+    setup::{self, Needs},
+    workspace::Workspace,
+};
+
+/// What the image may be in bytes: a node pulls it before it is guarded.
+const MOST_BYTES: u64 = 15_000_000;
+
+/// What the program needs of the processor's family that another one's build would have, too.
+const STATIC: &str = "-Ctarget-feature=+crt-static";
+
+/// Builds it, and says what came out.
+pub fn image(workspace: &Workspace) -> anyhow::Result<()> {
+    let compiler = setup::setup(workspace, Needs::BUILD)?;
+    make(workspace, &compiler).map(drop)
+}
+
+/// Builds it. Returns the archive.
+pub fn make(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<PathBuf> {
+    let podman = podman::ensure(workspace)?;
+    let stamp = Stamp::of(workspace)?;
+    build::kernel_side(workspace, compiler)?;
+    let program = program(workspace, &stamp)?;
+    pack(workspace, &podman, &program, &stamp)
+}
+
+/// The program, static and without symbols: there is nothing in the image that could read them.
+fn program(workspace: &Workspace, stamp: &Stamp) -> anyhow::Result<PathBuf> {
+    let target = workspace.target().join("image-build");
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut cargo = workspace.bare_cargo();
+    cargo.args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        build::GUARD,
+        "--bin",
+        build::GUARD,
+    ]);
+    // Said although it is this machine's: the flags are then not those of build scripts and macros.
+    cargo.args(["--target", &triple]).arg("--target-dir").arg(&target);
+    let mut flags = remapped_paths(workspace);
+    flags.push(STATIC.to_owned());
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    cargo.env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
+    cargo.env("OLLAMA_GUARD_COMMIT", &stamp.commit);
+    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    for variable in ["RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+        cargo.env_remove(variable);
+    }
+    command::run(stamp.applied_to(&mut cargo)).context("the program of the image")?;
+    let program = target.join(triple).join("release").join(build::GUARD);
+    let bytes = fs::read(&program).with_context(|| program.display().to_string())?;
+    ensure!(!asks_for_a_loader(&bytes), "{} is not static", program.display());
+    Ok(program)
+}
+
+/// Whether an ELF program names a dynamic loader (PT_INTERP), which an empty image does not have.
+fn asks_for_a_loader(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, bytes: usize| -> Option<usize> {
+        let field = elf.get(at..at + bytes)?;
+        Some(field.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    // Elf64_Ehdr: e_phoff, e_phentsize, e_phnum.
+    let headers = (|| Some((number(32, 8)?, number(54, 2)?, number(56, 2)?)))();
+    let Some((start, size, count)) = headers else { return true };
+    (0..count).any(|index| number(start + index * size, 4) == Some(PT_INTERP as usize))
+}
+
+/// Builds the image of the finished program, and packs it.
+fn pack(
+    workspace: &Workspace,
+    podman: &Path,
+    program: &Path,
+    stamp: &Stamp,
+) -> anyhow::Result<PathBuf> {
+    let work = workspace.target().join("image");
+    if work.exists() {
+        fs::remove_dir_all(&work)
+            .with_context(|| format!("could not remove {}", work.display()))?;
+    }
+    let context = work.join("context");
+    fs::create_dir_all(&context)?;
+    fs::copy(program, context.join(build::GUARD))?;
+    let containerfile = workspace.root().join("ollama-guard/deploy/container/Containerfile");
+    let name = format!("localhost/{}:{VERSION}", build::GUARD);
+    let created = command::output(
+        Command::new("date")
+            .args(["--utc", "+%Y-%m-%dT%H:%M:%SZ", "--date"])
+            .arg(format!("@{}", stamp.time)),
+    )?;
+    let called = || {
+        let mut command = Command::new(podman);
+        command.arg("--root").arg(work.join("storage")).arg("--runroot").arg(work.join("run"));
+        command.arg("--tmpdir").arg(work.join("tmp"));
+        command
+    };
+    let mut build = called();
+    build.args(["build", "--quiet", "--format", "oci", "--timestamp", &stamp.time, "--tag", &name]);
+    for (key, value) in
+        [("VERSION", VERSION), ("COMMIT", &stamp.commit), ("CREATED", created.trim())]
+    {
+        build.arg("--build-arg").arg(format!("{key}={value}"));
+    }
+    command::run_quietly(build.arg("--file").arg(containerfile).arg(&context))
+        .context("the image")?;
+    let layout = work.join("layout");
+    command::run_quietly(
+        called()
+            .args(["save", "--quiet", "--format", "oci-dir", "--output"])
+            .arg(&layout)
+            .arg(&name),
+    )?;
+    let index = fs::read_to_string(layout.join("index.json"))?;
+    ensure!(index.contains(&name), "without its name no runtime imports it: {index}");
+    let directory = dist::directory(workspace);
+    fs::create_dir_all(&directory)?;
+    let archive =
+        directory.join(format!("{}-{VERSION}-{}.oci.tar", build::GUARD, std::env::consts::ARCH));
+    let mut tar = Command::new("tar");
+    tar.args([
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--format=gnu",
+        "--mode=go-w",
+    ]);
+    tar.args(["--mtime", &format!("@{}", stamp.time), "--create", "--file"]).arg(&archive);
+    command::run(tar.arg("--directory").arg(&layout).arg("."))?;
+    let size = fs::metadata(&archive)?.len();
+    ensure!(size < MOST_BYTES, "{} has {size} bytes, and may have {MOST_BYTES}", archive.display());
+    command::run_quietly(called().args(["image", "rm", "--force", &name]))?;
+    fs::remove_dir_all(&work)?;
+    println!("image: {}, {size} bytes, {name}", archive.display());
+    Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_wants_a_loader_is_told_from_one_that_does_not() {
+        // This test's own program is linked dynamically.
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(asks_for_a_loader(&own));
+        let mut none = own.clone();
+        none[56..58].copy_from_slice(&[0, 0]);
+        assert!(!asks_for_a_loader(&none));
+        assert!(asks_for_a_loader(b"not a program"));
+    }
+}
