@@ -14,6 +14,7 @@
 //! * [`soak`]: everything at once, for minutes.
 //! * [`bench`]: what the guard costs, beside what people would use instead.
 //! * [`demo`]: the main job, played for an audience.
+//! * [`deployment`]: the Kubernetes manifests and the chart, as kubectl and helm render them.
 //! * [`machine`]: a Debian that a real systemd boots, on the network of a bed's server.
 //! * [`package`]: the Debian package in such a machine, from installation to purge.
 //!
@@ -25,6 +26,7 @@ pub mod bed;
 pub mod bench;
 pub mod budget;
 pub mod demo;
+pub mod deployment;
 pub mod faults;
 pub mod loaded;
 pub mod lpm;
