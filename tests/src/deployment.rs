@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -44,7 +45,7 @@ pub fn tool(path: &str) -> Result<PathBuf> {
         .with_context(|| format!("there is no target/tools/{path}: `cargo xtask setup --tests`"))
 }
 
-/// What `helm template` makes of the chart with these values (`--set`, separated by commas).
+/// What `helm template` makes of the chart with these values, in YAML.
 ///
 /// # Errors
 ///
@@ -59,9 +60,11 @@ pub fn chart(values: &str) -> Result<Objects> {
 ///
 /// If helm is missing.
 pub fn helm_template(values: &str) -> Result<Finished> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(values.as_bytes())?;
     let mut helm = Command::new(tool("kubernetes/helm")?);
     helm.args(["template", NAME]).arg(deploy().join("helm/ollama-guard"));
-    helm.args(["--namespace", NAME, "--set", values]);
+    helm.args(["--namespace", NAME, "--values"]).arg(file.path());
     run(&mut helm, LIMIT)
 }
 

@@ -60,7 +60,7 @@ impl<'bed> Node<'bed> {
         // As the kubelet makes it. Nobody but root gets that far on a node.
         fs::set_permissions(&map, fs::Permissions::from_mode(0o777))?;
         node.write_profile()?;
-        node.swap(&configuration("")?)?;
+        node.swap(&configuration(None)?)?;
         symlink("..data/config.toml", map.join("config.toml"))?;
         Ok(node)
     }
@@ -157,10 +157,13 @@ impl Drop for Node<'_> {
     }
 }
 
-/// The ConfigMap that the chart writes, for the friend and these.
-fn configuration(more: &str) -> Result<String> {
-    let rendered =
-        chart(&format!("allow={{node,{FRIEND4},{FRIEND6}{more}}},interfaces={{{SERVER_DOOR}}}"))?;
+/// The ConfigMap that the chart writes, for the friend and somebody else.
+fn configuration(more: Option<Ipv4Addr>) -> Result<String> {
+    let mut allow = format!("node, {FRIEND4}, '{FRIEND6}'");
+    if let Some(more) = more {
+        allow.push_str(&format!(", {more}"));
+    }
+    let rendered = chart(&format!("{{allow: [{allow}], interfaces: [{SERVER_DOOR}]}}"))?;
     let map = object(&rendered, "ConfigMap/ollama-guard")?;
     let text = map.pointer("/data/config.toml").and_then(Value::as_str);
     Ok(text.context("no configuration")?.to_owned())
@@ -199,7 +202,7 @@ fn a_pod_of_the_daemon_set_guards_its_node_through_a_flood_an_update_and_its_own
     only_the_friend_is_served(&bed)?;
 
     // And with one, nothing.
-    let detacher = node.play("detach=true")?;
+    let detacher = node.play("detach: true")?;
     until("the detacher to be ready", READY, || node.is_detached(&detacher).unwrap_or_default())
         .with_context(|| node.podman.log(&detacher))?;
     everyone_is_served(&bed)?;
@@ -215,7 +218,7 @@ fn a_config_map_is_followed_when_it_is_swapped_and_a_broken_one_changes_nothing(
     let container = node.play("")?;
     node.until_ready(&bed, &container)?;
     until_passing(&bed, GUARDED, &[FRIEND4], FOLLOWED)?;
-    node.swap(&configuration(&format!(",{NEWCOMER4}"))?)?;
+    node.swap(&configuration(Some(NEWCOMER4))?)?;
     until_passing(&bed, GUARDED, &[FRIEND4, NEWCOMER4], FOLLOWED)
         .with_context(|| node.podman.log(&container))?;
     node.swap("mode = \"enfocre\"\n")?;
@@ -225,7 +228,7 @@ fn a_config_map_is_followed_when_it_is_swapped_and_a_broken_one_changes_nothing(
         })
     })?;
     until_passing(&bed, GUARDED, &[FRIEND4, NEWCOMER4], FOLLOWED)?;
-    node.swap(&configuration("")?)?;
+    node.swap(&configuration(None)?)?;
     until_passing(&bed, GUARDED, &[FRIEND4], FOLLOWED)?;
     until("the mistake to be forgotten", FOLLOWED, || {
         node.ready(&bed).is_some_and(|page| page == (200, "ok\n".into()))

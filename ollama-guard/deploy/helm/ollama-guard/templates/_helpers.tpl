@@ -19,7 +19,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
-{{/* A list of rules in TOML: words, and tables of from, on and expires. */}}
+{{/* A list of rules in TOML: words, and tables of from, interfaces (which YAML
+     would take for a truth if they were called `on`, as in TOML) and expires. */}}
 {{- define "ollama-guard.rules" -}}
 [
 {{- range $index, $rule := . -}}
@@ -28,7 +29,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{ $rule | toJson }}
 {{- else -}}
 { from = {{ $rule.from | toJson }}
-{{- with $rule.on }}, on = {{ include "ollama-guard.words" . }}{{ end }}
+{{- with $rule.interfaces }}, on = {{ include "ollama-guard.words" . }}{{ end }}
 {{- with $rule.expires }}, expires = {{ . | toJson }}{{ end }} }
 {{- end -}}
 {{- end -}}
