@@ -114,6 +114,10 @@ pub const DOOR_DEPARTED: u32 = 1;
 /// The door number of packets at the inner door: on their way to a socket, in whichever network namespace.
 /// Interfaces have other numbers in each of these, so none says which door of this host it was.
 pub const DOOR_INNER: u32 = 2;
+/// What the inner door is called among the doors. The blank is why no interface can have this name.
+pub const INNER_NAME: &str = "inner door";
+/// The name of its hook.
+pub const INNER_HOOK: &str = "cgroup";
 /// The first number that is given to an interface.
 pub const FIRST_DOOR: u32 = 3;
 /// The index of the loopback interface, in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).

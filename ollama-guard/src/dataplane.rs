@@ -51,11 +51,13 @@ mod words;
 
 mod live;
 
+pub use ollama_guard_common::abi::INNER_NAME;
+
 pub use contents::{Found, InForce};
-pub use detach::detach_all;
+pub use detach::{detach_all, remains};
 pub use driver::driver_name;
 pub use error::DataplaneError;
-pub use inner::{Arrival, INNER_NAME, InnerState, Place};
+pub use inner::{Arrival, InnerState, Place};
 pub use learning::{SourceTable, Sources};
 pub use links::{AttachMode, Hook, LinkState, Outcome};
 pub use live::{Dataplane, OpenOptions};

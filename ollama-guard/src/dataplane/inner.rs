@@ -22,9 +22,6 @@ use super::{
     table,
 };
 
-/// What it is called among the doors. The blank is why no interface can have this name.
-pub const INNER_NAME: &str = "inner door";
-
 /// A cgroup to stand at.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {

@@ -14,6 +14,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
+use ollama_guard_common::abi::INNER_HOOK;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -55,7 +56,7 @@ impl Hook {
             Self::Xdp => "xdp",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
-            Self::Cgroup => "cgroup",
+            Self::Cgroup => INNER_HOOK,
         }
     }
 }

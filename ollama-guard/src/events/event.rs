@@ -6,11 +6,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use ollama_guard_common::{Mode, Protocol, Reason, abi::DropEvent};
+use ollama_guard_common::{
+    Mode, Protocol, Reason,
+    abi::{DropEvent, INNER_HOOK, INNER_NAME},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{fold::Folded, mark::Mark, text::Printable};
-use crate::dataplane::{Hook, INNER_NAME};
 
 /// What was done with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +107,7 @@ impl Event {
             protocol: protocol(drop.protocol),
             door: if is_inner { Some(INNER_NAME.to_owned()) } else { door(drop.ifindex) },
             ifindex: drop.ifindex,
-            hook: is_inner.then(|| Hook::Cgroup.name().to_owned()),
+            hook: is_inner.then(|| INNER_HOOK.to_owned()),
             length: drop.length,
             count: folded.count,
             boot_ms: drop.boot_ns / 1_000_000,
