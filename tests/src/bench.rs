@@ -8,6 +8,7 @@
 //! * [`flood`]: a flood of real frames through a cable, and who drops it at what cost.
 //! * [`events`]: what it takes to tell of the flood.
 //! * [`bystander`]: what all other traffic notices of it.
+//! * [`inner`]: what the inner door costs those that it lets in, and which door ends a flood.
 //! * [`update`]: replacing a list and adding to one.
 //! * [`start`]: starting with nothing loaded.
 //! * [`knocking`]: a source that never stops, and when it is let in.
@@ -21,6 +22,7 @@ pub mod bystander;
 pub mod events;
 pub mod feeder;
 pub mod flood;
+pub mod inner;
 pub mod knocking;
 pub mod lists;
 pub mod plot;
@@ -75,6 +77,7 @@ pub fn bench(options: &Options, say: &dyn Fn(&str)) -> Result<Report> {
     flood::measure(options, &mut report, say)?;
     events::measure(options, &mut report, say)?;
     bystander::measure(options, &mut report, say)?;
+    inner::measure(options, &mut report, say)?;
     update::measure(options, &mut report, say)?;
     start::measure(options, &mut report, say)?;
     Ok(report)

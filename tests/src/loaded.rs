@@ -4,6 +4,7 @@
 //! and through the programs that would filter, which count and report.
 
 use std::{
+    os::fd::AsFd as _,
     path::PathBuf,
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -21,8 +22,9 @@ use ollama_guard::{
     config::DEFAULT_CAPACITY,
     dataplane::{
         AttachMode, Dataplane, DataplaneError, Hook, LinkState, OpenOptions, Outcome, PinDir,
-        PolicySink as _, Snapshot, SourceTable, Sources, TrialEnd, Twin, links::Target,
+        Place, PolicySink as _, Snapshot, SourceTable, Sources, TrialEnd, Twin, links::Target,
     },
+    doors::Cgroup,
     policy::{Digests, Effect, MapImage, Policy, Port, Service, compile},
 };
 use ollama_guard_common::{Mode, Start};
@@ -192,6 +194,25 @@ impl Loaded {
     pub fn release(&mut self, namespace: &Namespace, interface: &str) -> Result<()> {
         let ifindex = namespace.enter(|| if_nametoindex(interface))??;
         Ok(self.dataplane()?.release(ifindex)?)
+    }
+
+    /// Has the inner door stand at a cgroup.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn stand_inside(&mut self, cgroup: &Cgroup) -> Result<()> {
+        let place = Place { path: cgroup.path(), directory: cgroup.as_fd(), id: cgroup.id() };
+        Ok(self.dataplane()?.stand_inside(&place).map(drop)?)
+    }
+
+    /// Takes the inner door away again.
+    ///
+    /// # Errors
+    ///
+    /// If it stays.
+    pub fn leave_inside(&mut self) -> Result<()> {
+        Ok(self.dataplane()?.leave_inside().map(drop)?)
     }
 
     /// The links that are pinned.

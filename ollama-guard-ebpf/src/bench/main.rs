@@ -12,8 +12,8 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
     btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
     helpers::bpf_redirect,
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, cgroup_skb, xdp},
+    programs::{SkBuffContext, XdpContext},
 };
 use ollama_guard_common::bench::{MAX_PREFIXES, SOURCES, Source};
 
@@ -56,6 +56,12 @@ fn bare_drop(_: XdpContext) -> u32 {
 #[xdp(frags)]
 fn bare_pass(_: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// Lets every packet to a socket pass, and does nothing else.
+#[cgroup_skb(ingress)]
+fn bare_inner(_: SkBuffContext) -> i32 {
+    1
 }
 
 /// The same for frames in one buffer only.

@@ -111,7 +111,7 @@ pub fn measure(options: &Options, report: &mut Report, say: &dyn Fn(&str)) -> Re
 }
 
 /// Answers: what begins with 0 is sent back, anything else is swallowed.
-fn serve(listener: &TcpListener) {
+pub(super) fn serve(listener: &TcpListener) {
     for stream in listener.incoming().flatten() {
         thread::spawn(move || drop(answer(stream)));
     }
@@ -140,7 +140,7 @@ fn answer(mut stream: TcpStream) -> Result<()> {
 }
 
 /// The median of the exchanges, in microseconds.
-fn exchanges(address: SocketAddr) -> Result<f64> {
+pub(super) fn exchanges(address: SocketAddr) -> Result<f64> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     let mut message = [0; 64];

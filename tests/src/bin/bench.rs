@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use ollama_guard_tests::bench::{Options, bench, plot::svg, usual};
+use ollama_guard_tests::bench::{Options, bench, inner::answer_at, plot::svg, usual};
 
 fn main() -> ExitCode {
     match measured() {
@@ -41,6 +41,11 @@ fn measured() -> Result<Vec<String>> {
             "--usual" => compare = Some(arguments.next().context("--usual needs a file")?),
             "--record-usual" => {
                 record = Some(arguments.next().context("--record-usual needs a file")?);
+            }
+            // Itself, as the server that it measures.
+            "--answer" => {
+                let addresses = arguments.next().context("--answer needs addresses")?;
+                return answer_at(&addresses).map(|()| Vec::new());
             }
             _ => bail!("{flag} is nothing that this measures with"),
         }
