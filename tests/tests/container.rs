@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ollama_guard_tests::{
     bed::{
-        Bed, NEWCOMER4, PIN_DIR_PREFIX, Podman, SERVER_DOOR, Standin, UnderFlood,
+        Bed, Cgroup, NEWCOMER4, PIN_DIR_PREFIX, Podman, SERVER_DOOR, Standin, UnderFlood,
         everyone_is_served, fetch, only_the_friend_is_served, until, until_passing, xdp_program_id,
     },
     deployment::{NAME, chart, deploy, object, tool, yaml},
@@ -46,6 +46,8 @@ fn image() -> Result<PathBuf> {
 struct Node<'bed> {
     podman: Podman<'bed>,
     pins: PathBuf,
+    /// What is the root of the node's cgroups to the pod: the machine's own sockets are not the test's.
+    cgroup: Cgroup,
     pods: usize,
 }
 
@@ -53,7 +55,7 @@ impl<'bed> Node<'bed> {
     fn new(bed: &'bed Bed) -> Result<Self> {
         let podman = Podman::with_image(&bed.server.namespace, &image()?)?;
         let pins = format!("/sys/fs/bpf/{PIN_DIR_PREFIX}{}-pod", std::process::id());
-        let mut node = Self { podman, pins: pins.into(), pods: 0 };
+        let mut node = Self { podman, pins: pins.into(), cgroup: Cgroup::new()?, pods: 0 };
         fs::create_dir(node.podman.file("state"))?;
         let map = node.podman.file("config");
         fs::create_dir(&map)?;
@@ -121,6 +123,7 @@ impl<'bed> Node<'bed> {
                 Some("pins") => self.pins.clone(),
                 Some("state") => self.podman.file("state"),
                 Some("config") => self.podman.file("config"),
+                Some("cgroup") => self.cgroup.path().to_owned(),
                 _ => continue,
             };
             let name = volume["name"].clone();
@@ -163,7 +166,9 @@ fn configuration(more: Option<Ipv4Addr>) -> Result<String> {
     if let Some(more) = more {
         allow.push_str(&format!(", {more}"));
     }
-    let rendered = chart(&format!("{{allow: [{allow}], interfaces: [{SERVER_DOOR}]}}"))?;
+    let rendered = chart(&format!(
+        "{{allow: [{allow}], interfaces: [{SERVER_DOOR}], inner: {{cgroup: /host/cgroup}}}}"
+    ))?;
     let map = object(&rendered, "ConfigMap/ollama-guard")?;
     let text = map.pointer("/data/config.toml").and_then(Value::as_str);
     Ok(text.context("no configuration")?.to_owned())
@@ -185,7 +190,7 @@ fn a_pod_of_the_daemon_set_guards_its_node_through_a_flood_an_update_and_its_own
     node.until_ready(&bed, &container)?;
     only_the_friend_is_served(&bed)?;
     let status = node.podman.exec(&container, &[PROGRAM, "verify"])?;
-    ensure!(status.succeeded(), "{status:?}");
+    ensure!(status.succeeded() && status.stdout.contains("inner door"), "{status:?}");
 
     // A rolling update: the old pod goes before the new one comes.
     let mut newer = String::new();

@@ -188,7 +188,7 @@ fn check_probes(container: &Container, config: &Config) -> Result<()> {
     for get in [&live, &ready] {
         ensure!(get.host.as_deref() == Some("127.0.0.1"), "{get:?}");
         let port = serde_json::to_value(&get.port)?;
-        ensure!(port == Value::from(address.port()), "{get:?}");
+        ensure!(port == address.port(), "{get:?}");
     }
     let observes =
         config.services.iter().any(|service| service.mode == ollama_guard_common::Mode::Observe);
@@ -314,6 +314,8 @@ fn every_value_of_the_chart_ends_in_a_configuration_that_is_understood() -> Resu
         "services: [{name: web, ports: [8080, 9090/tcp], mode: observe, allow: [node]}]",
         "extraConfig: \"[events]\\nper_second = 10\"",
         "metrics: {expose: true, listen: '[::]:9435'}",
+        "inner: {enable: false}",
+        "inner: {enable: true, cgroup: /host/cgroup/kubepods.slice}",
         "{fullnameOverride: a, podLabels: {b: c}, podAnnotations: {d: e}, seLinuxOptions: {type: f}}",
     ] {
         check(&chart(values)?).with_context(|| values.to_owned())?;
@@ -327,6 +329,7 @@ fn every_value_of_the_chart_ends_in_a_configuration_that_is_understood() -> Resu
         "detach: 1",
         "lists: {config.toml: x}",
         "metrics: {listen: off}",
+        "inner: {cgroup: kubepods}",
     ] {
         let refused = helm_template(unsound)?;
         let why = refused.stderr.contains("schema");

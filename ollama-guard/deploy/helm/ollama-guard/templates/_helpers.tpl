@@ -112,6 +112,16 @@ allow = {{ include "ollama-guard.rules" .Values.metrics.allow }}
 
 [metrics]
 listen = {{ include "ollama-guard.listen" . | toJson }}
+{{- if or (not (kindIs "invalid" .Values.inner.enable)) .Values.inner.cgroup }}
+
+[inner]
+{{- if not (kindIs "invalid" .Values.inner.enable) }}
+enable = {{ .Values.inner.enable }}
+{{- end }}
+{{- with .Values.inner.cgroup }}
+cgroup = {{ . | toJson }}
+{{- end }}
+{{- end }}
 {{- with .Values.extraConfig }}
 
 {{ . | trim }}
