@@ -145,12 +145,17 @@ impl KernelCompiler {
 
     /// `cargo build` for the kernel side, optimised, without a choice of packages.
     pub fn cargo_build(&self, workspace: &Workspace) -> Command {
+        self.cargo_build_for(workspace, env::consts::ARCH, &workspace.bpf_target())
+    }
+
+    /// The same as it would be called on another processor, into a directory of its own.
+    pub fn cargo_build_for(&self, workspace: &Workspace, arch: &str, target: &Path) -> Command {
         let mut cargo = match self.origin {
             Origin::Debian => workspace.bare_cargo(),
             Origin::Nightly => nightly("cargo"),
         };
         cargo.arg("build");
-        self.complete(&mut cargo, workspace, &[]);
+        self.complete(&mut cargo, workspace, arch, target, &[]);
         cargo.arg("--release");
         cargo
     }
@@ -172,14 +177,22 @@ impl KernelCompiler {
                 cargo
             }
         };
-        self.complete(&mut cargo, workspace, &["-Dwarnings"]);
+        let target = workspace.bpf_target();
+        self.complete(&mut cargo, workspace, env::consts::ARCH, &target, &["-Dwarnings"]);
         cargo
     }
 
     /// Adds everything that is the same for every call of cargo for the BPF target.
-    fn complete(&self, cargo: &mut Command, workspace: &Workspace, more_flags: &[&str]) {
+    fn complete(
+        &self,
+        cargo: &mut Command,
+        workspace: &Workspace,
+        arch: &str,
+        target: &Path,
+        more_flags: &[&str],
+    ) {
         cargo.current_dir(workspace.root());
-        cargo.args(["--target", BPF_TARGET, "--target-dir"]).arg(workspace.bpf_target());
+        cargo.args(["--target", BPF_TARGET, "--target-dir"]).arg(target);
         match self.origin {
             Origin::Debian => {
                 // One crate needs an unstable feature (inline assembly for BPF); no other gets any.
@@ -192,7 +205,7 @@ impl KernelCompiler {
         // Takes precedence over RUSTFLAGS and over flags from a configuration of the caller's.
         let mut flags = remapped_paths(workspace);
         flags.extend(more_flags.iter().map(|&flag| flag.to_owned()));
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(env::consts::ARCH, &flags));
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(arch, &flags));
         cargo.env("PATH", path_with(&workspace.bpf_tools().join("bin")));
     }
 }

@@ -12,7 +12,6 @@ mod archive;
 mod boot;
 mod chosen;
 mod guest;
-mod mirror;
 mod packages;
 mod report;
 mod results;
@@ -34,7 +33,6 @@ use anyhow::{Context as _, bail, ensure};
 use self::{
     chosen::{LEFT_OUT, RUN},
     guest::Work,
-    mirror::Mirror,
     packages::Kernel,
     report::Row,
     results::{Step, outcomes},
@@ -42,6 +40,7 @@ use self::{
 use crate::{
     build::{self, Profile},
     command::{self, Elevation},
+    mirror::Mirror,
     setup::{self, Needs},
     test::binaries,
     workspace::Workspace,

@@ -20,12 +20,15 @@ mod image;
 mod kernels;
 mod lint;
 mod manifests;
+mod mirror;
 mod package_test;
 mod picture;
 mod podman;
+mod processors;
 mod run;
 mod setup;
 mod soak;
+mod suite;
 mod test;
 mod workspace;
 

@@ -19,7 +19,7 @@ use crate::{
     build::{self, Profile},
     command,
     compiler::KernelCompiler,
-    demo, elsewhere, image, kernels, lint, package_test,
+    demo, elsewhere, image, kernels, lint, package_test, processors,
     setup::{self, Needs},
     workspace::{KERNEL_PACKAGE, Workspace},
 };
@@ -55,8 +55,13 @@ pub fn test(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
     table.run("unprivileged tests", || unprivileged(workspace));
     if built {
         table.run("the same object elsewhere", || elsewhere::same_object(workspace, &compiler));
+        table.run("the same programs on other processors", || {
+            processors::check(workspace, &compiler)
+        });
     } else {
         table.blocked("the same object elsewhere", "there is no object to compare with");
+        table
+            .blocked("the same programs on other processors", "there is no object to compare with");
     }
     if quick {
         table.left_out("package", "--quick");

@@ -1,20 +1,21 @@
 //! Debian's kernels: found and downloaded at run time, and unpacked.
 //!
-//! Everything of apt's is private, under `target/kernels/<suite>/`: its lists, its cache, its
-//! sources. The system's own are not touched, and no root is needed. Names of kernel packages have
-//! the version in them and change every few weeks, so they are asked for each time.
+//! Everything of apt's is private, under `target/kernels/<suite>/`. Names of kernel packages have the version
+//! in them and change every few weeks, so they are asked for each time.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::mirror::Mirror;
-use crate::command;
+use crate::{
+    command,
+    mirror::Mirror,
+    suite::{Suite, field},
+};
 
 /// The package that stands for the newest kernel of a suite. The flavour for virtual machines is
 /// a third of the size of the other, and has every driver that the tests need.
@@ -34,17 +35,12 @@ pub struct Kernel {
     pub fetched: String,
 }
 
-/// apt, kept apart from the system's.
-struct Apt {
-    directory: PathBuf,
-}
-
 /// Fetches the newest kernel of a suite, unless it is here already.
 pub fn fetch(mirror: &Mirror, suite: &str, directory: &Path) -> anyhow::Result<Kernel> {
     let start = Instant::now();
-    let apt = Apt { directory: directory.to_path_buf() };
-    let lists = apt.update(mirror, suite)?;
-    let packages = apt.resolve()?;
+    let apt = Suite::at(directory);
+    let lists = apt.update(mirror, &["deb"], suite)?;
+    let packages = resolve(&apt)?;
     let Some((package, version)) = packages.first() else {
         bail!("{NEWEST} of {suite} depends on no kernel");
     };
@@ -52,7 +48,9 @@ pub fn fetch(mirror: &Mirror, suite: &str, directory: &Path) -> anyhow::Result<K
     let fetched = if root.is_dir() {
         format!("lists {lists}; packages already here; {}", seconds(start.elapsed()))
     } else {
-        let bytes = apt.download(&packages, &root)?;
+        let wanted: Vec<_> =
+            packages.iter().map(|(package, version)| format!("{package}={version}")).collect();
+        let bytes = apt.unpack(&wanted, &root)?;
         let count = packages.len();
         let megabytes = bytes as f64 / 1e6;
         format!("lists {lists}; {count} package(s) {megabytes:.0} MB; {}", seconds(start.elapsed()))
@@ -66,98 +64,21 @@ fn seconds(time: Duration) -> String {
     format!("{:.0} s", time.as_secs_f64())
 }
 
-impl Apt {
-    fn command(&self, program: &str) -> Command {
-        let at = |name: &str| self.directory.join("apt").join(name).display().to_string();
-        let mut command = Command::new(program);
-        command.env("LC_ALL", "C");
-        for (option, value) in [
-            ("Dir::State::Lists", at("lists")),
-            // Nothing is installed as far as this apt knows: the system has no say in names.
-            ("Dir::State::status", at("status")),
-            ("Dir::Cache", at("cache")),
-            ("Dir::Etc::sourcelist", at("sources.list")),
-            ("Dir::Etc::sourceparts", "-".into()),
-            // The machine's own preferences are about the machine's own suites.
-            ("Dir::Etc::preferencesparts", at("nothing")),
-            ("Dir::Etc::preferences", at("nothing/here")),
-            // The user that apt downloads as by default may not write into our directories.
-            ("APT::Sandbox::User", "root".into()),
-            ("Acquire::Languages", "none".into()),
-            ("Acquire::Retries", "2".into()),
-        ] {
-            command.arg("-o").arg(format!("{option}={value}"));
+/// The packages of the newest kernel with their versions, the one that names it first.
+fn resolve(apt: &Suite) -> anyhow::Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut open = vec![NEWEST.to_owned()];
+    while let Some(package) = open.pop() {
+        let mut show = apt.command("apt-cache");
+        let text = command::output(show.args(["show", "--no-all-versions", &package]))?;
+        open.extend(parts(&text));
+        if package != NEWEST && !found.iter().any(|(known, _)| *known == package) {
+            let version = field(&text, "Version").context("a package without a version")?;
+            found.push((package, version.to_owned()));
         }
-        command
+        ensure!(found.len() < 10, "{NEWEST} leads to ever more packages: {found:?}");
     }
-
-    /// Fetches the lists of one suite. Returns how much that was, in words.
-    fn update(&self, mirror: &Mirror, suite: &str) -> anyhow::Result<String> {
-        let private = self.directory.join("apt");
-        for directory in ["lists/partial", "cache/archives/partial", "nothing"] {
-            fs::create_dir_all(private.join(directory))?;
-        }
-        fs::write(private.join("status"), "")?;
-        fs::write(private.join("sources.list"), mirror.source_list(suite))?;
-        let said = command::output(self.command("apt-get").args([
-            "-q",
-            "--error-on=any",
-            "update",
-        ]))
-        .with_context(|| {
-            format!(
-                "the package lists of {suite} could not be fetched; if its signature is what \
-                     failed, a newer debian-archive-keyring is needed"
-            )
-        })?;
-        // "Fetched 8,788 kB in 1s (9,123 kB/s)"; nothing of the kind if nothing is new.
-        let fetched = said.lines().find_map(|line| line.strip_prefix("Fetched "));
-        Ok(fetched.and_then(|line| line.split(" in ").next()).unwrap_or("0 B").to_owned())
-    }
-
-    /// The packages of the newest kernel with their versions, the one that names it first.
-    fn resolve(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let mut found: Vec<(String, String)> = Vec::new();
-        let mut open = vec![NEWEST.to_owned()];
-        while let Some(package) = open.pop() {
-            let mut show = self.command("apt-cache");
-            let text = command::output(show.args(["show", "--no-all-versions", &package]))?;
-            open.extend(parts(&text));
-            if package != NEWEST && !found.iter().any(|(known, _)| *known == package) {
-                let version = field(&text, "Version").context("a package without a version")?;
-                found.push((package, version.to_owned()));
-            }
-            ensure!(found.len() < 10, "{NEWEST} leads to ever more packages: {found:?}");
-        }
-        Ok(found)
-    }
-
-    /// Downloads packages and unpacks them into a directory that is there only if it is complete.
-    /// Returns the bytes downloaded.
-    fn download(&self, packages: &[(String, String)], root: &Path) -> anyhow::Result<u64> {
-        let (debs, half) = (self.directory.join("debs"), self.directory.join("half"));
-        for directory in [&debs, &half] {
-            let _ = fs::remove_dir_all(directory);
-            fs::create_dir_all(directory)?;
-        }
-        let mut download = self.command("apt-get");
-        download.args(["-qq", "download"]).current_dir(&debs);
-        download.args(packages.iter().map(|(package, version)| format!("{package}={version}")));
-        command::run_quietly(&mut download)?;
-        let mut bytes = 0;
-        for deb in fs::read_dir(&debs)? {
-            let deb = deb?.path();
-            bytes += fs::metadata(&deb)?.len();
-            command::run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&half))?;
-        }
-        fs::remove_dir_all(&debs)?;
-        fs::rename(&half, root).with_context(|| format!("making {}", root.display()))?;
-        Ok(bytes)
-    }
-}
-
-fn field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
-    text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+    Ok(found)
 }
 
 /// The packages with parts of a kernel that a package depends on.

@@ -1,5 +1,4 @@
-//! Programs of Debian packages that would start a service, or change how the machine runs containers, if they
-//! were installed.
+//! Programs of Debian packages that would start a service if they were installed.
 //!
 //! They are fetched by the system's own apt and unpacked into `target/tools/`: nothing is installed,
 //! started or enabled, no user is made, and no port is taken. It needs no root, but for package lists
@@ -20,101 +19,54 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Packages of which only the programs are wanted.
+/// A package of which only the programs are wanted.
 pub struct Unpacked {
-    /// The directory that they go into, in `target/tools`.
-    name: &'static str,
-    /// The packages, each by its names in different suites: the first that is offered is taken.
-    packages: &'static [&'static [&'static str]],
-    /// The programs that are called.
+    /// The package.
+    package: &'static str,
+    /// Its programs that are called.
     programs: &'static [&'static str],
-    /// Whether programs on the path do as well.
-    may_be_the_systems: bool,
     /// What they are for.
     purpose: &'static str,
 }
 
 /// A real Prometheus, to scrape the daemon and to run every query of alerts and dashboard.
 pub const PROMETHEUS: Unpacked = Unpacked {
-    name: "prometheus",
-    packages: &[&["prometheus"]],
-    programs: &["usr/bin/prometheus", "usr/bin/promtool"],
-    may_be_the_systems: true,
+    package: "prometheus",
+    programs: &["prometheus", "promtool"],
     purpose: "scrapes the daemon and tries alerts and dashboard; 19 MB to fetch",
 };
 
-/// What builds the image and runs it, with the libraries that a bare system lacks.
-pub const PODMAN: Unpacked = Unpacked {
-    name: "podman",
-    packages: &[
-        &["podman"],
-        &["conmon"],
-        &["runc"],
-        &["catatonit"],
-        &["golang-github-containers-common"],
-        &["golang-github-containers-image"],
-        &["libsubid4", "libsubid5"],
-        &["libgpgme11", "libgpgme11t64"],
-        &["libassuan0", "libassuan9"],
-        &["libglib2.0-0", "libglib2.0-0t64"],
-        &["libseccomp2"],
-    ],
-    programs: &["usr/bin/podman", "usr/bin/conmon", "usr/sbin/runc", "usr/bin/catatonit"],
-    may_be_the_systems: false,
-    purpose: "builds the image and runs it in the tests; 16 MB to fetch",
-};
-
-/// Fetches and unpacks the packages, unless their programs are there. Returns where.
-pub fn ensure(workspace: &Workspace, wanted: &Unpacked) -> anyhow::Result<PathBuf> {
-    let Unpacked { name, packages, programs, may_be_the_systems, purpose } = wanted;
-    let root = workspace.target().join("tools").join(name);
+/// Fetches and unpacks the package, unless its programs are on the path or were unpacked before.
+pub fn ensure(workspace: &Workspace, wanted: &Unpacked) -> anyhow::Result<()> {
+    let Unpacked { package, programs, purpose } = wanted;
+    let root = workspace.target().join("tools").join(package);
     let is_there = |program: &&str| {
-        let name = program.rsplit('/').next().unwrap_or_default();
-        (*may_be_the_systems && find_program(name).is_some()) || root.join(program).is_file()
+        find_program(program).is_some() || root.join("usr/bin").join(program).is_file()
     };
     if programs.iter().all(is_there) {
-        return Ok(root);
+        return Ok(());
     }
     let Some(apt) = Apt::find().filter(|_| find_program("dpkg-deb").is_some()) else {
-        bail!("{} are missing ({purpose}): this takes apt-get and dpkg-deb", programs.join(", "));
+        bail!("{} are missing ({purpose}): put them on the path", programs.join(" and "));
     };
-    say(&format!("apt-get download {name}, unpacked into target/tools/{name}: {purpose}"));
-    let fetched = workspace.target().join("tools").join(format!("{name}.fetched"));
+    say(&format!("apt-get download {package}, unpacked into target/tools/{package}: {purpose}"));
+    let fetched = workspace.target().join("tools").join(format!("{package}.fetched"));
     clear(&fetched)?;
+    fs::create_dir_all(&fetched)?;
+    if download(package, &fetched).is_err() {
+        // Mostly for want of package lists.
+        apt.update(Elevation::detect())?;
+        download(package, &fetched)?;
+    }
+    let archive = archive_in(&fetched)?;
     // Under another name first: what is half unpacked must not pass for the whole.
     let partial = fetched.join("root");
-    let mut has_updated = false;
-    for (number, names) in packages.iter().enumerate() {
-        let place = fetched.join(number.to_string());
-        fs::create_dir_all(&place)?;
-        let mut result = download_any(names, &place);
-        if result.is_err() && !has_updated {
-            // Mostly for want of package lists.
-            has_updated = true;
-            apt.update(Elevation::detect())?;
-            result = download_any(names, &place);
-        }
-        result?;
-        let archive = archive_in(&place)?;
-        command::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&partial))?;
-    }
+    command::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&partial))?;
     clear(&root)?;
     fs::rename(&partial, &root).with_context(|| format!("making {}", root.display()))?;
     clear(&fetched)?;
-    ensure!(programs.iter().all(is_there), "the packages of {name} lack one of {programs:?}");
-    Ok(root)
-}
-
-/// Downloads the first of these that the package sources have.
-fn download_any(names: &[&str], directory: &Path) -> anyhow::Result<()> {
-    let mut result = Ok(());
-    for name in names {
-        result = download(name, directory);
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
+    ensure!(programs.iter().all(is_there), "the package {package} lacks one of {programs:?}");
+    Ok(())
 }
 
 fn download(package: &str, directory: &Path) -> anyhow::Result<()> {

@@ -37,7 +37,7 @@ impl Mirror {
         };
         ensure!(
             field("ID=") == "debian",
-            "the kernels are Debian's, and this machine's package sources are not: run this on Debian"
+            "what is fetched is Debian's, and this machine's package sources are not: run this on Debian"
         );
         let mut entries = Vec::new();
         for file in configuration()? {
@@ -61,11 +61,12 @@ impl Mirror {
         Some(Self { uri: entry.uris.first()?.clone(), signed_by: entry.signed_by.clone() })
     }
 
-    /// A source list for one suite.
-    pub fn source_list(&self, suite: &str) -> String {
+    /// A source list for one suite, of packages (`deb`), of their sources (`deb-src`), or both.
+    pub fn source_list(&self, kinds: &[&str], suite: &str) -> String {
         let signed_by = self.signed_by.as_ref().map(|path| format!(" signed-by={path}"));
         let options = format!("arch=amd64{}", signed_by.unwrap_or_default());
-        format!("deb [{options}] {} {suite} main\n", self.uri)
+        let line = |kind: &&str| format!("{kind} [{options}] {} {suite} main\n", self.uri);
+        kinds.iter().map(line).collect()
     }
 }
 
@@ -134,7 +135,7 @@ mod tests {
                           Components: main\nSigned-By: /usr/share/keyrings/debian.gpg\n";
 
     fn found(entries: &[Entry]) -> Option<String> {
-        Mirror::among(entries, "bookworm").map(|mirror| mirror.source_list("sid"))
+        Mirror::among(entries, "bookworm").map(|mirror| mirror.source_list(&["deb"], "sid"))
     }
 
     #[test]
