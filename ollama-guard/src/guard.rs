@@ -5,6 +5,10 @@
 //! they were. A rule that this room has reported as in force is in the state directory and in the
 //! kernel.
 //!
+//! Nor is it known here where a policy comes from: a source is whoever hands over whole ones, each as a
+//! [`Desired`], one after the other. Today that is the daemon's reader of files; something that watches an
+//! object of a cluster's would do as it does.
+//!
 //! Not here: who may ask (control), and what the packets do (dataplane).
 //!
 //! Long because a change is one sequence, from the request to the kernel.

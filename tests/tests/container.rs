@@ -1,16 +1,16 @@
 //! The image, run as the pod that the DaemonSet describes: guarding its node, following its ConfigMap, replaced
 //! under a flood, and taking everything away again.
 //!
-//! podman 4, which Debian 12 has, plays pods and not DaemonSets: what is played is the DaemonSet's own template. Of
-//! it are replaced: the directories of the node, by some of the test's; the ConfigMap, by files laid out as the
-//! kubelet lays them out; `RuntimeDefault`, which podman 4 ignores, by its default profile with the rule about
-//! `bpf` that containerd's has; and the probes, which it would run as `curl` in an image without one.
+//! podman 5 plays the DaemonSet itself, as one pod. Of it are replaced: the directories of the node, by some of the
+//! test's; the ConfigMap, by files laid out as the kubelet lays them out; and the probes, which podman would run
+//! as `curl` in an image without one.
 
 use std::{
     env, fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use ollama_guard_tests::{
         Bed, Cgroup, NEWCOMER4, PIN_DIR_PREFIX, Podman, SERVER_DOOR, Standin, UnderFlood,
         everyone_is_served, fetch, only_the_friend_is_served, until, until_passing, xdp_program_id,
     },
-    deployment::{NAME, chart, deploy, object, tool, yaml},
+    deployment::{NAME, chart, deploy, object, yaml},
     policy::{FRIEND4, FRIEND6, GUARDED},
 };
 use serde_json::{Value, json};
@@ -54,35 +54,19 @@ struct Node<'bed> {
 impl<'bed> Node<'bed> {
     fn new(bed: &'bed Bed) -> Result<Self> {
         let podman = Podman::with_image(&bed.server.namespace, &image()?)?;
-        let pins = format!("/sys/fs/bpf/{PIN_DIR_PREFIX}{}-pod", std::process::id());
+        // By tests that run side by side, too.
+        static NODES: AtomicUsize = AtomicUsize::new(0);
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let pins = format!("/sys/fs/bpf/{PIN_DIR_PREFIX}{}-pod{number}", std::process::id());
         let mut node = Self { podman, pins: pins.into(), cgroup: Cgroup::new()?, pods: 0 };
         fs::create_dir(node.podman.file("state"))?;
         let map = node.podman.file("config");
         fs::create_dir(&map)?;
         // As the kubelet makes it. Nobody but root gets that far on a node.
         fs::set_permissions(&map, fs::Permissions::from_mode(0o777))?;
-        node.write_profile()?;
         node.swap(&configuration(None)?)?;
         symlink("..data/config.toml", map.join("config.toml"))?;
         Ok(node)
-    }
-
-    /// podman's own profile, with containerd's rule about `bpf`.
-    fn write_profile(&self) -> Result<()> {
-        let path = tool("podman/usr/share/containers/seccomp.json")?;
-        let mut profile: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
-        let rules = profile.get_mut("syscalls").and_then(Value::as_array_mut);
-        let rules = rules.context("no rules")?;
-        // Those that ask for CAP_SYS_ADMIN, and refuse it to whoever lacks that.
-        for rule in rules.iter_mut() {
-            if let Some(names) = rule.get_mut("names").and_then(Value::as_array_mut) {
-                names.retain(|name| name != "bpf");
-            }
-        }
-        rules.push(json!({
-            "names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": { "caps": ["CAP_BPF"] },
-        }));
-        Ok(fs::write(self.podman.file("profile.json"), profile.to_string())?)
     }
 
     /// Puts another version in the place of the ConfigMap's, as the kubelet's AtomicWriter does: a new directory,
@@ -99,20 +83,15 @@ impl<'bed> Node<'bed> {
         Ok(fs::rename(map.join("..data_tmp"), map.join("..data"))?)
     }
 
-    /// Plays the pod of the DaemonSet that the chart makes of these values. Returns its container's name.
+    /// Plays the DaemonSet that the chart makes of these values. Returns its container's name.
     fn play(&mut self, values: &str) -> Result<String> {
         let rendered = chart(values)?;
-        let set = object(&rendered, "DaemonSet/ollama-guard")?;
-        let template = set.pointer("/spec/template").context("no template")?;
-        let mut pod = template.clone();
+        let mut set = object(&rendered, "DaemonSet/ollama-guard")?.clone();
         self.pods += 1;
-        let name = format!("{PIN_DIR_PREFIX}{}-{}", std::process::id(), self.pods);
-        pod["apiVersion"] = "v1".into();
-        pod["kind"] = "Pod".into();
-        pod["metadata"] = json!({
-            "name": name,
-            "annotations": { "seccomp.security.alpha.kubernetes.io/pod": "localhost/profile.json" },
-        });
+        let node = self.pins.file_name().context("no name")?.to_string_lossy();
+        let name = format!("{node}-{}", self.pods);
+        set["metadata"]["name"] = name.clone().into();
+        let pod = set.pointer_mut("/spec/template").context("no template")?;
         let container = &mut pod["spec"]["containers"][0];
         container["image"] = format!("localhost/{NAME}:{}", env!("CARGO_PKG_VERSION")).into();
         let parts = container.as_object_mut().context("no container")?;
@@ -131,8 +110,8 @@ impl<'bed> Node<'bed> {
                 "name": name, "hostPath": { "path": path, "type": "DirectoryOrCreate" },
             });
         }
-        self.podman.play(&name, &yaml(&[&pod])?)?;
-        Ok(format!("{name}-guard"))
+        self.podman.play(&name, &yaml(&[&set])?)?;
+        Ok(format!("{name}-pod-guard"))
     }
 
     /// What the kubelet's probe of readiness gets.

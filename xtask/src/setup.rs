@@ -10,7 +10,7 @@ pub mod kubernetes;
 mod linker;
 mod system;
 pub mod tools;
-pub mod unpacked;
+mod unpacked;
 
 use std::{
     io::{self, Write as _},

@@ -70,7 +70,7 @@ impl<'bed> Podman<'bed> {
         run(command.args(arguments), LIMIT)
     }
 
-    /// Plays a pod, as it is written.
+    /// Plays objects of Kubernetes, as they are written.
     ///
     /// # Errors
     ///
@@ -80,10 +80,7 @@ impl<'bed> Podman<'bed> {
         fs::write(&file, yaml)?;
         self.played.push(file.clone());
         let file = file.to_str().context("the file's name is not UTF-8")?;
-        // Profiles for seccomp are named relative to it.
-        let root = self.kept.path().to_str().context("the directory's name is not UTF-8")?;
-        let play = ["play", "kube", "--seccomp-profile-root", root, file];
-        self.call(&play)?.expect_success()?;
+        self.call(&["kube", "play", file])?.expect_success()?;
         Ok(())
     }
 
@@ -95,7 +92,7 @@ impl<'bed> Podman<'bed> {
     pub fn down(&mut self) -> Result<()> {
         let Some(file) = self.played.pop() else { return Ok(()) };
         let file = file.to_str().context("the file's name is not UTF-8")?;
-        self.call(&["play", "kube", "--down", file])?.expect_success()?;
+        self.call(&["kube", "down", file])?.expect_success()?;
         Ok(())
     }
 
