@@ -46,7 +46,7 @@ fn image() -> Result<PathBuf> {
 struct Node<'bed> {
     podman: Podman<'bed>,
     pins: PathBuf,
-    /// What is the root of the node's cgroups to the pod: the machine's own sockets are not the test's.
+    /// Where the inner door stands: the machine's own sockets are not the test's.
     cgroup: Cgroup,
     pods: usize,
 }
@@ -64,9 +64,35 @@ impl<'bed> Node<'bed> {
         fs::create_dir(&map)?;
         // As the kubelet makes it. Nobody but root gets that far on a node.
         fs::set_permissions(&map, fs::Permissions::from_mode(0o777))?;
-        node.swap(&configuration(None)?)?;
+        node.follow(None)?;
         symlink("..data/config.toml", map.join("config.toml"))?;
         Ok(node)
+    }
+
+    /// The hierarchy of cgroups that it stands in.
+    fn hierarchy(&self) -> Result<&Path> {
+        self.cgroup.path().parent().context("a cgroup below the root")
+    }
+
+    /// The ConfigMap that the chart writes, for the friend and somebody else.
+    fn configuration(&self, more: Option<Ipv4Addr>) -> Result<String> {
+        let mut allow = format!("node, {FRIEND4}, '{FRIEND6}'");
+        if let Some(more) = more {
+            allow.push_str(&format!(", {more}"));
+        }
+        let cgroup = self.cgroup.path().strip_prefix(self.hierarchy()?)?.display();
+        let rendered = chart(&format!(
+            "{{allow: [{allow}], interfaces: [{SERVER_DOOR}], inner: {{cgroup: {cgroup}}}}}"
+        ))?;
+        let map = object(&rendered, "ConfigMap/ollama-guard")?;
+        let text = map.pointer("/data/config.toml").and_then(Value::as_str);
+        Ok(text.context("no configuration")?.to_owned())
+    }
+
+    /// Puts another configuration of the chart's in the place of the ConfigMap's.
+    fn follow(&mut self, more: Option<Ipv4Addr>) -> Result<()> {
+        let text = self.configuration(more)?;
+        self.swap(&text)
     }
 
     /// Puts another version in the place of the ConfigMap's, as the kubelet's AtomicWriter does: a new directory,
@@ -102,7 +128,7 @@ impl<'bed> Node<'bed> {
                 Some("pins") => self.pins.clone(),
                 Some("state") => self.podman.file("state"),
                 Some("config") => self.podman.file("config"),
-                Some("cgroup") => self.cgroup.path().to_owned(),
+                Some("cgroup") => self.hierarchy()?.to_owned(),
                 _ => continue,
             };
             let name = volume["name"].clone();
@@ -137,20 +163,6 @@ impl Drop for Node<'_> {
         while self.podman.down().is_err() {}
         let _ = fs::remove_dir_all(&self.pins);
     }
-}
-
-/// The ConfigMap that the chart writes, for the friend and somebody else.
-fn configuration(more: Option<Ipv4Addr>) -> Result<String> {
-    let mut allow = format!("node, {FRIEND4}, '{FRIEND6}'");
-    if let Some(more) = more {
-        allow.push_str(&format!(", {more}"));
-    }
-    let rendered = chart(&format!(
-        "{{allow: [{allow}], interfaces: [{SERVER_DOOR}], inner: {{cgroup: /host/cgroup}}}}"
-    ))?;
-    let map = object(&rendered, "ConfigMap/ollama-guard")?;
-    let text = map.pointer("/data/config.toml").and_then(Value::as_str);
-    Ok(text.context("no configuration")?.to_owned())
 }
 
 fn is_attached(bed: &Bed) -> Result<bool> {
@@ -202,7 +214,7 @@ fn a_config_map_is_followed_when_it_is_swapped_and_a_broken_one_changes_nothing(
     let container = node.play("")?;
     node.until_ready(&bed, &container)?;
     until_passing(&bed, GUARDED, &[FRIEND4], FOLLOWED)?;
-    node.swap(&configuration(Some(NEWCOMER4))?)?;
+    node.follow(Some(NEWCOMER4))?;
     until_passing(&bed, GUARDED, &[FRIEND4, NEWCOMER4], FOLLOWED)
         .with_context(|| node.podman.log(&container))?;
     node.swap("mode = \"enfocre\"\n")?;
@@ -212,7 +224,7 @@ fn a_config_map_is_followed_when_it_is_swapped_and_a_broken_one_changes_nothing(
         })
     })?;
     until_passing(&bed, GUARDED, &[FRIEND4, NEWCOMER4], FOLLOWED)?;
-    node.swap(&configuration(None)?)?;
+    node.follow(None)?;
     until_passing(&bed, GUARDED, &[FRIEND4], FOLLOWED)?;
     until("the mistake to be forgotten", FOLLOWED, || {
         node.ready(&bed).is_some_and(|page| page == (200, "ok\n".into()))

@@ -314,8 +314,8 @@ fn every_value_of_the_chart_ends_in_a_configuration_that_is_understood() -> Resu
         "services: [{name: web, ports: [8080, 9090/tcp], mode: observe, allow: [node]}]",
         "extraConfig: \"[events]\\nper_second = 10\"",
         "metrics: {expose: true, listen: '[::]:9435'}",
-        "inner: {enable: false}",
-        "inner: {enable: true, cgroup: /host/cgroup/kubepods.slice}",
+        "inner: {enabled: false}",
+        "inner: {cgroup: kubepods/besteffort}",
         "{fullnameOverride: a, podLabels: {b: c}, podAnnotations: {d: e}, seLinuxOptions: {type: f}}",
     ] {
         check(&chart(values)?).with_context(|| values.to_owned())?;
@@ -329,7 +329,7 @@ fn every_value_of_the_chart_ends_in_a_configuration_that_is_understood() -> Resu
         "detach: 1",
         "lists: {config.toml: x}",
         "metrics: {listen: off}",
-        "inner: {cgroup: kubepods}",
+        "inner: {cgroup: ../kubepods}",
     ] {
         let refused = helm_template(unsound)?;
         let why = refused.stderr.contains("schema");

@@ -109,19 +109,17 @@ mode = "enforce"
 ports = [{{ printf "%s/tcp" (include "ollama-guard.port" .) | toJson }}]
 allow = {{ include "ollama-guard.rules" .Values.metrics.allow }}
 {{- end }}
+{{- if or (not .Values.inner.enabled) .Values.inner.cgroup }}
+
+[inner]
+enable = {{ .Values.inner.enabled }}
+{{- with .Values.inner.cgroup }}
+cgroup = {{ printf "/host/cgroup/%s" . | toJson }}
+{{- end }}
+{{- end }}
 
 [metrics]
 listen = {{ include "ollama-guard.listen" . | toJson }}
-{{- if or (not (kindIs "invalid" .Values.inner.enable)) .Values.inner.cgroup }}
-
-[inner]
-{{- if not (kindIs "invalid" .Values.inner.enable) }}
-enable = {{ .Values.inner.enable }}
-{{- end }}
-{{- with .Values.inner.cgroup }}
-cgroup = {{ . | toJson }}
-{{- end }}
-{{- end }}
 {{- with .Values.extraConfig }}
 
 {{ . | trim }}
