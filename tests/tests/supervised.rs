@@ -173,6 +173,8 @@ fn it_is_alive_only_while_the_guards_own_thread_answers() -> Result<()> {
     manager.hear("WATCHDOG=1", WATCHDOG * 2)?;
     // And all of it.
     daemon.signal(Signal::SIGSTOP)?;
+    // What it was about to say when it was stopped is still on its way.
+    thread::sleep(WATCHDOG / 2);
     ensure!(manager.hears_nothing(WATCHDOG), "it says that it lives");
     daemon.signal(Signal::SIGCONT)?;
     manager.hear("WATCHDOG=1", WATCHDOG * 2)?;
