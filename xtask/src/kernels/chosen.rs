@@ -17,6 +17,7 @@ pub const LEFT_OUT: [(&[&str], &str); 8] = [
             "history",
             "last_good",
             "log",
+            "manifests",
             "mode",
             "policy",
             "reload",
@@ -36,8 +37,8 @@ pub const LEFT_OUT: [(&[&str], &str); 8] = [
     (&["paths"], "runs the programs on a machine of its own, without a kernel"),
     (&["speed"], "measures time, which an emulated processor does not show"),
     (
-        &["bed", "inner", "names", "strangers", "traffic", "tunnel"],
-        "need curl, dnsmasq, nft, nmap, socat, scapy or tcpdump, which a guest does not have",
+        &["bed", "container", "inner", "names", "strangers", "traffic", "tunnel"],
+        "need curl, dnsmasq, nft, nmap, podman, socat, scapy or tcpdump, which a guest does not have",
     ),
     (
         &["books", "evasion", "faults", "hostile", "inject", "lpm", "oracle", "ordinary", "soak"],
