@@ -49,9 +49,17 @@ pub fn count<A: Arrived>(frame: &A, packet: Packed, mode: u32) -> bool {
     if !packet.has_network {
         return false;
     }
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     let Some(ends) = packet.network.ends(frame) else {
         return false;
     };
+    // At once: an address that is taken apart later is one of which half was never written, to verifiers that do not
+    // see that the same family decides (before 6.3 they refuse to read it).
+    let mut key = SourceKey::of(&ends.source, cpu);
+    if A::IS_INNER {
+        key = key.at_inner_door();
+    }
     let Some(sources) = OG_SOURCES.get(0) else {
         return false;
     };
@@ -59,14 +67,8 @@ pub fn count<A: Arrived>(frame: &A, packet: Packed, mode: u32) -> bool {
     let is_allowed = packet.reason.verdict() == Verdict::Pass;
     let is_delivered = is_allowed || Mode::from_number(mode) == Mode::Observe;
     let traits = traits::of(frame, &packet, length as usize, is_delivered);
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     // SAFETY: as above.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let mut key = SourceKey::of(&ends.source, cpu);
-    if A::IS_INNER {
-        key = key.at_inner_door();
-    }
     let Some(record) = place(sources, &key, now) else {
         turn_away(sources, cpu);
         return false;
