@@ -10,7 +10,8 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use aya::{
@@ -50,16 +51,7 @@ impl SourceTable {
     /// Makes one with this many places, beside those for its books, and puts it where the programs look.
     fn new(places: u32, outer: BorrowedFd<'_>) -> Result<Self> {
         let books = cpus()?;
-        let fd = sys::map_create(&NewMap {
-            kind: bpf_map_type::BPF_MAP_TYPE_HASH,
-            key_bytes: size_of::<SourceKey>() as u32,
-            value_bytes: size_of::<SourceRecord>() as u32,
-            entries: places.saturating_add(books.into()),
-            flags: 0,
-            inner: None,
-            name: names::SOURCES,
-        })
-        .map_err(failed("create"))?;
+        let fd = create(places.saturating_add(books.into()))?;
         let at = |action| DataplaneError::map(action, names::SOURCES);
         let copy = fd.try_clone().map_err(failed("open"))?;
         let map = MapData::from_fd(copy).and_then(Map::from_map_data).map_err(at("open"))?;
@@ -94,6 +86,40 @@ impl SourceTable {
         sources.beside(inside);
         Ok(sources)
     }
+}
+
+/// Makes the array of one that a table is put into, and pins it.
+///
+/// The loader could make it, and would give the model of the tables types (BTF), which the tables have not. Kernels before
+/// 6.2 take such a table for one of another kind: without types the place of a timer is unknown, and with them
+/// there is none (`timer_off` in `bpf_map_meta_equal`, kernel/bpf/map_in_map.c).
+pub(super) fn create_outer(directory: &Path) -> Result<()> {
+    let template = create(1)?;
+    let outer = sys::map_create(&NewMap {
+        kind: bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        key_bytes: 4,
+        value_bytes: 4,
+        entries: 1,
+        flags: 0,
+        inner: Some(template.as_fd()),
+        name: names::SOURCES,
+    })
+    .map_err(failed("create"))?;
+    let path = directory.join(names::SOURCES);
+    sys::obj_pin(outer.as_fd(), &path).map_err(DataplaneError::pin("pin", path))
+}
+
+fn create(entries: u32) -> Result<OwnedFd> {
+    sys::map_create(&NewMap {
+        kind: bpf_map_type::BPF_MAP_TYPE_HASH,
+        key_bytes: size_of::<SourceKey>() as u32,
+        value_bytes: size_of::<SourceRecord>() as u32,
+        entries,
+        flags: 0,
+        inner: None,
+        name: names::SOURCES,
+    })
+    .map_err(failed("create"))
 }
 
 impl Sources {

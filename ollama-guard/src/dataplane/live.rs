@@ -22,6 +22,7 @@ use super::{
     contents::{self, Found, InForce},
     counters,
     held::Held,
+    learning,
     links::{self, Hook, LinkState, Outcome, Programs, Target},
     maps::{self, Maps},
     pins, probe,
@@ -432,6 +433,7 @@ fn make_anew(current: &Path, directory: &Path, found: Earlier, capacity: u32) ->
         );
         maps::share_lasting(current, directory)?;
     }
+    learning::create_outer(directory)?;
     rules::create_outer(directory, capacity)
 }
 
