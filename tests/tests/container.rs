@@ -120,6 +120,7 @@ impl<'bed> Node<'bed> {
         let pod = set.pointer_mut("/spec/template").context("no template")?;
         let container = &mut pod["spec"]["containers"][0];
         container["image"] = format!("localhost/{NAME}:{}", env!("CARGO_PKG_VERSION")).into();
+        let own = container["name"].as_str().context("no name")?.to_owned();
         let parts = container.as_object_mut().context("no container")?;
         parts.remove("livenessProbe");
         parts.remove("readinessProbe");
@@ -137,7 +138,7 @@ impl<'bed> Node<'bed> {
             });
         }
         self.podman.play(&name, &yaml(&[&set])?)?;
-        Ok(format!("{name}-pod-guard"))
+        Ok(format!("{name}-pod-{own}"))
     }
 
     /// What the kubelet's probe of readiness gets.
