@@ -46,7 +46,7 @@ mod wait;
 mod wire;
 mod without_links;
 
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, hierarchies, remove_below};
 pub use client::{Answer, Asker, download, get, post};
 pub use contained::{Contained, PUBLISHED};
 pub use dns::{DOMAIN, NameServer, ResolverFiles};

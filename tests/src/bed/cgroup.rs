@@ -63,6 +63,25 @@ pub(super) fn root() -> Result<PathBuf> {
     Ok(Found::find(None)?.path().to_owned())
 }
 
+/// Where the hierarchies of cgroups are, of both versions.
+#[must_use]
+pub fn hierarchies() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let cgroups = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    let places = cgroups.filter_map(|line| line.split(' ').nth(4).map(PathBuf::from));
+    places.filter(|place| place.starts_with("/sys/fs/cgroup")).collect()
+}
+
+/// Removes the cgroups below one, as far as that goes: of those in which nothing runs.
+pub fn remove_below(cgroup: &Path) {
+    for child in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if child.path().is_dir() {
+            remove_below(&child.path());
+            let _ = fs::remove_dir(child.path());
+        }
+    }
+}
+
 /// Kills what is in a cgroup and removes it.
 pub(super) fn remove(path: &Path) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;

@@ -53,6 +53,17 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The namespace that a process is in, under a name of ours. Dropping it takes the name away.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such process.
+    pub fn of_process(bed: usize, role: &str, pid: i32) -> Result<Self> {
+        let name = format!("{NAMESPACE_PREFIX}{}-{bed}-{role}", std::process::id());
+        ip(&["netns", "attach", &name, &pid.to_string()])?;
+        Ok(Self { name })
+    }
+
     /// Its name under `/run/netns`.
     #[must_use]
     pub fn name(&self) -> &str {

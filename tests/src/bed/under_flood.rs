@@ -46,6 +46,15 @@ impl UnderFlood {
     ///
     /// If `work` fails, or the bed does not work.
     pub fn during(bed: &Bed, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+        Self::during_asking(bed, "/api/version", work)
+    }
+
+    /// The same with a friend that asks for another path: for other servers than the stand-in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::during`].
+    pub fn during_asking(bed: &Bed, path: &str, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let knocks4 = (0..64).map(|port| {
             let knock = ipv4(STRANGER4, SERVER4).carries(&tcp(20_000 + port, GUARDED));
             bed.stranger4.ethernet().carries_ip(&knock)
@@ -77,7 +86,7 @@ impl UnderFlood {
         let flood6 = flood(&bed.stranger6, knocks6.collect())?;
         let is_over = AtomicBool::new(false);
         let (worked, friend) = thread::scope(|scope| {
-            let friend = scope.spawn(|| friend_asks(bed, &is_over));
+            let friend = scope.spawn(|| friend_asks(bed, path, &is_over));
             let worked = work();
             is_over.store(true, Ordering::Relaxed);
             let friend = friend.join().unwrap_or_else(|_| Err(anyhow!("the friend panicked")));
@@ -122,11 +131,11 @@ impl UnderFlood {
     }
 }
 
-fn friend_asks(bed: &Bed, is_over: &AtomicBool) -> Result<(u64, Vec<Answer>)> {
+fn friend_asks(bed: &Bed, path: &str, is_over: &AtomicBool) -> Result<(u64, Vec<Answer>)> {
     let (mut served, mut failures) = (0, Vec::new());
     while !is_over.load(Ordering::Relaxed) {
         for server in bed.friend.servers(GUARDED) {
-            match get(&bed.friend.namespace, server, "/api/version", patience(PATIENCE))? {
+            match get(&bed.friend.namespace, server, path, patience(PATIENCE))? {
                 Answer::Served(_) => served += 1,
                 failure => failures.push(failure),
             }
