@@ -97,14 +97,20 @@ fn sha256(file: &Path) -> anyhow::Result<String> {
     Ok(hash.to_owned())
 }
 
-/// Builds a guard of the next layout version: kernel object and binary.
-pub fn other_layout(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<()> {
+/// The sources of the next version, whose maps have another layout.
+pub fn next_version(workspace: &Workspace) -> anyhow::Result<Workspace> {
     let elsewhere = copy(workspace)?;
     for edit in &EDITS {
         let file = elsewhere.root().join(edit.file);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         build::write_if_different(&file, edit.applied_to(&text)?.as_bytes())?;
     }
+    Ok(elsewhere)
+}
+
+/// Builds a guard of the next layout version: kernel object and binary.
+pub fn other_layout(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<()> {
+    let elsewhere = next_version(workspace)?;
     build::kernel_side(&elsewhere, compiler)?;
     // Dependencies are the same and are not compiled once more; what comes out is kept apart.
     let mut cargo = elsewhere.cargo("build");

@@ -16,7 +16,7 @@ use crate::{
     build, command,
     compiler::{KernelCompiler, remapped_paths},
     dist::{self, Stamp, VERSION},
-    podman,
+    elsewhere, podman,
     setup::{self, Needs},
     workspace::Workspace,
 };
@@ -35,18 +35,33 @@ pub fn image(workspace: &Workspace) -> anyhow::Result<()> {
 
 /// Builds it. Returns the archive.
 pub fn make(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<PathBuf> {
+    make_of(workspace, workspace, compiler, VERSION)
+}
+
+/// Builds one of the next version, whose maps have another layout, for tests. It is called `next`.
+pub fn make_next(workspace: &Workspace, compiler: &KernelCompiler) -> anyhow::Result<PathBuf> {
+    make_of(workspace, &elsewhere::next_version(workspace)?, compiler, "next")
+}
+
+/// Builds the one of `sources` with the tools of `workspace`.
+fn make_of(
+    workspace: &Workspace,
+    sources: &Workspace,
+    compiler: &KernelCompiler,
+    version: &str,
+) -> anyhow::Result<PathBuf> {
     let podman = podman::ensure(workspace)?;
     let stamp = Stamp::of(workspace)?;
-    build::kernel_side(workspace, compiler)?;
-    let program = program(workspace, &stamp)?;
-    pack(workspace, &podman, &program, &stamp)
+    build::kernel_side(sources, compiler)?;
+    let program = program(workspace, sources, &stamp)?;
+    pack(sources, &podman, &program, version, &stamp)
 }
 
 /// The program, static and without symbols: there is nothing in the image that could read them.
-fn program(workspace: &Workspace, stamp: &Stamp) -> anyhow::Result<PathBuf> {
-    let target = workspace.target().join("image-build");
+fn program(workspace: &Workspace, sources: &Workspace, stamp: &Stamp) -> anyhow::Result<PathBuf> {
+    let target = sources.target().join("image-build");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut cargo = workspace.bare_cargo();
+    let mut cargo = sources.bare_cargo();
     cargo.args([
         "build",
         "--locked",
@@ -58,10 +73,12 @@ fn program(workspace: &Workspace, stamp: &Stamp) -> anyhow::Result<PathBuf> {
     ]);
     // Said although it is this machine's: the flags are then not those of build scripts and macros.
     cargo.args(["--target", &triple]).arg("--target-dir").arg(&target);
+    // Dependencies are the same and are not compiled once more; what comes out is kept apart.
+    cargo.env("CARGO_BUILD_BUILD_DIR", workspace.target().join("image-build"));
     let mut flags = remapped_paths(workspace);
     flags.push(STATIC.to_owned());
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    cargo.env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
+    cargo.env("OLLAMA_GUARD_BPF_OBJECT", sources.bpf_object());
     cargo.env("OLLAMA_GUARD_COMMIT", &stamp.commit);
     cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     for variable in ["RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
@@ -92,6 +109,7 @@ fn pack(
     workspace: &Workspace,
     podman: &Path,
     program: &Path,
+    version: &str,
     stamp: &Stamp,
 ) -> anyhow::Result<PathBuf> {
     let work = workspace.target().join("image");
@@ -103,7 +121,7 @@ fn pack(
     fs::create_dir_all(&context)?;
     fs::copy(program, context.join(build::GUARD))?;
     let containerfile = workspace.root().join("ollama-guard/deploy/container/Containerfile");
-    let name = format!("localhost/{}:{VERSION}", build::GUARD);
+    let name = format!("localhost/{}:{version}", build::GUARD);
     let created = command::output(
         Command::new("date")
             .args(["--utc", "+%Y-%m-%dT%H:%M:%SZ", "--date"])
@@ -118,7 +136,7 @@ fn pack(
     let mut build = called();
     build.args(["build", "--quiet", "--format", "oci", "--timestamp", &stamp.time, "--tag", &name]);
     for (key, value) in
-        [("VERSION", VERSION), ("COMMIT", &stamp.commit), ("CREATED", created.trim())]
+        [("VERSION", version), ("COMMIT", &stamp.commit), ("CREATED", created.trim())]
     {
         build.arg("--build-arg").arg(format!("{key}={value}"));
     }
@@ -136,7 +154,7 @@ fn pack(
     let directory = dist::directory(workspace);
     fs::create_dir_all(&directory)?;
     let archive =
-        directory.join(format!("{}-{VERSION}-{}.oci.tar", build::GUARD, std::env::consts::ARCH));
+        directory.join(format!("{}-{version}-{}.oci.tar", build::GUARD, std::env::consts::ARCH));
     let mut tar = Command::new("tar");
     tar.args([
         "--sort=name",
