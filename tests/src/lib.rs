@@ -17,6 +17,7 @@
 //! * [`deployment`]: the Kubernetes manifests and the chart, as kubectl and helm render them.
 //! * [`machine`]: a Debian that a real systemd boots, on the network of a bed's server.
 //! * [`package`]: the Debian package in such a machine, from installation to purge.
+//! * [`terminal`]: pictures of what a terminal shows, for documentation.
 //!
 //! Everything here is bounded in count and time and cleans up after itself, also on a panic.
 
@@ -38,3 +39,4 @@ pub mod paths;
 pub mod policy;
 pub mod soak;
 pub mod table;
+pub mod terminal;
