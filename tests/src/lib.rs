@@ -14,6 +14,7 @@
 //! * [`soak`]: everything at once, for minutes.
 //! * [`bench`]: what the guard costs, beside what people would use instead.
 //! * [`demo`]: the main job, played for an audience.
+//! * [`cluster`]: the chart in a real Kubernetes, with a real LLM server behind the guard.
 //! * [`deployment`]: the Kubernetes manifests and the chart, as kubectl and helm render them.
 //! * [`machine`]: a Debian that a real systemd boots, on the network of a bed's server.
 //! * [`package`]: the Debian package in such a machine, from installation to purge.
@@ -26,6 +27,7 @@
 pub mod bed;
 pub mod bench;
 pub mod budget;
+pub mod cluster;
 pub mod demo;
 pub mod deployment;
 pub mod faults;

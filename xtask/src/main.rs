@@ -9,6 +9,7 @@
 
 mod bench;
 mod build;
+mod cluster;
 mod command;
 mod compiler;
 mod demo;
@@ -88,6 +89,8 @@ enum Verb {
         #[arg(long)]
         quick: bool,
     },
+    /// The chart in a real Kubernetes, built once of Debian's sources: a quarter of an hour, 400 MB
+    Cluster(cluster::Options),
     /// Build, then show the guard at work in network namespaces of its own; under a minute
     Demo,
     /// Make every system call of the guard fail, and write the table of docs/faults.md (an hour)
@@ -164,6 +167,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
             package_test::check(&workspace).map(drop)
         }
         Verb::PackageTest { quick: false } => package_test::package_test(&workspace),
+        Verb::Cluster(options) => cluster::cluster(&workspace, &options),
         Verb::Demo => demo::demo(&workspace),
         Verb::Faults { phases, workers } => faults::faults(&workspace, &phases, workers),
         Verb::Fuzz { what } => fuzz::fuzz(&workspace, &what),

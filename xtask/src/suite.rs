@@ -94,6 +94,33 @@ impl Suite {
         fs::rename(&half, root).with_context(|| format!("making {}", root.display()))?;
         Ok(bytes)
     }
+
+    /// Downloads a source package and unpacks it, with Debian's patches, into a directory that is not there
+    /// yet. Returns its version.
+    pub fn unpack_source(&self, package: &str, tree: &Path) -> anyhow::Result<String> {
+        let place = self.directory.join("source");
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(&place)?;
+        let mut download = self.command("apt-get");
+        download.args(["-qq", "--download-only", "source", package]).current_dir(&place);
+        command::run_quietly(&mut download)?;
+        let mut described = None;
+        for entry in fs::read_dir(&place)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "dsc") {
+                described = Some(path);
+            }
+        }
+        let described = described.with_context(|| format!("{package} came without a .dsc"))?;
+        let text = fs::read_to_string(&described)?;
+        let version = field(&text, "Version").context("a source without a version")?.to_owned();
+        // apt has checked the signatures on the way to it.
+        let mut unpack = Command::new("dpkg-source");
+        unpack.args(["--no-check", "--extract"]).arg(&described).arg(tree);
+        command::run_quietly(&mut unpack)?;
+        fs::remove_dir_all(&place)?;
+        Ok(version)
+    }
 }
 
 /// A field of one line, as apt prints them.
