@@ -154,6 +154,7 @@ impl<'s> Scene<'s> {
         self.refused()?;
         self.install()?;
         self.every_way()?;
+        self.at_the_cables()?;
         self.edit()?;
         self.mistake()?;
         self.update_under_load()?;

@@ -36,6 +36,11 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// The same where pods are seen before they are given another address.
+    pub(super) fn seen(self) -> Self {
+        Self { hides_pods: false, ..self }
+    }
+
     /// Whether somebody is not seen by this way, but the node instead.
     pub(super) const fn hides(&self, asker: &Asker<'_>) -> bool {
         self.hides_pods && asker.is_pod

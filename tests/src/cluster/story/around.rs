@@ -6,14 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::json;
 
 use super::{DAEMON, Scene};
 use crate::{
     bed::{fetch, get, until},
     cluster::{
+        objects::{HOST_PORT, NODE_PORT},
         report::seconds,
-        ways::{HEALTH, SILENT},
+        ways::{HEALTH, SILENT, Way, everybody_asks},
     },
     policy::{GUARDED, SERVER4, STRANGER4},
     terminal::svg,
@@ -87,6 +89,31 @@ impl Scene<'_> {
             &status,
         );
         Ok(())
+    }
+
+    /// Where the node's ends of the pods' cables are guarded as well, with the ports that hide who comes by them, pods are
+    /// seen by these ways, too.
+    pub(super) fn at_the_cables(&mut self) -> Result<()> {
+        (self.say)("the pods' cables guarded as well");
+        let mut values = self.values(&[])?;
+        values["interfaces"] = json!(["door0", "veth*"]);
+        values["ports"] = json!([GUARDED, NODE_PORT, HOST_PORT].map(|port| format!("{port}/tcp")));
+        self.upgrade(&values)?;
+        let ways: Vec<_> = self.ways.iter().cloned().map(Way::seen).collect();
+        let mut asked = Err(anyhow!("nobody has asked"));
+        until("everybody to be seen", BROUGHT, || {
+            asked = everybody_asks(&self.askers(), &ways, true);
+            asked.is_ok()
+        })
+        .with_context(|| format!("{asked:?}"))?;
+        let count = asked?;
+        self.kube.in_guard(&["verify"])?.expect_success()?;
+        self.report.row(
+            "the same with `interfaces={door0,veth*}` and those two ports in `ports`: who is not allowed, by every way",
+            format!("{0} of {0} heard nothing, {1} of {1} friends served", count.silent, count.served),
+        );
+        self.upgrade(&self.values(&[])?)?;
+        until("the cables to be left alone again", BROUGHT, || self.holds().is_ok())
     }
 
     /// What a Prometheus gets.
