@@ -14,23 +14,25 @@ mod plane;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
     build::{self, Profile},
     command::{self, Elevation},
     image, podman,
+    recorded::{Page, play},
     setup::{self, Needs, kubernetes},
     workspace::Workspace,
 };
 
 /// The page that the figures are put into, and the line that they follow.
-const PAGE: &str = "ollama-guard/docs/kubernetes.md";
-const MARK: &str = "<!-- What follows is written by `cargo xtask cluster --record`. -->\n";
+const PAGE: Page = Page {
+    path: "ollama-guard/docs/kubernetes.md",
+    mark: "<!-- What follows is written by `cargo xtask cluster --record`. -->\n",
+};
 
 /// What for.
 #[derive(Args)]
@@ -64,40 +66,20 @@ pub fn cluster(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let program = workspace.debug_binary("cluster");
-    let mut play = Elevation::detect().require("a cluster", program, &[])?;
-    play.arg("--tools").arg(tools).arg("--programs").arg(programs).arg("--images").arg(images);
-    play.arg("--model").arg(model).arg("--guard").arg(guard).arg("--next").arg(next);
-    play.arg("--work").arg(place.join("work"));
+    let mut command = Elevation::detect().require("a cluster", program, &[])?;
+    command.arg("--tools").arg(tools).arg("--programs").arg(programs).arg("--images").arg(images);
+    command.arg("--model").arg(model).arg("--guard").arg(guard).arg("--next").arg(next);
+    command.arg("--work").arg(place.join("work"));
     if options.hold {
-        play.arg("--hold");
+        command.arg("--hold");
     }
     if !options.record {
-        return command::run(&mut play);
+        return command::run(&mut command);
     }
-    // Shown also if something was found; then nothing is recorded.
-    let pages = workspace.root().join(PAGE);
-    play.arg("--pictures").arg(pages.parent().context("a directory of pages")?);
-    let played = play.stderr(Stdio::inherit()).output().context("the cluster")?;
-    let report = String::from_utf8_lossy(&played.stdout);
-    println!("{report}");
-    ensure!(played.status.success(), "not everything was as it should be; nothing is recorded");
-    record(workspace, &report)
-}
-
-fn record(workspace: &Workspace, report: &str) -> anyhow::Result<()> {
-    let page = workspace.root().join(PAGE);
-    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    let (head, _) = text.split_once(MARK).with_context(|| format!("{PAGE} has no line {MARK}"))?;
-    let ask = |program: &str, arguments: &[&str]| -> anyhow::Result<String> {
-        Ok(command::output(Command::new(program).args(arguments))?.trim().to_owned())
-    };
-    let commit = ask("git", &["rev-parse", "--short", "HEAD"])?;
-    let (date, kernel) = (ask("date", &["-u", "+%F"])?, ask("uname", &["-r"])?);
-    let first = format!("{date}, commit {commit}, Linux {kernel}:");
-    fs::write(&page, format!("{head}{MARK}\n{first}\n\n{}\n", report.trim()))
-        .with_context(|| page.display().to_string())?;
-    println!("cluster: written into {PAGE}");
-    Ok(())
+    let pages = workspace.root().join(PAGE.path);
+    command.arg("--pictures").arg(pages.parent().context("a directory of pages")?);
+    let report = play(&mut command, "the cluster")?;
+    PAGE.record(workspace, "", report.trim())
 }
 
 fn directory(workspace: &Workspace) -> PathBuf {

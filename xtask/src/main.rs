@@ -26,6 +26,7 @@ mod package_test;
 mod picture;
 mod podman;
 mod processors;
+mod recorded;
 mod run;
 mod setup;
 mod soak;
