@@ -46,7 +46,7 @@ mod wait;
 mod wire;
 mod without_links;
 
-pub use cgroup::{Cgroup, hierarchies, remove_below};
+pub use cgroup::{Cgroup, hierarchies, remove as remove_cgroup};
 pub use client::{Answer, Asker, download, get, post};
 pub use contained::{Contained, PUBLISHED};
 pub use dns::{DOMAIN, NameServer, ResolverFiles};
@@ -56,6 +56,7 @@ pub use foreign_tc::{ForeignTc, Place, TC_ACT_OK};
 pub use garbage::write_garbage;
 pub use guard::{
     Guard, GuardSetup, RunsAs, SERVICE_CAPABILITIES, SERVICE_UID, VERSION_DIRECTORY, guard_binary,
+    layout_in,
 };
 #[cfg(target_arch = "x86_64")]
 pub use intruder::Intruder;

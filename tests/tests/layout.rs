@@ -19,7 +19,7 @@ use ollama_guard_common::abi::ABI_VERSION;
 use ollama_guard_tests::{
     bed::{
         Bed, Foreign, Guard, GuardSetup, Objects, RunsAs, SERVER_DOOR, Standin, UnderFlood,
-        XDP_PASS, guard_binary, only_the_friend_is_served, run, start,
+        XDP_PASS, guard_binary, layout_in, only_the_friend_is_served, run, start,
     },
     policy::{FRIEND4, FRIEND6, GUARDED},
 };
@@ -49,10 +49,7 @@ fn other_binary() -> Result<PathBuf> {
 fn layout_of(binary: &Path) -> Result<u32> {
     let mut command = std::process::Command::new(binary);
     let said = run(command.args(["--version", "--verbose"]), PATIENCE)?;
-    let number = said.stdout.lines().find_map(|line| line.strip_prefix("layout"));
-    number
-        .and_then(|number| number.trim().parse().ok())
-        .with_context(|| format!("no layout in {said:?}"))
+    layout_in(&said.stdout).with_context(|| format!("no layout in {said:?}"))
 }
 
 /// One of the two guards, and the name of its directory.

@@ -1,7 +1,7 @@
 //! A cgroup of a test's own: what stands there sees the sockets of the processes in it, and nobody else's.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -59,7 +59,7 @@ impl Drop for Cgroup {
 }
 
 /// Where the root of the hierarchy is mounted.
-pub(super) fn root() -> Result<PathBuf> {
+fn root() -> Result<PathBuf> {
     Ok(Found::find(None)?.path().to_owned())
 }
 
@@ -72,23 +72,18 @@ pub fn hierarchies() -> Vec<PathBuf> {
     places.filter(|place| place.starts_with("/sys/fs/cgroup")).collect()
 }
 
-/// Removes the cgroups below one, as far as that goes: of those in which nothing runs.
-pub fn remove_below(cgroup: &Path) {
-    for child in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if child.path().is_dir() {
-            remove_below(&child.path());
-            let _ = fs::remove_dir(child.path());
-        }
-    }
-}
-
-/// Kills what is in a cgroup and removes it.
-pub(super) fn remove(path: &Path) -> Result<()> {
+/// Kills what is in a cgroup and in those below, and removes them. One of the first version can't be killed: what was in it
+/// has to die by itself.
+///
+/// # Errors
+///
+/// If something in it lives on.
+pub fn remove(path: &Path) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         // 5.14; on older kernels our children die by themselves.
         let _ = fs::write(path.join("cgroup.kill"), "1");
-        match fs::remove_dir(path) {
+        match remove_with_those_below(path) {
             Err(error) if Instant::now() > deadline => {
                 return Err(error).with_context(|| format!("removing {}", path.display()));
             }
@@ -96,4 +91,14 @@ pub(super) fn remove(path: &Path) -> Result<()> {
             Ok(()) => return Ok(()),
         }
     }
+}
+
+fn remove_with_those_below(path: &Path) -> io::Result<()> {
+    for child in fs::read_dir(path)? {
+        let child = child?;
+        if child.file_type()?.is_dir() {
+            remove_with_those_below(&child.path())?;
+        }
+    }
+    fs::remove_dir(path)
 }

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use nix::{sys::signal::Signal, unistd::Pid};
 use tempfile::TempDir;
 
-pub use setup::{GuardSetup, guard_binary};
+pub use setup::{GuardSetup, guard_binary, layout_in};
 pub use user::{RunsAs, SERVICE_CAPABILITIES, SERVICE_UID};
 
 use super::{

@@ -41,17 +41,9 @@ pub fn reap() {
             let _ = ip(&["netns", "del", &name]);
         }
     }
-    let root = cgroup::root().ok();
     for hierarchy in cgroup::hierarchies() {
         for name in names_in(&hierarchy).iter().filter(|name| is_orphan(name, PIN_DIR_PREFIX)) {
-            let orphan = hierarchy.join(name);
-            cgroup::remove_below(&orphan);
-            // The first version can't kill what is in one; it is a node's, whose processes were in its namespace.
-            let _ = if root.as_ref() == Some(&hierarchy) {
-                cgroup::remove(&orphan)
-            } else {
-                fs::remove_dir(&orphan).map_err(Into::into)
-            };
+            let _ = cgroup::remove(&hierarchy.join(name));
         }
     }
     for directory in [Path::new(BPFFS), &std::env::temp_dir()] {

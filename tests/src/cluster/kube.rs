@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Props;
 use crate::{
-    bed::{Finished, Namespace, run, until},
+    bed::{Finished, Namespace, layout_in, run, until},
     deployment::{NAME, deploy},
 };
 
@@ -62,9 +62,7 @@ impl<'bed> Kube<'bed> {
     pub(super) fn layout(&self) -> Result<u32> {
         let told = self.in_guard(&["--version", "--verbose"])?;
         let told = told.expect_success()?;
-        let number = told.lines().find_map(|line| line.strip_prefix("layout"));
-        let number = number.and_then(|number| number.trim().parse().ok());
-        number.with_context(|| format!("no layout in {told}"))
+        layout_in(told).with_context(|| format!("no layout in {told}"))
     }
 
     /// Makes objects.

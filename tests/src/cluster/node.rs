@@ -16,7 +16,7 @@ use nix::{
 use super::{Props, settings};
 use crate::{
     bed::{
-        Cgroup, Namespace, Process, hierarchies, pins, remove_below, run, start, until, until_some,
+        Cgroup, Namespace, Process, hierarchies, pins, remove_cgroup, run, start, until, until_some,
     },
     policy::{SERVER4, SERVER6},
 };
@@ -50,7 +50,7 @@ struct Init {
 
 /// The node's cgroup in every hierarchy.
 #[derive(Debug)]
-struct NodeCgroup(Option<Cgroup>);
+struct NodeCgroup(Cgroup);
 
 impl<'bed> Node<'bed> {
     /// Starts it. `kubeconfig` leads to the API server.
@@ -113,8 +113,7 @@ impl<'bed> Node<'bed> {
 
     /// The hierarchy of cgroups that the inner door is for.
     pub(super) fn hierarchy(&self) -> Result<PathBuf> {
-        let cgroup = self.cgroup.0.as_ref().context("it is removed")?;
-        Ok(cgroup.path().parent().context("it has one")?.to_owned())
+        Ok(self.cgroup.0.path().parent().context("it has one")?.to_owned())
     }
 
     /// Starts its kubelet.
@@ -142,7 +141,7 @@ impl<'bed> Node<'bed> {
     }
 
     /// Imports an image.
-    pub(super) fn import(&self, archive: &Path) -> Result<()> {
+    fn import(&self, archive: &Path) -> Result<()> {
         let archive = archive.display().to_string();
         self.ctr(&["images", "import", &archive]).with_context(|| archive.clone())?;
         Ok(())
@@ -241,7 +240,7 @@ impl Drop for Init {
 impl NodeCgroup {
     /// Makes it in every hierarchy, which the kubelet asks for. The inner door stands at that of the second version.
     fn new() -> Result<Self> {
-        let cgroup = Self(Some(Cgroup::new()?));
+        let cgroup = Self(Cgroup::new()?);
         let name = cgroup.name()?;
         for hierarchy in hierarchies() {
             let own = hierarchy.join(&name);
@@ -260,8 +259,7 @@ impl NodeCgroup {
     }
 
     fn name(&self) -> Result<String> {
-        let path = self.0.as_ref().context("it is removed")?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
+        let name = self.0.path().file_name().and_then(|name| name.to_str());
         Ok(name.context("a name that is no text")?.to_owned())
     }
 }
@@ -269,11 +267,10 @@ impl NodeCgroup {
 impl Drop for NodeCgroup {
     fn drop(&mut self) {
         let Ok(name) = self.name() else { return };
-        for own in hierarchies().iter().map(|hierarchy| hierarchy.join(&name)) {
-            remove_below(&own);
-            if self.0.as_ref().is_none_or(|cgroup| cgroup.path() != own) {
-                let _ = fs::remove_dir(own);
-            }
+        let all = hierarchies().into_iter().map(|hierarchy| hierarchy.join(&name));
+        // That of the second version removes itself.
+        for own in all.filter(|own| own != self.0.path() && own.exists()) {
+            let _ = remove_cgroup(&own);
         }
     }
 }

@@ -13,6 +13,12 @@ use crate::bed::{
 /// Names the binary to test, if it is not the release build beside the tests.
 const BINARY_VARIABLE: &str = "OLLAMA_GUARD_BINARY";
 
+/// The layout version of the maps in what `ollama-guard --version --verbose` prints.
+#[must_use]
+pub fn layout_in(version: &str) -> Option<u32> {
+    version.lines().find_map(|line| line.strip_prefix("layout"))?.trim().parse().ok()
+}
+
 /// The daemon's binary: `OLLAMA_GUARD_BINARY`, or `release/ollama-guard` in the target directory
 /// that the running test or demo was built into.
 ///
