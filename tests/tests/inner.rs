@@ -1,5 +1,7 @@
 //! The inner door: whatever way leads to a socket, it stands before it. The doors at the interfaces are absent,
 //! so that nothing else does.
+//!
+//! Long because there are many ways to a socket, and each is tried in the same manner.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -12,7 +14,7 @@ use ollama_guard_common::{Mode, Reason};
 use ollama_guard_tests::{
     bed::{
         Answer, Asker, CLIENT_INTERFACE, Cgroup, Contained, Flood, Guard, GuardSetup, Namespace,
-        PUBLISHED, SERVER_DOOR, Status, get, patience,
+        PUBLISHED, SERVER_DOOR, Status, get, patience, until,
     },
     policy::{FRIEND4, FRIEND6, GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
 };
@@ -22,6 +24,7 @@ const SILENT: Duration = Duration::from_millis(1200);
 const STANDIN: &str = env!("CARGO_BIN_EXE_standin");
 const NAME: &str = "inner door";
 const FLOOD: u64 = 20_000;
+const LATE: Duration = Duration::from_secs(20);
 
 /// A guard of nothing but the sockets in a cgroup.
 fn inner_only(cgroup: &Cgroup) -> GuardSetup {
@@ -104,6 +107,7 @@ impl<'bed> Knocks<'bed> {
 
     /// Not one connection comes about, and not one segment goes back.
     fn get_nothing_from(self, guard: &Guard) -> Result<()> {
+        Contained::all_is_said(self.listener)?;
         let dropped = |status: &Status| status.counter_at(NAME, Mode::Enforce, Reason::NotListed);
         let dropped_before = dropped(&guard.status()?)?;
         let before = Contained::accepted_and_sent(self.listener)?;
@@ -156,6 +160,41 @@ fn an_unguarded_interface_is_no_way_around() -> Result<()> {
     let _standin = bed.serve(Path::new(STANDIN), bed.host(), GUARDED)?;
     strangers_get_nothing(&bed, &askers(&bed, GUARDED))?;
     a_flood_gets_nothing(&bed, bed.host(), GUARDED)
+}
+
+/// What the kernel does by itself, in `tcp_timewait_state_process` and `tcp_v4_send_reset`, before any program is
+/// asked (docs/inner.md).
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn where_there_is_no_socket_the_kernel_answers_and_that_is_all() -> Result<()> {
+    let bed = Contained::new()?;
+    let standin = bed.serve(Path::new(STANDIN), bed.host(), GUARDED)?;
+    let stranger = Asker::with_address(&bed.pair.client, STRANGER4);
+    let server = SocketAddr::new(SERVER4.into(), GUARDED);
+    // The server hangs up first, and so it is the server that remembers.
+    ensure!(get(stranger, server, "/", SERVED)?.is_served());
+    Contained::all_is_said(bed.host())?;
+    let guard = for_the_friend(&bed.cgroup).start(bed.host())?;
+    let cable = [(&bed.pair.client, CLIENT_INTERFACE), (bed.host(), SERVER_DOOR)];
+    let frames = Contained::late_segments(cable, (STRANGER4, SERVER4), GUARDED)?;
+    let late = frames.len() as u64;
+    let (accepted, sent) = Contained::accepted_and_sent(bed.host())?;
+    let mut floods = 0;
+    // A full queue may drop the one that it takes.
+    until("the kernel to acknowledge", LATE, || {
+        floods += 1;
+        let flood = Flood::start(cable[0].0, cable[0].1, frames.clone(), late, patience(LATE));
+        flood.and_then(Flood::finish).is_ok()
+            && Contained::accepted_and_sent(bed.host()).is_ok_and(|(_, now)| now > sent)
+    })?;
+    let after = Contained::accepted_and_sent(bed.host())?;
+    ensure!(after.0 == accepted && after.1 <= sent + floods, "{accepted} and {sent}: {after:?}");
+    let dropped = guard.status()?.counter_at(NAME, Mode::Enforce, Reason::NotListed)?;
+    ensure!(dropped > late / 2 && dropped < late * floods, "{dropped} of {floods} times {late}");
+    ensure!(get(stranger, server, "/", SILENT)? == Answer::NoAnswer);
+    drop(standin);
+    ensure!(get(stranger, server, "/", SERVED)? == Answer::Refused);
+    Ok(())
 }
 
 /// A tunnel that ends on the host: the cable carries packets to another port, from another address.

@@ -25,7 +25,7 @@ use super::{
     wait::until,
 };
 use crate::{
-    packet::{Segment, ethernet, ipv4, ipv6, tcp},
+    packet::{ACK, Segment, ethernet, ipv4, ipv6, tcp},
     policy::{GUARDED, SERVER4, SERVER6, STRANGER4, STRANGER6},
 };
 
@@ -209,12 +209,31 @@ impl Contained {
             (IpAddr::V6(source), IpAddr::V6(server)) => Ok(ipv6(source, server).carries(segment)),
             _ => bail!("{pair:?} are of two families"),
         };
-        let each = (0..200_u16).flat_map(|number| addresses.iter().map(move |pair| (number, pair)));
-        each.map(|(number, pair)| {
-            let packet = packet(pair, &tcp(40_000 + number, port))?;
+        // From ports that no client is given by the kernel: none belongs to a connection that there was.
+        let ports = 20_000..20_200_u16;
+        let each = ports.flat_map(|client| addresses.iter().map(move |pair| (client, pair)));
+        each.map(|(client, pair)| {
+            let packet = packet(pair, &tcp(client, port))?;
             Ok(ethernet().from(from).to(to).carries_ip(&packet))
         })
         .collect()
+    }
+
+    /// An acknowledgement out of nowhere for each connection that a client could have had: from every port that
+    /// the kernel gives to clients.
+    ///
+    /// # Errors
+    ///
+    /// If the interfaces can't be looked at.
+    pub fn late_segments(
+        [from, to]: [(&Namespace, &str); 2],
+        (client, server): (Ipv4Addr, Ipv4Addr),
+        port: u16,
+    ) -> Result<Vec<Vec<u8>>> {
+        let link = ethernet().from(hardware_address(from.0, from.1)?);
+        let link = link.to(hardware_address(to.0, to.1)?);
+        let segments = (32_768..61_000).map(|own| tcp(own, port).flags(ACK));
+        Ok(segments.map(|late| link.carries_ip(&ipv4(client, server).carries(&late))).collect())
     }
 
     /// TCP connections that a container has accepted, and segments that it has sent.
@@ -223,14 +242,19 @@ impl Contained {
     ///
     /// If the kernel does not tell.
     pub fn accepted_and_sent(container: &Namespace) -> Result<(u64, u64)> {
-        let text = container.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
-        let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-        let (names, values) = (lines.next().context("Tcp")?, lines.next().context("Tcp")?);
-        let of = |name| -> Result<u64> {
-            let at = names.split(' ').position(|one| one == name).context(name)?;
-            Ok(values.split(' ').nth(at).context(name)?.parse()?)
-        };
-        Ok((of("PassiveOpens")?, of("OutSegs")?))
+        let [accepted, sent] = tcp_counters(container, ["PassiveOpens", "OutSegs"])?;
+        Ok((accepted, sent))
+    }
+
+    /// Waits until a container has no open connection, so that it has nothing to send unless it is asked.
+    ///
+    /// # Errors
+    ///
+    /// If one stays open.
+    pub fn all_is_said(container: &Namespace) -> Result<()> {
+        until("all connections to be closed", LIMIT, || {
+            tcp_counters(container, ["CurrEstab"]).is_ok_and(|open| open == [0])
+        })
     }
 
     fn nft(&self, rules: &str) -> Result<()> {
@@ -241,6 +265,19 @@ impl Contained {
         run(self.host().command("nft").args(["-f", &path]), LIMIT)?.expect_success()?;
         Ok(())
     }
+}
+
+/// Counters of RFC 4022, of a namespace.
+fn tcp_counters<const N: usize>(namespace: &Namespace, wanted: [&str; N]) -> Result<[u64; N]> {
+    let text = namespace.enter(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().context("Tcp")?, lines.next().context("Tcp")?);
+    let mut counters = [0; N];
+    for (counter, name) in counters.iter_mut().zip(wanted) {
+        let at = names.split(' ').position(|one| one == name).context(name.to_owned())?;
+        *counter = values.split(' ').nth(at).context(name.to_owned())?.parse()?;
+    }
+    Ok(counters)
 }
 
 fn hardware_address(namespace: &Namespace, interface: &str) -> Result<[u8; 6]> {
