@@ -39,7 +39,9 @@ fn image() -> Result<PathBuf> {
     let name = format!("{NAME}-{}-{}.oci.tar", env!("CARGO_PKG_VERSION"), env::consts::ARCH);
     let mut places = own.ancestors().map(|above| above.join("dist").join(&name));
     let found = places.find(|place| place.is_file());
-    found.with_context(|| format!("there is no target/dist/{name}: call `cargo xtask image`"))
+    found.with_context(|| {
+        format!("there is no target/dist/{name}: call `cargo xtask image --quick`")
+    })
 }
 
 /// A node: its pins, its state, and a ConfigMap as the kubelet mounts it.

@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the kernel program, then the user side with the program embedded.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, ensure};
 
@@ -18,6 +18,16 @@ pub enum Profile {
     Release,
     /// Quickly, into `target/debug`.
     Debug,
+}
+
+impl Profile {
+    /// Where cargo puts what it has built so.
+    pub const fn directory(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Debug => "debug",
+        }
+    }
 }
 
 /// The program of the user side.
@@ -84,22 +94,28 @@ pub fn write_if_different(file: &Path, content: &[u8]) -> anyhow::Result<()> {
 /// optimised, they take longer than the guard itself.
 pub fn user_side(workspace: &Workspace, profile: Profile, others: &[&str]) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut cargo = workspace.cargo("build");
-    // As members of one workspace, so that no dependency is compiled twice with different features.
-    cargo
-        .args(["--workspace", "--exclude", KERNEL_PACKAGE, "--exclude", "xtask"])
-        .env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
-    for program in [GUARD].iter().chain(others) {
+    let mut cargo = user_side_call(workspace, profile, &workspace.target());
+    for program in others {
         cargo.args(["--bin", program]);
     }
-    let dir = match profile {
-        Profile::Release => {
-            cargo.arg("--release");
-            "release"
-        }
-        Profile::Debug => "debug",
-    };
     command::run(&mut cargo).context("the user side")?;
+    let dir = profile.directory();
     println!("build: target/{dir}/ollama-guard, {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The call of cargo that builds the guard with the finished kernel object embedded. What comes out is put into
+/// this directory; all that is compiled on the way is in the one that everything shares.
+pub fn user_side_call(workspace: &Workspace, profile: Profile, to: &Path) -> Command {
+    let mut cargo = workspace.bare_cargo();
+    cargo.arg("build").arg("--target-dir").arg(to);
+    // As members of one workspace, so that no dependency is compiled twice with different features.
+    cargo
+        .args(["--workspace", "--exclude", KERNEL_PACKAGE, "--exclude", "xtask", "--bin", GUARD])
+        .env("CARGO_BUILD_BUILD_DIR", workspace.target())
+        .env("OLLAMA_GUARD_BPF_OBJECT", workspace.bpf_object());
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    cargo
 }

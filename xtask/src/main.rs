@@ -81,7 +81,11 @@ enum Verb {
     /// Build a release: program, archive, Debian package, hashes and bill of materials, in target/dist
     Dist,
     /// Build the container image: one static program, as an OCI archive in target/dist
-    Image,
+    Image {
+        /// For tests: a program that shares its dependencies with the one of `build`, and no release
+        #[arg(long)]
+        quick: bool,
+    },
     /// Write the parts of the Kubernetes manifests that are made of other files
     Manifests,
     /// The Debian package in real Debians: installed, upgraded, rebooted, removed; and a release twice
@@ -161,7 +165,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Run { args } => run::run(&workspace, &args),
         Verb::Dist => dist::dist(&workspace),
-        Verb::Image => image::image(&workspace),
+        Verb::Image { quick } => image::image(&workspace, quick),
         Verb::Manifests => manifests::manifests(&workspace),
         Verb::PackageTest { quick: true } => {
             build::build(&workspace, Profile::Release)?;
