@@ -55,14 +55,22 @@ const ALONE: [(&[&str], &str); 3] = [
     ),
 ];
 
+/// Why most of [`ONCE`] run once.
+const PACKETS: &str = "it asks about packets, whoever loaded the programs";
 /// Test programs that start daemons and need not run twice, and why.
-const ONCE: [(&str, &str); 9] = [
+const ONCE: [(&str, &str); 15] = [
+    ("books", PACKETS),
     ("documented", "the pages show what root sees"),
+    ("evasion", PACKETS),
+    ("expiry", "it asks about time, whoever the daemon runs as"),
     ("inject", "the calls that it makes fail are those of root; it passes there, too"),
+    ("inner", "it asks about packets; `inner_life` is run by both"),
     ("layout", "it chooses the users itself"),
-    ("oracle", "it asks about packets, whoever loaded the programs"),
+    ("oracle", PACKETS),
+    ("ordinary", PACKETS),
     ("soak", "it leaks or does not, whoever the daemon runs as"),
-    ("strangers", "it asks about packets, whoever loaded the programs"),
+    ("strangers", PACKETS),
+    ("tunnel", PACKETS),
     ("privileges", "it chooses the users itself"),
     ("service", "it chooses the users itself"),
     ("speed", "it measures the machine, whoever the daemon runs as"),
