@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub(super) error: Option<String>,
     /// Time since the start of the machine at which the addresses are gone without a new answer.
     lapses: Duration,
+    /// Whether the answer is of this process, whose age that clock knows.
+    is_heard: bool,
 }
 
 /// What a name has lost and won.
@@ -44,6 +46,8 @@ pub(super) struct Difference {
     pub(super) name: HostName,
     pub(super) came: Vec<IpAddr>,
     pub(super) went: Vec<IpAddr>,
+    /// What was known, should it not be possible to put in force what is known now.
+    before: Box<Known>,
 }
 
 impl Book {
@@ -92,10 +96,12 @@ impl Book {
         known.next = Some(next);
         match outcome {
             Ok(addresses) => {
+                let before = known.clone();
                 known.error = None;
                 known.resolved = Some(at);
                 known.lapses = now.boot + GRACE;
-                replaced(known, name, addresses)
+                known.is_heard = true;
+                replaced(known, before, name, addresses)
             }
             Err(error) => {
                 known.error = Some(error);
@@ -104,25 +110,31 @@ impl Book {
         }
     }
 
-    /// Takes back what was learned, because it can't be put in force.
+    /// Takes back what was learned, because it can't be put in force. What was known does not count for longer by
+    /// that: else an answer that never fits would keep somebody in for ever.
     pub(super) fn unlearn(&mut self, difference: &Difference, error: String) {
         if let Some(known) = self.names.get_mut(&difference.name) {
-            known.addresses.extend(&difference.went);
-            known.addresses.retain(|address| !difference.came.contains(address));
-            known.error = Some(error);
+            let next = known.next;
+            *known = Known { next, error: Some(error), ..Known::clone(&difference.before) };
         }
     }
 
-    /// Addresses that had no new answer for too long are gone.
+    /// Addresses that had no new answer for too long are gone. Of answers that an earlier process has heard it was
+    /// the wall clock that said how old they are, and it may have been put right since; of others it is not asked:
+    /// somebody may set it forward by years.
     pub(super) fn lapse(&mut self, now: &Moment) -> Vec<Difference> {
         let wall = SignedDuration::try_from(GRACE).unwrap_or_default();
         let has_lapsed = |known: &Known| {
             let since = known.resolved.map(|at| now.wall.duration_since(at));
-            known.lapses <= now.boot || since.is_some_and(|since| since >= wall)
+            known.lapses <= now.boot || !known.is_heard && since.is_some_and(|since| since >= wall)
         };
         let names = self.names.iter_mut();
         let lapsed = names.filter(|(_, known)| !known.addresses.is_empty() && has_lapsed(known));
-        lapsed.filter_map(|(name, known)| replaced(known, name.clone(), BTreeSet::new())).collect()
+        let forgotten = lapsed.filter_map(|(name, known)| {
+            let before = known.clone();
+            replaced(known, before, name.clone(), BTreeSet::new())
+        });
+        forgotten.collect()
     }
 
     /// Whether some name has addresses, which may lapse.
@@ -131,11 +143,17 @@ impl Book {
     }
 }
 
-fn replaced(known: &mut Known, name: HostName, addresses: BTreeSet<IpAddr>) -> Option<Difference> {
-    let before = std::mem::replace(&mut known.addresses, addresses);
-    let came = known.addresses.difference(&before).copied().collect();
-    let went = before.difference(&known.addresses).copied().collect();
-    (known.addresses != before).then_some(Difference { name, came, went })
+fn replaced(
+    known: &mut Known,
+    before: Known,
+    name: HostName,
+    addresses: BTreeSet<IpAddr>,
+) -> Option<Difference> {
+    known.addresses = addresses;
+    let came = known.addresses.difference(&before.addresses).copied().collect();
+    let went = before.addresses.difference(&known.addresses).copied().collect();
+    let is_new = known.addresses != before.addresses;
+    is_new.then(|| Difference { name, came, went, before: Box::new(before) })
 }
 
 #[cfg(test)]
@@ -221,5 +239,23 @@ mod tests {
         book.unlearn(&difference, "no room".into());
         assert_eq!(shown(&book), ["192.0.2.1"]);
         assert_eq!(book.get(&name()).unwrap().error.as_deref(), Some("no room"));
+        // Nor does the one before count for longer, however often that happens.
+        let late = later(&start, 23);
+        let difference = book.learn(found(Ok(&["192.0.2.2"]), &late), &late).unwrap();
+        book.unlearn(&difference, "no room".into());
+        assert_eq!(book.get(&name()).unwrap().resolved, Some(start.wall));
+        assert_eq!(book.lapse(&later(&start, 24)).len(), 1);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_forward_takes_away_only_what_it_had_dated() {
+        let start = Moment::now();
+        let mut book = Book::default();
+        book.keep(&BTreeSet::from([name()]));
+        book.learn(found(Ok(&["192.0.2.1"]), &start), &start);
+        let forward = Moment { wall: start.wall + 99.hours(), ..start };
+        assert!(book.lapse(&forward).is_empty());
+        let mut book = Book::from_last(book.to_last(), &start);
+        assert_eq!(book.lapse(&forward).len(), 1);
     }
 }

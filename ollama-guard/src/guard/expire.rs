@@ -149,6 +149,8 @@ impl<S: PolicySink> Guard<S> {
             return Ok(());
         }
         if tells_doors_apart {
+            // After a failure it is made from the rules that are left, and not what was there before.
+            self.compiled = None;
             let compiled = self.compile(&self.desired, self.scope, self.beside())?;
             self.swap(compiled.image())?;
             self.compiled = Some(compiled);

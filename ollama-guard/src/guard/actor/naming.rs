@@ -65,7 +65,7 @@ impl Actor {
             tracing::error!("an answer about a name is not put in force: {trouble}");
         }
         let generation = self.guard.generation();
-        for Difference { name, came, went } in &moved.differences {
+        for Difference { name, came, went, .. } in &moved.differences {
             let signed = |sign: char, addresses: &[std::net::IpAddr]| {
                 addresses.iter().map(|address| format!("{sign}{address}")).collect::<Vec<_>>()
             };

@@ -162,6 +162,26 @@ fn neither_a_full_disk_nor_a_kernel_that_refuses_lets_anybody_in_for_longer() {
     assert!(bench.stored().is_empty() && !bench.guard.has_unfinished());
 }
 
+/// Its end changes how doors are told apart, so that all is made anew.
+#[test]
+fn a_kernel_that_refuses_does_not_keep_a_rule_for_some_interfaces_either() {
+    let mut bench = Bench::new(&[], 100);
+    bench.guard.know_doors([(2, "eth1".to_owned())].into()).unwrap();
+    let request = json!({
+        "effect": "allow", "prefixes": ["192.0.2.1"], "for_seconds": 60, "limits": {"on": ["eth1"]}
+    });
+    bench.edit(Edit::Add(serde_json::from_value(request).unwrap())).unwrap();
+    assert_eq!(bench.guard.sink_mut().images.last().unwrap().prefixes, (1, 0));
+    bench.guard.sink_mut().refuses = true;
+    bench.later(60, 60);
+    assert_eq!(bench.end_due(), (vec!["192.0.2.1".to_owned()], 1));
+    bench.guard.sink_mut().refuses = false;
+    bench.later(5, 5);
+    assert_eq!(bench.end_due(), (Vec::new(), 0));
+    assert_eq!(bench.guard.sink_mut().images.last().unwrap().prefixes, (0, 0));
+    assert!(!bench.guard.has_unfinished());
+}
+
 #[test]
 fn ends_that_make_no_sense_are_refused() {
     let mut bench = Bench::new(&[], 100);

@@ -175,7 +175,7 @@ fn a_name_that_ends_or_lapses_during_a_trial_does_so_in_both_policies() {
     assert!(ended.troubles.is_empty() && ended.names.len() == 1, "{ended:?}");
     assert_eq!((bench.in_both(), bench.wanted()), ((1, Some(1)), texts(&["b.example"])));
     assert_eq!(bench.on_disk().0, ["b.example"]);
-    let tomorrow = Moment { wall: now.wall + 24.hours(), ..now };
+    let tomorrow = Moment { boot: now.boot + Duration::from_secs(24 * 3600), ..now };
     assert_eq!(bench.guard.lapse_names(&tomorrow).differences.len(), 1);
     assert_eq!(bench.in_both(), (1, Some(0)));
     bench.guard.revert().unwrap();
