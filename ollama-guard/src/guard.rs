@@ -101,6 +101,8 @@ pub struct Guard<S> {
     unfinished: Unfinished,
     /// A change that is not for good yet.
     trial: Option<Trial>,
+    /// Trials so far.
+    trials: u64,
     book: Book,
     /// What the names come to at present.
     derived: Vec<Rule>,
@@ -139,6 +141,7 @@ impl<S: PolicySink> Guard<S> {
             ends: Ends::default(),
             unfinished: Unfinished::default(),
             trial: None,
+            trials: 0,
             book: Book::default(),
             derived: Vec::new(),
             answers: None,

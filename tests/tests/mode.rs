@@ -85,6 +85,28 @@ fn whoever_writes_another_mode_into_the_file_has_the_last_word() -> Result<()> {
     Ok(())
 }
 
+/// A mode that is enforced now and not at the next start opens the port then.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_mode_that_can_t_be_kept_is_in_force_and_that_is_said() -> Result<()> {
+    const TOLD: &str = "at the next start the modes are those of before";
+    let bed = Bed::new()?;
+    let guard = guard(&bed, &config("observe"))?;
+    let file = guard.state_dir().join("modes.json");
+    // In the way of the file that would take its place.
+    std::fs::create_dir_all(file.join("full"))?;
+    guard.done(&["mode", "enforce", "--confirm", "1m"])?;
+    let said = guard.cli(&["confirm"])?;
+    ensure!(!said.succeeded() && said.stderr.contains(TOLD), "{said:?}");
+    assert_eq!(passing(&bed, GUARDED)?, [FRIEND4]);
+    let said = guard.cli(&["mode", "enforce"])?;
+    ensure!(said.succeeded() && said.stdout.contains(TOLD), "{said:?}");
+    std::fs::remove_dir_all(&file)?;
+    let said = guard.cli(&["mode", "enforce"])?;
+    ensure!(said.succeeded() && !said.stdout.contains(TOLD), "{said:?}");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_service_may_be_enforced_while_another_is_still_observed() -> Result<()> {

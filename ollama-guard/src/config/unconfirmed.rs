@@ -21,6 +21,11 @@ pub struct Unconfirmed {
     directory: PathBuf,
 }
 
+/// What was written down before.
+#[derive(Debug)]
+#[must_use]
+pub struct Noted(Option<Content>);
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
@@ -36,25 +41,44 @@ impl Unconfirmed {
         Self { directory: state_dir.into() }
     }
 
-    /// Writes down that these files are not confirmed.
+    /// Writes down that these files are not confirmed. Returns what was written there before.
     ///
     /// # Errors
     ///
     /// Then they must not be tried out.
-    pub fn note(&self, transcript: &Transcript) -> Result<(), StoreError> {
-        let content = Content { version: VERSION, sha256: sha256(transcript) };
-        state_file::write(&self.directory, FILE_NAME, &content)
+    pub fn note(&self, transcript: &Transcript) -> Result<Noted, StoreError> {
+        let before = Noted(self.content());
+        self.write(&Content { version: VERSION, sha256: sha256(transcript) })?;
+        Ok(before)
+    }
+
+    /// Nothing came of the trial: what was written down before it still holds.
+    pub fn restore(&self, before: Noted) {
+        match before.0 {
+            None => self.forget(),
+            Some(content) => {
+                if let Err(error) = self.write(&content) {
+                    tracing::error!("{error}: what was on trial once is taken as it is at a start");
+                }
+            }
+        }
     }
 
     /// Whether these files were on trial, and were never confirmed. What can't be read is not.
     #[must_use]
     pub fn is(&self, transcript: &Transcript) -> bool {
-        let content: Option<Content> =
-            state_file::read(&self.directory.join(FILE_NAME), MOST_BYTES)
-                .inspect_err(|error| tracing::warn!("{error}"))
-                .ok()
-                .flatten();
-        content.is_some_and(|content| content.sha256 == sha256(transcript))
+        self.content().is_some_and(|content| content.sha256 == sha256(transcript))
+    }
+
+    fn content(&self) -> Option<Content> {
+        state_file::read(&self.directory.join(FILE_NAME), MOST_BYTES)
+            .inspect_err(|error| tracing::warn!("{error}"))
+            .ok()
+            .flatten()
+    }
+
+    fn write(&self, content: &Content) -> Result<(), StoreError> {
+        state_file::write(&self.directory, FILE_NAME, content)
     }
 
     /// Whatever is in the files is meant.
@@ -95,9 +119,14 @@ mod tests {
         };
         let tried = transcript("mode = \"enforce\"");
         assert!(!unconfirmed.is(&tried));
-        unconfirmed.note(&tried).unwrap();
+        let nothing = unconfirmed.note(&tried).unwrap();
         assert!(unconfirmed.is(&tried) && !unconfirmed.is(&transcript("mode = \"observe\"")));
-        unconfirmed.forget();
+        // Another one that comes to nothing.
+        let other = transcript("mode = \"observe\"");
+        let before = unconfirmed.note(&other).unwrap();
+        unconfirmed.restore(before);
+        assert!(unconfirmed.is(&tried) && !unconfirmed.is(&other));
+        unconfirmed.restore(nothing);
         unconfirmed.forget();
         assert!(!unconfirmed.is(&tried));
     }

@@ -103,10 +103,14 @@ impl Backend for LiveBackend {
 
     fn settle(&self, end: TrialEnd, peer: Peer) -> BoxFuture<'_, Result<TrialReply, Failure>> {
         Box::pin(async move {
-            let settled = self.handle.settle(end, peer).await;
+            let number = self.handle.standing().trial_number;
+            let settled = self.handle.settle(end, peer).await?;
             // Who is told that something is for good is told what is on the disk.
-            self.reloader.look_at_trial().await;
-            settled
+            let kept = self.reloader.look_at_trial(number).await;
+            kept.map_err(|error| {
+                Failure::Internal(format!("it is confirmed and stays in force, but {error}"))
+            })?;
+            Ok(settled)
         })
     }
 

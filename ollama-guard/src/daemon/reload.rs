@@ -1,6 +1,7 @@
 //! Reading the configuration again: by command, by SIGHUP, and when its files change.
 //!
-//! So it is when this host's networks change, if a list names a group of them.
+//! So it is when this host's networks change, if a list names a group of them. Where what is in force is not what the
+//! files say, because they have mistakes or were on trial, that is read again for the networks of now.
 //!
 //! All of these come to the same: all sources are read, as at the start, and what they say is put in force
 //! whole, or nothing is. A configuration that can't be used changes nothing, is in the log with all of
@@ -11,6 +12,7 @@
 //! Kubernetes node. Nothing is read until the files have been the same for a second: an editor may be
 //! in the middle of writing one, and half a list is a list.
 
+mod host;
 mod modes;
 mod take;
 
@@ -111,8 +113,6 @@ pub(super) struct Reloader {
     access: watch::Sender<AccessRules>,
     last_good: LastGood,
     unconfirmed: Unconfirmed,
-    /// What is on trial.
-    tried: Mutex<Option<Tried>>,
     metrics: Mover,
     /// How often all names were to be looked up again.
     names: watch::Sender<u64>,
@@ -122,6 +122,8 @@ pub(super) struct Reloader {
 
 /// A configuration on trial.
 struct Tried {
+    /// Which trial that is.
+    number: u64,
     /// What comes back.
     before: (Config, Said),
     origin: Origin,
@@ -138,6 +140,10 @@ enum Origin {
 struct Current {
     config: Config,
     said: Said,
+    /// What of it is on trial, or was, and is not seen to yet.
+    tried: Option<Tried>,
+    /// The last one that was confirmed, if it could not be kept, and why.
+    unkept: Option<(u64, String)>,
     /// What was read last, whatever came of it.
     fingerprint: Fingerprint,
     host: Host,
@@ -166,8 +172,8 @@ impl Reloader {
         let status = Lock::new(ConfigurationStatus { files, since, modes, rejected });
         let last_good = LastGood::new(&config.paths.state_dir);
         let unconfirmed = Unconfirmed::new(&config.paths.state_dir);
-        let tried = Mutex::default();
-        let current = Mutex::new(Current { config, said, fingerprint, host });
+        let current =
+            Mutex::new(Current { config, said, tried: None, unkept: None, fingerprint, host });
         let (names, _) = watch::channel(0);
         Self {
             overrides,
@@ -176,7 +182,6 @@ impl Reloader {
             access,
             last_good,
             unconfirmed,
-            tried,
             metrics,
             names,
             current,
@@ -210,14 +215,14 @@ impl Reloader {
             tokio::select! {
                 () = &mut stop => return,
                 _ = hangup.recv() => self.reload_by_itself("SIGHUP").await,
-                Ok(()) = standing.changed() => self.look_at_trial().await,
+                Ok(()) = standing.changed() => drop(self.look_at_trial(None).await),
                 // During a trial nothing can be put in force: what has changed is seen to after it.
                 _ = tick.tick(), if standing.standing().trial.is_none() => {
                     let found = self.changed().await;
                     if found == pending {
                         match found {
                             Some(Changed::Files(_)) => self.reload_by_itself(FILES).await,
-                            Some(Changed::Host(_)) => self.reload_by_itself(HOST).await,
+                            Some(Changed::Host(host)) => self.follow_host(host).await,
                             None => {}
                         }
                         pending = None;
@@ -250,10 +255,7 @@ impl Reloader {
 
     /// What is said is in the log.
     async fn reload_by_itself(&self, why: &str) {
-        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let pid = i32::try_from(std::process::id()).ok();
-        let peer = Peer { uid, gid, pid, user: None, groups: Vec::new() };
-        let _ = self.reload(ReloadRequest::default(), Asked::to_reload(peer, why)).await;
+        let _ = self.reload(ReloadRequest::default(), asked_by_itself(why)).await;
     }
 
     /// Reads everything and puts it in force, or only says what would change.
@@ -263,6 +265,7 @@ impl Reloader {
         asked: Asked,
     ) -> Result<ReloadReply, Failure> {
         let mut current = self.current.lock().await;
+        self.settle_tried(&mut current).await;
         let overrides = self.overrides.clone();
         let host = Host::look().await;
         let seen = host.clone();
@@ -298,6 +301,14 @@ impl Reloader {
         }
         taken
     }
+}
+
+/// For the audit log.
+fn asked_by_itself(why: &str) -> Asked {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let pid = i32::try_from(std::process::id()).ok();
+    let peer = Peer { uid, gid, pid, user: None, groups: Vec::new() };
+    Asked::to_reload(peer, why)
 }
 
 /// Refuses a configuration whose main file has gone: what it said would be taken for never said, and the

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The operator's choice of interfaces.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     interfaces: Interfaces,
     exclude: Vec<Pattern>,

@@ -95,6 +95,8 @@ pub struct Reconfigured {
     pub is_closed: bool,
     /// Until when it is on trial.
     pub trial_until: Option<Timestamp>,
+    /// The number of that trial.
+    pub trial_number: Option<u64>,
     /// What to say of those who were shut out while they were connected.
     pub shut_out: Vec<String>,
 }
@@ -357,9 +359,11 @@ impl Actor {
         write(&mut self.audit, &entry);
         result?;
         let is_closed = self.guard.is_closed();
-        let trial_until = self.guard.on_trial().map(|trial| trial.until);
+        let trial = self.guard.on_trial().map(|trial| (trial.until, trial.number));
+        let (trial_until, trial_number) = trial.unzip();
         let shut_out = if changed { self.guard.shut_out() } else { Vec::new() };
-        Ok(Reconfigured { generation: self.guard.generation(), is_closed, trial_until, shut_out })
+        let generation = self.guard.generation();
+        Ok(Reconfigured { generation, is_closed, trial_until, trial_number, shut_out })
     }
 
     /// Takes note of something about so many prefixes.

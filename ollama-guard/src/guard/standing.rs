@@ -7,7 +7,7 @@ use crate::{
     dataplane::TrialEnd,
 };
 
-/// Rules that ended late and are remembered.
+/// Rules that ended late and are remembered, and ends of trials.
 const KEPT: usize = 16;
 
 /// What there is to say about the guard.
@@ -21,16 +21,33 @@ pub struct Standing {
     pub troubles: Vec<String>,
     /// What is on trial.
     pub trial: Option<TrialView>,
-    /// How the last one ended.
-    pub trial_end: Option<TrialEnd>,
+    /// Its number.
+    pub trial_number: Option<u64>,
+    /// How the last ones ended, by number, the latest last: more than one may end between two looks.
+    pub trial_ends: VecDeque<(u64, TrialEnd)>,
 }
 
 impl Standing {
+    /// How a trial ended. `None` while it goes on, or if it is long ago.
+    #[must_use]
+    pub fn end_of(&self, number: u64) -> Option<TrialEnd> {
+        self.trial_ends.iter().find(|(one, _)| *one == number).map(|(_, end)| *end)
+    }
+
     /// Remembers a rule that ended late.
     pub(super) fn remember(&mut self, late: LateEnd) {
-        if self.ended_late.len() == KEPT {
-            self.ended_late.pop_front();
-        }
-        self.ended_late.push_back(late);
+        push(&mut self.ended_late, late);
     }
+
+    /// Remembers how a trial ended.
+    pub(super) fn remember_trial(&mut self, number: u64, end: TrialEnd) {
+        push(&mut self.trial_ends, (number, end));
+    }
+}
+
+fn push<T>(last: &mut VecDeque<T>, one: T) {
+    if last.len() == KEPT {
+        last.pop_front();
+    }
+    last.push_back(one);
 }

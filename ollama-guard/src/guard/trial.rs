@@ -34,6 +34,8 @@ pub struct Attempt {
 /// A trial, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnTrial {
+    /// Which one it is of this process.
+    pub number: u64,
     /// What is tried out.
     pub what: String,
     /// By whom.
@@ -88,8 +90,9 @@ impl<S: PolicySink> Guard<S> {
         // Every kernel that runs the guard has this clock.
         let clock = boot_clock::now().unwrap_or_default();
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.trials += 1;
         self.trial = Some(Trial {
-            told: OnTrial { what: what.clone(), by: by.clone(), until },
+            told: OnTrial { number: self.trials, what: what.clone(), by: by.clone(), until },
             until: now.boot + *time,
             until_ns: clock.saturating_add(nanoseconds),
             has_begun: false,

@@ -83,6 +83,7 @@ impl Reloader {
     ) -> Result<ReloadReply, Failure> {
         let ModeRequest { service, mode, dry_run, confirm_seconds } = request;
         let mut current = self.current.lock().await;
+        self.settle_tried(&mut current).await;
         let (mut new, mut said) = (current.config.clone(), current.said.clone());
         new.services = said.say(service.as_deref(), mode.into(), &peer.name())?;
         if dry_run {

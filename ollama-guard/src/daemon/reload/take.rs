@@ -34,52 +34,74 @@ impl Reloader {
         asked: Asked,
     ) -> Result<ReloadReply, Failure> {
         let before = (current.config.clone(), current.said.clone());
-        if let (Some(_), Origin::Files(transcript)) = (trial, &origin) {
-            let noted = self.unconfirmed.note(transcript);
-            noted.map_err(|error| Failure::Internal(format!("nothing is tried out: {error}")))?;
-        }
+        let noted = match (trial, &origin) {
+            (Some(_), Origin::Files(transcript)) => {
+                let trouble = |error| Failure::Internal(format!("nothing is tried out: {error}"));
+                Some(self.unconfirmed.note(transcript).map_err(trouble)?)
+            }
+            _ => None,
+        };
         let taken = self.take(&mut current.config, new, trial, asked).await;
-        match &taken {
-            Ok(ReloadReply { trial_until: Some(_), .. }) => {
-                current.said = said;
-                *self.tried.lock().await = Some(Tried { before, origin });
+        let (mut reply, number) = match taken {
+            Ok(taken) => taken,
+            Err(failure) => {
+                // What was on trial then is as it was.
+                noted.into_iter().for_each(|before| self.unconfirmed.restore(before));
+                return Err(failure);
             }
-            Ok(_) => {
-                current.said = said;
-                self.is_for_good(origin, current).await;
-            }
-            // Nothing is on trial but what was before, if anything.
-            Err(_) if trial.is_some() && self.tried.lock().await.is_none() => {
-                if let Origin::Files(_) = origin {
-                    self.unconfirmed.forget();
-                }
-            }
-            Err(_) => {}
+        };
+        current.said = said;
+        if let Some(number) = number {
+            current.tried = Some(Tried { number, before, origin });
+        } else {
+            reply.warnings.extend(self.is_for_good(origin, current).await.err());
         }
-        taken
+        Ok(reply)
     }
 
     /// Has what is in force there at the next start, too.
-    async fn is_for_good(&self, origin: Origin, current: &mut Current) {
-        if let Err(error) = current.said.write() {
-            tracing::error!("{error}: at the next start the modes are those of before");
+    ///
+    /// # Errors
+    ///
+    /// If the modes can't be written: then they are those of before. Told in the log as well.
+    async fn is_for_good(&self, origin: Origin, current: &mut Current) -> Result<(), String> {
+        let written = current.said.write().map_err(|error| {
+            format!("{error}: at the next start the modes are those of before, unless this is said again")
+        });
+        if let Err(error) = &written {
+            tracing::error!("{error}");
         }
         if let Origin::Files(transcript) = origin {
             self.unconfirmed.forget();
             self.keep(transcript, current.config.clone()).await;
         }
+        written
     }
 
     /// Takes note of how a trial ended.
-    pub(in crate::daemon) async fn look_at_trial(&self) {
-        let standing = self.handle.standing();
-        if standing.trial.is_some() {
-            return;
-        }
+    ///
+    /// # Errors
+    ///
+    /// If the one of this number was confirmed, and will not be there at the next start.
+    pub(in crate::daemon) async fn look_at_trial(&self, number: Option<u64>) -> Result<(), String> {
         let mut current = self.current.lock().await;
-        let Some(Tried { before, origin }) = self.tried.lock().await.take() else { return };
-        if standing.trial_end == Some(TrialEnd::Confirmed) {
-            self.is_for_good(origin, &mut current).await;
+        self.settle_tried(&mut current).await;
+        match &current.unkept {
+            Some((unkept, error)) if Some(*unkept) == number => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for whoever is about to change the configuration: what is told of the guard is of a later moment
+    /// than what is known here of a trial, and is taken by its number.
+    pub(super) async fn settle_tried(&self, current: &mut Current) {
+        let standing = self.handle.standing();
+        let has_ended = |tried: &mut Tried| standing.trial_number != Some(tried.number);
+        let Some(tried) = current.tried.take_if(has_ended) else { return };
+        let Tried { number, before, origin } = tried;
+        if standing.end_of(number) == Some(TrialEnd::Confirmed) {
+            let kept = self.is_for_good(origin, current).await;
+            current.unkept = kept.err().map(|error| (number, error));
             return;
         }
         // The policy is back already; here is what the kernel knows nothing of.
@@ -122,13 +144,16 @@ impl Reloader {
         new: Config,
         trial: Option<Duration>,
         asked: Asked,
-    ) -> Result<ReloadReply, Failure> {
+    ) -> Result<(ReloadReply, Option<u64>), Failure> {
         let plan = plan(current, &new).await?;
         let reconfigured = self.handle.reconfigure(Desired::from(&new), trial, asked).await?;
         let Difference { changes, later } = Difference::between(current, &new);
         let mut warnings = warnings(&new, &plan);
         if reconfigured.is_closed {
             warnings.push("the allowlist is empty: nobody can reach the guarded ports".into());
+        }
+        if trial.is_some() && Chosen::new(current) != Chosen::new(&new) {
+            warnings.push(not_tried(reconfigured.trial_until.is_some()));
         }
         self.settings.send_replace(Settings::of(&new));
         let group_may_edit = new.control.group_may_edit;
@@ -148,9 +173,11 @@ impl Reloader {
             paths: current.paths.clone(),
             ..new
         };
-        let Reconfigured { generation, trial_until, shut_out, .. } = reconfigured;
+        let Reconfigured { generation, trial_until, trial_number, shut_out, .. } = reconfigured;
         warnings.extend(shut_out);
-        Ok(ReloadReply { generation, changes, later, warnings, closes: false, trial_until })
+        let reply =
+            ReloadReply { generation, changes, later, warnings, closes: false, trial_until };
+        Ok((reply, trial_number))
     }
 
     pub(super) fn accepted(&self, current: &Current, reply: &ReloadReply, why: &str) {
@@ -202,6 +229,16 @@ pub(super) fn tell(reply: &ReloadReply) {
 
 async fn plan(old: &Config, new: &Config) -> Result<cover::CoverPlan, Failure> {
     cover::plan(&Chosen::new(new), &Chosen::new(old).names()).await.map_err(bad_input)
+}
+
+/// What to say of a choice of doors that was to be tried out: the kernel brings back a policy, and no link.
+fn not_tried(is_trial: bool) -> String {
+    const WHAT: &str =
+        "`interfaces`, `exclude`, `attach` and `[inner]` are not tried out, but in force now";
+    match is_trial {
+        true => format!("{WHAT}: they go back with the trial only if the daemon runs then"),
+        false => format!("{WHAT}, and for good: there is nothing on trial"),
+    }
 }
 
 fn bad_input(error: StartError) -> Failure {

@@ -53,13 +53,14 @@ impl Actor {
 
     /// Ends a trial because somebody says so.
     pub(super) fn settle(&mut self, end: TrialEnd, peer: &Peer) -> Result<TrialReply, Failure> {
+        let number = self.number();
         let ended = match end {
             TrialEnd::Confirmed => self.guard.confirm(&Moment::now()),
             TrialEnd::Reverted => self.guard.revert(),
         };
         // What was too late to be confirmed was taken back.
         let how = if ended.is_ok() { end } else { TrialEnd::Reverted };
-        self.show_trial(Some(how));
+        self.show_trial(number.map(|number| (number, how)));
         let action = match end {
             TrialEnd::Confirmed => "confirm",
             TrialEnd::Reverted => "revert",
@@ -79,8 +80,9 @@ impl Actor {
 
     /// Goes back to what was before, if the time is over.
     pub(super) fn revert_due(&mut self, now: &Moment) {
+        let number = self.number();
         let Some(ended) = self.guard.revert_due(now) else { return };
-        self.show_trial(Some(TrialEnd::Reverted));
+        self.show_trial(number.map(|number| (number, TrialEnd::Reverted)));
         self.publish_names();
         let uid = geteuid().as_raw();
         let outcome = ended.as_ref().map(drop).map_err(GuardError::to_string);
@@ -103,22 +105,33 @@ impl Actor {
 
     /// Shows that a trial has ended otherwise: that the kernel's word on it was touched.
     pub(super) fn follow_trial(&mut self) {
-        if self.guard.on_trial().is_none() && self.standing.borrow().trial.is_some() {
-            self.show_trial(Some(TrialEnd::Reverted));
+        let shown = self.standing.borrow().trial_number;
+        if self.number().is_none()
+            && let Some(number) = shown
+        {
+            self.show_trial(Some((number, TrialEnd::Reverted)));
             self.publish_names();
         }
+    }
+
+    /// Of the trial that goes on.
+    fn number(&self) -> Option<u64> {
+        self.guard.on_trial().map(|trial| trial.number)
     }
 
     fn generation(&self) -> String {
         format!("generation {}", self.guard.generation())
     }
 
-    fn show_trial(&mut self, end: Option<TrialEnd>) {
-        let trial = self.guard.on_trial().map(view);
+    /// Shows what is on trial, and how one ended.
+    fn show_trial(&mut self, ended: Option<(u64, TrialEnd)>) {
+        let (trial, number) = (self.guard.on_trial().map(view), self.number());
         self.standing.send_modify(|standing| {
             // One that goes on has not ended, whatever was asked.
-            standing.trial_end = end.filter(|_| trial.is_none());
-            standing.trial = trial;
+            if let Some((ended, end)) = ended.filter(|(ended, _)| number != Some(*ended)) {
+                standing.remember_trial(ended, end);
+            }
+            (standing.trial, standing.trial_number) = (trial, number);
         });
     }
 
@@ -147,6 +160,6 @@ impl Actor {
 }
 
 fn view(trial: &OnTrial) -> TrialView {
-    let OnTrial { what, by, until } = trial.clone();
+    let OnTrial { what, by, until, .. } = trial.clone();
     TrialView { what, by, until }
 }
