@@ -20,7 +20,10 @@ use super::{
     process::Process,
     sample::{Door, Kernel, Sample, Service},
 };
-use crate::{dataplane::counters::Counts, policy::Family};
+use crate::{
+    dataplane::{Hook, counters::Counts},
+    policy::Family,
+};
 
 /// What stands for interfaces that have no counters of their own any more, or never had. The slash
 /// is why no interface can have this name.
@@ -191,8 +194,10 @@ impl Page<'_> {
         let help = "Whether an interface is guarded that is to be";
         self.gauges("door_covered", help, covered.collect())?;
         let states = [("covered", Some(true)), ("not-covered", Some(false)), ("left-alone", None)];
+        // The inner door is none: where nothing else is covered, no interface is.
+        let interfaces = || doors.iter().filter(|door| door.hook != Some(Hook::Cgroup));
         let states = states.map(|(state, is_covered)| {
-            let count = doors.iter().filter(|door| door.is_covered == is_covered).count();
+            let count = interfaces().filter(|door| door.is_covered == is_covered).count();
             (vec![("state", state)], count)
         });
         let help = "Interfaces: covered, not covered though they are to be, left alone on purpose";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    dataplane::{Hook, counters::BookTotals, ring::RingBooks, snapshot::RuleTotals},
+    dataplane::{counters::BookTotals, ring::RingBooks, snapshot::RuleTotals},
     metrics::sample::{Build, Configuration, RuleCount},
     policy::Effect,
 };
@@ -66,6 +66,10 @@ fn kernel() -> Kernel {
             door("eth\"0\\", Some(true), counts(&[("allowed", 9), ("denied", 4)])),
             door("wg0", Some(false), Counts::default()),
             door("lo", None, Counts::default()),
+            Door {
+                hook: Some(Hook::Cgroup),
+                ..door("inner door", Some(true), counts(&[("denied", 0)]))
+            },
         ],
         elsewhere: counts(&[("allowed", 0), ("denied", 2)]),
         books: [(Mode::Enforce, book), (Mode::Observe, BookTotals::default())],
@@ -98,6 +102,10 @@ fn every_value_stands_under_its_name_and_labels() {
         "ollama_guard_prefixes{family=\"ipv6\"} 1",
         "ollama_guard_prefix_capacity 100",
         "ollama_guard_door_covered{interface=\"wg0\"} 0",
+        "ollama_guard_door_covered{interface=\"inner door\"} 1",
+        // The inner door is no interface.
+        "ollama_guard_interfaces{state=\"covered\"} 1",
+        "ollama_guard_interfaces{state=\"not-covered\"} 1",
         "ollama_guard_interfaces{state=\"left-alone\"} 1",
         "ollama_guard_door_info{interface=\"wg0\",ifindex=\"7\",hook=\"tcx\",attach=\"\",\
          program_id=\"9\",behind_program_id=\"5\"} 1",
