@@ -8,15 +8,20 @@ use super::{Stamp, VERSION, directory, pages, program_in};
 use crate::{build, command, workspace::Workspace};
 
 /// What goes into it from the work tree: from where, and to where.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 14] = [
     ("README.md", ""),
     ("CHANGELOG.md", ""),
     ("SECURITY.md", ""),
     ("LICENSE-MIT", ""),
     ("LICENSE-APACHE", ""),
+    // The one to install, which observes, as the package does; and the one that shows all keys.
+    ("ollama-guard/deploy/debian/config.toml", ""),
     ("ollama-guard/deploy/config.example.toml", ""),
     ("ollama-guard/docs", "docs"),
     ("ollama-guard/deploy/systemd", "systemd"),
+    ("ollama-guard/deploy/prometheus/ollama-guard.rules.yml", "prometheus/ollama-guard.rules.yml"),
+    ("ollama-guard/deploy/prometheus/scrape.yml", "prometheus/scrape.yml"),
+    ("ollama-guard/deploy/grafana", "grafana"),
     ("target/dist/pages/man", "man"),
     ("target/dist/pages/completions", "completions"),
 ];
@@ -37,6 +42,10 @@ pub fn write(workspace: &Workspace, built: &Path, stamp: &Stamp) -> anyhow::Resu
         } else {
             stage.join(to)
         };
+        if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
+            fs::create_dir(parent)?;
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o755))?;
+        }
         copy(&from, &to)?;
     }
     let mut tar = Command::new("tar");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use crate::command;
 
 /// Files, with their rights as `dpkg-deb` shows them.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 19] = [
     ("-rwxr-xr-x", "./usr/bin/ollama-guard"),
     ("-rw-r--r--", "./etc/ollama-guard/config.toml"),
     ("-rw-r--r--", "./usr/lib/systemd/system/ollama-guard.service"),
@@ -21,8 +21,12 @@ const FILES: [(&str, &str); 15] = [
     ("-rw-r--r--", "./usr/share/man/man8/ollama-guard-run.8.gz"),
     ("-rw-r--r--", "./usr/share/man/man8/ollama-guard-allow-add.8.gz"),
     ("-rw-r--r--", "./usr/share/doc/ollama-guard/copyright"),
+    ("-rw-r--r--", "./usr/share/doc/ollama-guard/README.md"),
     ("-rw-r--r--", "./usr/share/doc/ollama-guard/install.md"),
     ("-rw-r--r--", "./usr/share/doc/ollama-guard/examples/config.toml"),
+    ("-rw-r--r--", "./usr/share/doc/ollama-guard/examples/prometheus/ollama-guard.rules.yml"),
+    ("-rw-r--r--", "./usr/share/doc/ollama-guard/examples/prometheus/scrape.yml"),
+    ("-rw-r--r--", "./usr/share/doc/ollama-guard/examples/grafana/dashboard.json"),
 ];
 
 /// Looks at the list of files, the configuration files, the scripts, and the packaged configuration.
