@@ -128,7 +128,7 @@ impl Story<'_> {
     fn install(&self, machine: &Machine<'_>) -> Result<()> {
         (self.say)("installing locks nobody out, and says so");
         let said = machine.done("dpkg -i /old.deb 2>&1")?;
-        ensure!(said.contains("OBSERVE MODE"), "{said}");
+        ensure!(said.contains("OBSERVE MODE") && !said.contains("NOT RUNNING"), "{said}");
         let status = machine.done("systemctl show ollama-guard -p ActiveState,StatusText,Type")?;
         ensure!(status.contains("ActiveState=active"), "{status}");
         ensure!(status.contains("OBSERVING, nothing is dropped, on 1 interface"), "{status}");
@@ -268,7 +268,12 @@ impl Story<'_> {
         let before = dropped(machine)?;
         ensure!(before > 0, "nothing was dropped so far");
         let process = machine.done("systemctl show ollama-guard -p MainPID")?;
-        self.never_served(|| machine.done("dpkg -i /new.deb 2>&1").map(drop))?;
+        let mut said = String::new();
+        self.never_served(|| {
+            said = machine.done("dpkg -i /new.deb 2>&1")?;
+            Ok(())
+        })?;
+        ensure!(!said.contains("NOT RUNNING") && !said.contains("OBSERVE MODE"), "{said}");
         ensure!(
             machine.done("systemctl show ollama-guard -p MainPID")? != process,
             "it is the old one"
@@ -363,7 +368,21 @@ impl Story<'_> {
             Ok(())
         })?;
         ensure!(said.contains("STAYS IN THE KERNEL"), "{said}");
-        ensure!(said.contains("rm /etc/systemd/system/ollama.service.d"), "{said}");
+        // The drop-in stops Ollama with it, and the way back is told whole.
+        ensure!(said.contains("Ollama HAS BEEN STOPPED"), "{said}");
+        ensure!(!machine.run("systemctl is-active ollama")?.succeeded(), "Ollama runs");
+        let way_back: Vec<_> = said
+            .lines()
+            .map(str::trim)
+            .skip_while(|line| !line.starts_with("rm /etc/systemd/system/ollama.service.d"))
+            .take(2)
+            .collect();
+        let drop_in = "/etc/systemd/system/ollama.service.d/ollama-guard.conf";
+        machine.done(&format!("cp {drop_in} /drop-in"))?;
+        machine.done(&way_back.join(" "))?;
+        machine.done("systemctl is-active ollama")?;
+        // Back for the purge, which takes it away by itself.
+        machine.done(&format!("cp /drop-in {drop_in}"))?;
         ensure!(!machine.run("command -v ollama-guard")?.succeeded(), "the program is there");
         only_the_friend_is_served(self.bed)
     }
