@@ -371,15 +371,13 @@ impl Story<'_> {
         // The drop-in stops Ollama with it, and the way back is told whole.
         ensure!(said.contains("Ollama HAS BEEN STOPPED"), "{said}");
         ensure!(!machine.run("systemctl is-active ollama")?.succeeded(), "Ollama runs");
-        let way_back: Vec<_> = said
-            .lines()
-            .map(str::trim)
-            .skip_while(|line| !line.starts_with("rm /etc/systemd/system/ollama.service.d"))
-            .take(2)
-            .collect();
+        let mut lines = said.lines().map(str::trim);
+        let way_back = lines
+            .find(|line| line.starts_with("rm /etc/systemd/system/ollama.service.d"))
+            .context("the way back")?;
         let drop_in = "/etc/systemd/system/ollama.service.d/ollama-guard.conf";
         machine.done(&format!("cp {drop_in} /drop-in"))?;
-        machine.done(&way_back.join(" "))?;
+        machine.done(way_back)?;
         machine.done("systemctl is-active ollama")?;
         // Back for the purge, which takes it away by itself.
         machine.done(&format!("cp /drop-in {drop_in}"))?;
