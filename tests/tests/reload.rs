@@ -186,6 +186,11 @@ fn a_built_in_group_follows_the_networks_of_the_host() -> Result<()> {
     let list = guard.done(&["allow", "list"])?;
     assert!(list.contains("group local-networks: door0"), "{list}");
     assert!(!passing(&bed, GUARDED)?.contains(&STRANGER4));
+    // With a broken file it is what is in force that follows.
+    guard.write_config("mod = 1\n")?;
+    until("the file to be rejected", SOON, || {
+        guard.cli(&["status"]).is_ok_and(|status| status.stdout.contains("CONFIGURATION REJECTED"))
+    })?;
     bed.server.namespace.ip(&["address", "del", net, "dev", SERVER_DOOR])?;
     until("the network to be gone", SOON, || {
         passing(&bed, GUARDED).is_ok_and(|found| !found.contains(&NEW4))

@@ -200,6 +200,16 @@ fn nor_does_it_come_back_with_another_network_of_the_host() -> Result<()> {
     bed.server.namespace.ip(&["address", "add", NETWORK, "dev", SERVER_DOOR])?;
     until("the new network to be let in", SOON, || lets_in(STRANGER4))?;
     ensure!(!lets_in(NEWCOMER4) && is_rejected(), "{:?}", guard.cli(&["status"])?);
+    bed.server.namespace.ip(&["address", "del", NETWORK, "dev", SERVER_DOOR])?;
+    until("the network to be gone", SOON, || !lets_in(STRANGER4))?;
+    // Also one that comes during a trial.
+    guard.write_config(&with_networks(Ipv4Addr::new(198, 51, 100, 9)))?;
+    until("another trial to begin", SOON, || {
+        guard.cli(&["status"]).is_ok_and(|status| status.stdout.contains("ON TRIAL"))
+    })?;
+    bed.server.namespace.ip(&["address", "add", NETWORK, "dev", SERVER_DOOR])?;
+    until("the new network after it", TRIAL + SOON, || lets_in(STRANGER4))?;
+    until("status to say so", AT_ONCE, is_rejected)?;
     guard.kill9()?;
     guard.start()?;
     ensure!(lets_in(STRANGER4) && !lets_in(NEWCOMER4));

@@ -12,6 +12,7 @@
 //! Kubernetes node. Nothing is read until the files have been the same for a second: an editor may be
 //! in the middle of writing one, and half a list is a list.
 
+mod changed;
 mod host;
 mod modes;
 mod take;
@@ -33,6 +34,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use self::changed::Changed;
 pub(super) use self::modes::Said;
 use super::{Chosen, Host};
 use crate::{
@@ -124,8 +126,8 @@ pub(super) struct Reloader {
 struct Tried {
     /// Which trial that is.
     number: u64,
-    /// What comes back.
-    before: (Config, Said),
+    /// What comes back, and the host that it was read for.
+    before: (Config, Said, Host),
     origin: Origin,
 }
 
@@ -146,14 +148,10 @@ struct Current {
     unkept: Option<(u64, String)>,
     /// What was read last, whatever came of it.
     fingerprint: Fingerprint,
+    /// This host as it was looked at last...
     host: Host,
-}
-
-/// What is not as it was read.
-#[derive(Debug, PartialEq, Eq)]
-enum Changed {
-    Files(Fingerprint),
-    Host(Host),
+    /// ... and as it was when the configuration was read that is in force.
+    read_for: Host,
 }
 
 impl Reloader {
@@ -172,8 +170,15 @@ impl Reloader {
         let status = Lock::new(ConfigurationStatus { files, since, modes, rejected });
         let last_good = LastGood::new(&config.paths.state_dir);
         let unconfirmed = Unconfirmed::new(&config.paths.state_dir);
-        let current =
-            Mutex::new(Current { config, said, tried: None, unkept: None, fingerprint, host });
+        let current = Mutex::new(Current {
+            config,
+            said,
+            tried: None,
+            unkept: None,
+            fingerprint,
+            read_for: host.clone(),
+            host,
+        });
         let (names, _) = watch::channel(0);
         Self {
             overrides,
@@ -222,7 +227,7 @@ impl Reloader {
                     if found == pending {
                         match found {
                             Some(Changed::Files(_)) => self.reload_by_itself(FILES).await,
-                            Some(Changed::Host(host)) => self.follow_host(host).await,
+                            Some(Changed::Host(_)) => self.reload_by_itself(HOST).await,
                             None => {}
                         }
                         pending = None;
@@ -234,28 +239,11 @@ impl Reloader {
         }
     }
 
-    /// What is not as it was read, as it is now.
-    async fn changed(&self) -> Option<Changed> {
-        let current = self.current.lock().await;
-        let (read, host) = (current.fingerprint.clone(), current.host.clone());
-        let follows_host = current.config.follows_host;
-        drop(current);
-        // A file system may take its time.
-        let files = spawn_blocking(move || Some(read.now()).filter(|now| *now != read));
-        if let Some(files) = files.await.ok().flatten() {
-            return Some(Changed::Files(files));
-        }
-        if !follows_host {
-            return None;
-        }
-        let now = Host::look().await;
-        // One that can't be looked at is as it was.
-        (now.is_known() && now != host).then_some(Changed::Host(now))
-    }
-
     /// What is said is in the log.
     async fn reload_by_itself(&self, why: &str) {
-        let _ = self.reload(ReloadRequest::default(), asked_by_itself(why)).await;
+        if let Err(failure) = self.reload(ReloadRequest::default(), asked_by_itself(why)).await {
+            tracing::debug!("{why}: {failure}");
+        }
     }
 
     /// Reads everything and puts it in force, or only says what would change.
@@ -266,12 +254,19 @@ impl Reloader {
     ) -> Result<ReloadReply, Failure> {
         let mut current = self.current.lock().await;
         self.settle_tried(&mut current).await;
+        if !request.dry_run {
+            self.refuse_on_trial(&current)?;
+        }
         let overrides = self.overrides.clone();
         let host = Host::look().await;
         let seen = host.clone();
         let reading = spawn_blocking(move || config::read(&overrides, &ProcessEnvironment, &host))
             .await
             .map_err(|error| Failure::Internal(error.to_string()))?;
+        let is_host = asked.why == HOST;
+        if is_host && self.unconfirmed.is(&reading.transcript) {
+            return self.read_again(&mut current, seen).await;
+        }
         let read = reading.config.map_err(|problems| Failure::BadInput(problems.to_string()));
         let read = read.and_then(|config| with_main_file(&current.config, config));
         let read = read.map(|config| current.said.about(config));
@@ -280,13 +275,13 @@ impl Reloader {
         }
         // Whatever comes of it, the same files are not read again by themselves.
         current.fingerprint = reading.fingerprint;
-        current.host = seen;
         let why = asked.why.clone();
+        let was_rejected = self.status().rejected.is_some();
         let taken = match read {
             Ok(read) => {
                 let trial = request.confirm_seconds.map(Duration::from_secs);
-                // This host changes by itself.
-                let trial = trial.or(read.0.confirm.filter(|_| why != HOST));
+                // This host changes by itself. But files that were never in force are tried out.
+                let trial = trial.or(read.0.confirm.filter(|_| !is_host || was_rejected));
                 let origin = Origin::Files(reading.transcript);
                 self.take_or_try(&mut current, read, trial, origin, asked).await
             }
@@ -294,10 +289,18 @@ impl Reloader {
         };
         match &taken {
             Ok(reply) => {
+                (current.host, current.read_for) = (seen.clone(), seen);
                 self.names.send_modify(|number| *number += 1);
                 self.accepted(&current, reply, &why);
             }
-            Err(failure) => self.rejected(failure, &why),
+            Err(failure) => {
+                self.rejected(failure, &why);
+                if is_host {
+                    return self.read_again(&mut current, seen).await;
+                }
+                // What has changed of this host is seen again, and followed in what is in force.
+                current.host = current.read_for.clone();
+            }
         }
         taken
     }

@@ -1,34 +1,54 @@
-//! This host has other addresses or networks than before, and a list names a group of them.
+//! This host has other addresses or networks than before, a list names a group of them, and the files are not what is
+//! in force.
 
 use tokio::task::spawn_blocking;
 
 use super::{Current, HOST, Origin, Reloader, asked_by_itself, take::tell};
 use crate::{
-    config::{Difference, LastGoodError, ProcessEnvironment},
+    config::{Config, Difference, LastGoodError, ProcessEnvironment},
+    control::{Failure, protocol::ReloadReply},
     daemon::Host,
 };
 
 impl Reloader {
-    /// Puts in force what the lists come to now.
-    pub(super) async fn follow_host(&self, now: Host) {
-        if self.status().rejected.is_none() {
-            return self.reload_by_itself(HOST).await;
+    /// Reads what is in force again, for this host as it is now, and not what the files say: they have mistakes, or
+    /// were on trial and nobody has confirmed them. What comes of it is in the log.
+    ///
+    /// # Errors
+    ///
+    /// If that can't be done. Groups of this host are as they were then, until it changes again.
+    pub(super) async fn read_again(
+        &self,
+        current: &mut Current,
+        now: Host,
+    ) -> Result<ReloadReply, Failure> {
+        // Whatever comes of it, it is not tried each second.
+        current.host = now.clone();
+        let taken = match self.kept(current, now.clone()).await {
+            Ok(kept) => {
+                let said = current.said.about(kept);
+                self.take_or_try(current, said, None, Origin::Command, asked_by_itself(HOST)).await
+            }
+            Err(error) => Err(Failure::Internal(error)),
+        };
+        match &taken {
+            Ok(reply) => {
+                current.read_for = now;
+                if !reply.changes.is_empty() {
+                    tracing::info!("{HOST}: generation {} is in force", reply.generation);
+                    tell(reply);
+                }
+            }
+            Err(error) => {
+                tracing::error!("{HOST}, and groups of them in lists are as they were: {error}");
+            }
         }
-        let mut current = self.current.lock().await;
-        self.settle_tried(&mut current).await;
-        let followed = self.read_again(&mut current, now).await;
-        if let Err(error) = followed {
-            tracing::error!(
-                "{HOST}, and groups of them in lists are as they were, until the configuration is mended: {error}"
-            );
-        }
+        taken
     }
 
-    /// Reads what is in force again, for this host as it is now, and not what the files say: they have mistakes, or
-    /// were on trial and nobody has confirmed them.
-    async fn read_again(&self, current: &mut Current, now: Host) -> Result<(), String> {
-        // Whatever comes of it, it is not tried each second.
-        let before = std::mem::replace(&mut current.host, now.clone());
+    /// What was kept of what is in force, as it is read for this host now.
+    async fn kept(&self, current: &Current, now: Host) -> Result<Config, String> {
+        let before = current.read_for.clone();
         let (overrides, last_good) = (self.overrides.clone(), self.last_good.clone());
         // A disk may take its time.
         let read = spawn_blocking(move || {
@@ -41,17 +61,11 @@ impl Reloader {
         });
         let read = read.await.map_err(|error| error.to_string())?;
         let (was, is) = read.map_err(|error: LastGoodError| error.to_string())?;
+        // It may be older: the disk was full, say.
         let (was, _) = current.said.about(was);
-        if !Difference::between(&current.config, &was).changes.is_empty() {
-            return Err("what is in force is not what was kept of it".into());
+        match Difference::between(&current.config, &was).changes.is_empty() {
+            true => Ok(is),
+            false => Err("what is in force is not what was kept of it".into()),
         }
-        let is = current.said.about(is);
-        let taken = self.take_or_try(current, is, None, Origin::Command, asked_by_itself(HOST));
-        let reply = taken.await.map_err(|failure| failure.to_string())?;
-        if !reply.changes.is_empty() {
-            tracing::info!("{HOST}: generation {} is in force", reply.generation);
-            tell(&reply);
-        }
-        Ok(())
     }
 }

@@ -89,6 +89,7 @@ impl Reloader {
         if dry_run {
             return self.compared(&current.config, &new).await;
         }
+        self.refuse_on_trial(&current)?;
         let trial = confirm_seconds.map(Duration::from_secs);
         let what = match &service {
             Some(service) => format!("`mode {mode} --service {service}`"),

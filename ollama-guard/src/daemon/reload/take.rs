@@ -8,7 +8,10 @@ use tokio::task::spawn_blocking;
 use super::{Current, NOT_CONFIRMED, Origin, Reloader, Said, Settings, Tried};
 use crate::{
     config::{Config, Difference, Transcript},
-    control::{Failure, protocol::ReloadReply},
+    control::{
+        Failure,
+        protocol::{ReloadReply, TrialView},
+    },
     daemon::{Chosen, StartError, cover, launch},
     dataplane::TrialEnd,
     doctor,
@@ -33,7 +36,7 @@ impl Reloader {
         origin: Origin,
         asked: Asked,
     ) -> Result<ReloadReply, Failure> {
-        let before = (current.config.clone(), current.said.clone());
+        let before = (current.config.clone(), current.said.clone(), current.read_for.clone());
         let noted = match (trial, &origin) {
             (Some(_), Origin::Files(transcript)) => {
                 let trouble = |error| Failure::Internal(format!("nothing is tried out: {error}"));
@@ -105,12 +108,14 @@ impl Reloader {
             return;
         }
         // The policy is back already; here is what the kernel knows nothing of.
-        let (config, said) = before;
+        let (config, said, read_for) = before;
         self.settings.send_replace(Settings::of(&config));
         let group_may_edit = config.control.group_may_edit;
         self.access.send_modify(|access| access.group_may_edit = group_may_edit);
         self.metrics.go(config.metrics.address()).await;
         (current.config, current.said) = (config, said);
+        // What has changed of this host since is seen again, and followed in what is in force.
+        (current.host, current.read_for) = (read_for.clone(), read_for);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.files = current.config.files.clone();
         status.modes = current.said.told();
@@ -118,6 +123,21 @@ impl Reloader {
             let problems = NOT_CONFIRMED.to_owned();
             status.rejected = Some(Rejected { at: Timestamp::now(), problems, last_good: None });
         }
+    }
+
+    /// Refuses a change of the configuration while one is on trial, as far as is known here: the guard may know by
+    /// now that it has ended, and the change would be one of what is not in force any more.
+    pub(super) fn refuse_on_trial(&self, current: &Current) -> Result<(), Failure> {
+        if current.tried.is_none() {
+            return Ok(());
+        }
+        let trial = match self.handle.standing().trial {
+            Some(TrialView { what, by, .. }) => format!("{what} by {by} is on trial"),
+            None => "a change was on trial this moment".to_owned(),
+        };
+        Err(Failure::Conflict(format!(
+            "{trial}: first `ollama-guard confirm`, or `ollama-guard revert`"
+        )))
     }
 
     /// What another configuration would change.
