@@ -287,6 +287,11 @@ fn a_name_on_trial_goes_with_it_and_others_are_followed_meanwhile() -> Result<()
     at(OLD)?;
     until("the guest again", PATIENCE, || passes(GUEST).is_ok_and(|passes| passes))?;
     until("the first answer again", PATIENCE, || passes(OLD).is_ok_and(|passes| passes))?;
+    // It is in force a moment before it is kept.
+    let kept = guard.state_dir().join("names.json");
+    until("it to be kept", PATIENCE, || {
+        fs::read_to_string(&kept).is_ok_and(|text| text.contains(&OLD.to_string()))
+    })?;
     guard.kill9()?;
     until("the end of the trial", PATIENCE, || !passes(GUEST).unwrap_or(true))?;
     assert!(passes(OLD)? && passes(FRIEND4)? && !passes(NEW)?);
