@@ -230,6 +230,7 @@ fn a_trial_that_is_refused_changes_nothing_about_another_one() -> Result<()> {
     bed::until_passing(&bed, GUARDED, &[NEWCOMER4], SOON)?;
     let refused = guard.cli(&["reload", "--confirm", "1m"])?;
     ensure!(refused.code == Some(2) && refused.stderr.contains("on trial"), "{refused:?}");
+    ensure!(guard.log().contains("is not read again (by command): "), "{}", guard.log());
     bed::until_passing(&bed, GUARDED, &[FRIEND4], TRIAL + AT_ONCE)?;
     guard.done(&["allow", "add", &STRANGER4.to_string(), "--confirm", "1m"])?;
     let refused = guard.cli(&["reload", "--confirm", "1m"])?;

@@ -241,9 +241,7 @@ impl Reloader {
 
     /// What is said is in the log.
     async fn reload_by_itself(&self, why: &str) {
-        if let Err(failure) = self.reload(ReloadRequest::default(), asked_by_itself(why)).await {
-            tracing::debug!("{why}: {failure}");
-        }
+        let _ = self.reload(ReloadRequest::default(), asked_by_itself(why)).await;
     }
 
     /// Reads everything and puts it in force, or only says what would change.
@@ -255,7 +253,9 @@ impl Reloader {
         let mut current = self.current.lock().await;
         self.settle_tried(&mut current).await;
         if !request.dry_run {
-            self.refuse_on_trial(&current)?;
+            self.refuse_on_trial(&current).inspect_err(|failure| {
+                tracing::warn!("the configuration is not read again ({}): {failure}", asked.why);
+            })?;
         }
         let overrides = self.overrides.clone();
         let host = Host::look().await;

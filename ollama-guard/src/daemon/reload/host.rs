@@ -41,6 +41,10 @@ impl Reloader {
             }
             Err(error) => {
                 tracing::error!("{HOST}, and groups of them in lists are as they were: {error}");
+                // A trial that has just begun: it is seen again when that is over.
+                if matches!(error, Failure::Conflict(_)) {
+                    current.host = current.read_for.clone();
+                }
             }
         }
         taken
